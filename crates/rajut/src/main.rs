@@ -1,0 +1,2 @@
+//! The `rajut` command.
+fn main() {}

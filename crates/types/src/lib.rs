@@ -1,0 +1,31 @@
+//! The mesh's nouns, and the two things that every configured value carries: where it came from
+//! ([`Origin`]) and how to complain about it ([`Diagnostic`]).
+//!
+//! This crate is layer 0 of both walks (see `ARCHITECTURE.md`): it names no runtime, no clock and no I/O.
+//!
+//! ```
+//! use rajut_types::{Hostname, Principal, TrustDomain};
+//!
+//! let host: Hostname = "Encounter-Service.clinic.svc.cluster.local".parse().unwrap();
+//! assert_eq!(host.as_str(), "encounter-service.clinic.svc.cluster.local");
+//! let who = Principal::new(&TrustDomain::default(), "clinic", "default");
+//! assert_eq!(who.spiffe_id(), "spiffe://cluster.local/ns/clinic/sa/default");
+//! ```
+
+mod diagnostic;
+mod hostname;
+mod identity;
+mod labels;
+mod locality;
+mod origin;
+mod percent;
+mod text;
+
+pub use diagnostic::{Code, Diagnostic, Severity, Span};
+pub use hostname::{Hostname, InvalidHostname};
+pub use identity::{InvalidPrincipal, Principal, TrustDomain};
+pub use labels::Labels;
+pub use locality::Locality;
+pub use origin::{ObjectRef, Origin};
+pub use percent::{InvalidPercent, Percent};
+pub use text::Text;
