@@ -1,1 +1,21 @@
-//! placeholder
+//! What a data plane does: listeners, filter chains, routes, clusters, endpoints, secrets.
+//!
+//! The same types stand on both sides of the wire (walk two of `ARCHITECTURE.md`): `translate` builds them,
+//! [`wire`] encodes them to xDS v3 and is the only place that decodes xDS, and the proxy compiles them into
+//! matchers. The input of [`wire`] is xDS as anybody sends it (a hand-written Envoy bootstrap, Istio's control
+//! plane), not what our `translate` happens to build.
+//!
+//! Pure: no clock, no randomness, no I/O. Draws and times are arguments.
+
+pub mod access_log;
+pub mod cluster;
+pub mod endpoint;
+pub mod http;
+pub mod listener;
+pub mod matcher;
+pub mod resources;
+pub mod route;
+pub mod secret;
+pub mod tls;
+
+pub use resources::{NameTable, ResourceKind, Resources};

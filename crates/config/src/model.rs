@@ -1,0 +1,18 @@
+//! The validated form of what people wrote: every field checked, every default filled, every value with its [`Origin`].
+//!
+//! Third column of the table in `ARCHITECTURE.md` ("three forms"): raw specs live in `api`, running forms in `ir`.
+//! Nothing here can be invalid; what is wrong never gets this far and stands in a `Diagnostic` instead.
+
+pub mod destination;
+pub mod mesh;
+pub mod security;
+pub mod service;
+pub mod traffic;
+pub mod workload;
+
+pub use destination::*;
+pub use mesh::*;
+pub use security::*;
+pub use service::*;
+pub use traffic::*;
+pub use workload::*;

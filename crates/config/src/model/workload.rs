@@ -1,0 +1,181 @@
+//! Workloads: what is deployed (a template with replicas) and what runs (instances with addresses).
+
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+
+use rajut_types::{Hostname, Labels, Locality, Origin, Principal, Text, TrustDomain};
+
+/// What is to run: from a Deployment, StatefulSet, Compose service or `LocalWorkload`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Deployment {
+    /// `metadata.name`, or the Compose service.
+    pub name: Text,
+    /// Its namespace.
+    pub namespace: Text,
+    /// The kind it was written as.
+    pub kind: Text,
+    /// Copies; default 1.
+    pub replicas: u32,
+    /// Labels of each copy.
+    pub labels: Labels,
+    /// Default `default`.
+    pub service_account: Text,
+    /// Environment in the order written, references to ConfigMaps resolved.
+    pub env: Vec<(Text, Text)>,
+    /// Container ports.
+    pub ports: Vec<ContainerPort>,
+    /// When it may take traffic.
+    pub readiness: Option<Probe>,
+    /// When it is restarted.
+    pub liveness: Option<Probe>,
+    /// What runs it locally; `None`: it is listed as not started.
+    pub run: Option<RunCommand>,
+    /// Container images, for messages only.
+    pub image: Text,
+    /// `terminationGracePeriodSeconds`; default 30 s.
+    pub grace_period: Duration,
+    /// Names that must be ready first (Compose `depends_on`).
+    pub depends_on: Vec<Text>,
+    /// Where.
+    pub origin: Origin,
+}
+
+/// A port that a container listens on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerPort {
+    /// May be empty.
+    pub name: Text,
+    /// The number.
+    pub number: u16,
+}
+
+/// How a workload is started on this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RunCommand {
+    /// Through the shell, as in `--run NAME='node server.js'`.
+    Shell(Text),
+    /// Program and arguments.
+    Exec(Vec<Text>),
+    /// The sample server inside `rajut`.
+    Sample,
+}
+
+/// A probe. Source: Kubernetes `core/v1.Probe`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Probe {
+    /// What is asked.
+    pub check: ProbeCheck,
+    /// Default 0 s.
+    pub initial_delay: Duration,
+    /// Default 10 s.
+    pub period: Duration,
+    /// Default 1 s.
+    pub timeout: Duration,
+    /// Failures in a row that make it unhealthy; default 3.
+    pub failure_threshold: u32,
+    /// Successes in a row that make it healthy; default 1.
+    pub success_threshold: u32,
+}
+
+/// What a probe asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ProbeCheck {
+    /// A status from 200 to 399.
+    Http {
+        /// The port.
+        port: u16,
+        /// With the leading slash.
+        path: Text,
+        /// Extra headers.
+        headers: Vec<(Text, Text)>,
+    },
+    /// A connection.
+    Tcp {
+        /// The port.
+        port: u16,
+    },
+    /// `grpc.health.v1.Health/Check`.
+    Grpc {
+        /// The port.
+        port: u16,
+        /// Service name, may be empty.
+        service: Text,
+    },
+    /// Exit status 0.
+    Exec(Vec<Text>),
+}
+
+/// What runs: one instance with its address. It is told to the control plane by whoever runs it (`local`, Kubernetes).
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Workload {
+    /// Unique in the namespace, e.g. `encounter-service-0`.
+    pub name: Text,
+    /// The deployment it belongs to.
+    pub deployment: Text,
+    /// Its namespace.
+    pub namespace: Text,
+    /// Its labels.
+    pub labels: Labels,
+    /// Its service account.
+    pub service_account: Text,
+    /// Where other proxies reach it.
+    pub address: IpAddr,
+    /// Container port name → number, to resolve named target ports.
+    pub named_ports: BTreeMap<Text, u16>,
+    /// It has a sidecar that speaks mTLS (Istio label `security.istio.io/tlsMode: istio`).
+    pub mesh: bool,
+    /// Where it runs.
+    pub locality: Locality,
+    /// At least 1.
+    pub weight: u32,
+    /// Whether it may take new traffic.
+    pub health: WorkloadHealth,
+}
+
+impl Workload {
+    /// Its identity in `trust_domain`.
+    pub fn principal(&self, trust_domain: &TrustDomain) -> Principal {
+        Principal::new(trust_domain, &self.namespace, &self.service_account)
+    }
+}
+
+/// Whether a workload may take new traffic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WorkloadHealth {
+    /// Its probe says so.
+    Ready,
+    /// Not yet, or not any more.
+    NotReady,
+    /// On its way out: open requests finish, no new ones.
+    Terminating,
+}
+
+/// The canonical service of a workload (Istio: `service.istio.io/canonical-name`, else `app.kubernetes.io/name`, else
+/// `app`, else the deployment's name).
+pub fn canonical_service<'a>(labels: &'a Labels, deployment: &'a str) -> &'a str {
+    ["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"]
+        .into_iter()
+        .find_map(|key| labels.find(key))
+        .unwrap_or(deployment)
+}
+
+/// The canonical revision of a workload (`service.istio.io/canonical-revision`, else `app.kubernetes.io/version`, else
+/// `version`, else `latest`).
+pub fn canonical_revision(labels: &Labels) -> &str {
+    [
+        "service.istio.io/canonical-revision",
+        "app.kubernetes.io/version",
+        "version",
+    ]
+    .into_iter()
+    .find_map(|key| labels.find(key))
+    .unwrap_or("latest")
+}
+
+/// A host of the mesh that stands for a server on the machine outside the workloads' namespaces.
+pub fn host_alias() -> Hostname {
+    "host.rajut.internal"
+        .parse()
+        .expect("a constant that is a valid host name")
+}
