@@ -1,1 +1,23 @@
-//! placeholder
+//! What Rajut asks of the operating system: sockets and their options, network namespaces, redirection rules,
+//! processes, signals, processors.
+//!
+//! Layer 0: everything that touches a descriptor goes through here. It is the only crate with `unsafe` code (each
+//! block states its proof) and the only one that names `tokio::net`; the others use the types that
+//! [`socket`] re-exports.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`socket`] | listeners, connections, original destination, peeking, descriptor passing |
+//! | [`netns`] | network and user namespaces, threads that live in them, what this kernel allows |
+//!
+//! ```
+//! use rajut_platform::socket::{ListenOptions, listen};
+//!
+//! let listener = listen("127.0.0.1:0".parse().unwrap(), &ListenOptions::default()).unwrap();
+//! assert_ne!(listener.local_addr().unwrap().port(), 0);
+//! ```
+
+mod fork;
+pub mod netns;
+pub mod socket;
+mod sys;

@@ -1,0 +1,36 @@
+//! The few system calls that neither `rustix` nor `socket2` offers, each behind a safe function.
+//!
+//! Private to the crate. Everything here is one call and its error; what to do with it is said where it is used.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// Turns the `-1` of a system call into its error.
+pub(crate) fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
+}
+
+/// `setsockopt` with an `int`.
+pub(crate) fn set_int_option(
+    socket: BorrowedFd<'_>,
+    level: libc::c_int,
+    option: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
+    const LENGTH: libc::socklen_t = 4;
+    // SAFETY: the pointer is to a live `int` and the length is an int's; the kernel only reads it.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            option,
+            (&raw const value).cast(),
+            LENGTH,
+        )
+    };
+    check(result).map(drop)
+}
