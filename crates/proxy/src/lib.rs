@@ -1,1 +1,32 @@
-//! placeholder
+//! The data plane: accepts connections, decides, forwards. This list is walk one of `ARCHITECTURE.md`; each step is a
+//! module that can be read alone, and [`http::serve`] reads it top to bottom.
+//!
+//! ```text
+//!  bytes   1 listener/accept.rs      accept, original destination                       → Connection
+//!    |     2 listener/detect.rs      first bytes: TLS? HTTP/1? HTTP/2? opaque?          → Detected
+//!    |     3 listener/chain.rs       filter-chain match (ir::chain)
+//!    |       tls/terminate.rs        handshake, the peer's certificate                  → Peer::{None, Verified}
+//!    |     4 http/serve.rs           head, limits, path; access record                  → RequestHead
+//!    |       tcp/serve.rs            opaque branch: cluster, then copy or splice
+//!    v     5 ir::decide              → route, target, retry plan
+//!          6 filters/chain.rs        HTTP filters in the listener's order               → Verdict
+//!          7 cluster/pick.rs         outlier state, breaker, balancer                   → Host
+//!          8 upstream/pool.rs        reuse, or upstream/connect.rs (tls/originate.rs)   → Exchange
+//!          9 upstream/exchange.rs    send, retry, stream bodies both ways               → Response
+//!         10 filters/chain.rs        response half, in reverse
+//!         11 failure.rs              any error of 1-9 → status, gRPC code, response flag
+//!         12 http/serve.rs           write the response; the access record is emitted on drop
+//! ```
+//!
+//! Thread per core: every worker ([`worker::Worker`]) is one thread with a single-threaded runtime, its own accept
+//! sockets and its own pools. Configuration reaches it as a message that replaces its [`epoch::Epoch`] between polls.
+
+pub mod cluster;
+pub mod connection;
+pub mod epoch;
+pub mod failure;
+pub mod http;
+pub mod stream;
+pub mod tls;
+pub mod upstream;
+pub mod worker;

@@ -1,0 +1,51 @@
+//! What is known of a downstream connection once its filter chain is chosen. Step 1 to 3 of walk one fill it.
+
+use std::{net::SocketAddr, rc::Rc, time::Instant};
+
+use rajut_ir::listener::Direction;
+use rajut_types::Text;
+
+/// A downstream connection. Shared by its streams.
+#[derive(Debug)]
+pub struct Connection {
+    /// Unique in the process (worker number in the upper bits).
+    pub id: u64,
+    /// Name of the listener whose chain serves it.
+    pub listener: Text,
+    /// Whose traffic that listener takes.
+    pub direction: Direction,
+    /// The address that the client dialled (before redirection).
+    pub local: SocketAddr,
+    /// The client's address.
+    pub remote: SocketAddr,
+    /// The server name of its TLS client hello.
+    pub sni: Option<Text>,
+    /// Who the peer is; decided before any filter runs.
+    pub peer: Peer,
+    /// When it was accepted.
+    pub opened: Instant,
+}
+
+/// The identity of a downstream peer.
+#[derive(Debug, Clone)]
+pub enum Peer {
+    /// Plaintext, or TLS without a client certificate.
+    None,
+    /// mTLS with a certificate that the validation context accepted.
+    Verified(Rc<PeerIdentity>),
+}
+
+/// What a verified certificate says, and what `x-forwarded-client-cert` tells of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PeerIdentity {
+    /// URI SANs; the first is the SPIFFE identity.
+    pub uris: Vec<Text>,
+    /// DNS SANs.
+    pub dns_names: Vec<Text>,
+    /// Subject as RFC 4514 text.
+    pub subject: Text,
+    /// SHA-256 of the certificate, lower-case hex.
+    pub sha256: Text,
+    /// URI SAN of the own certificate that was shown (`By=`).
+    pub own_uri: Text,
+}

@@ -1,0 +1,3 @@
+//! TLS of both sides of a proxied connection.
+
+pub mod originate;

@@ -1,0 +1,53 @@
+//! TLS towards upstreams.
+
+use std::{fmt, io, sync::Arc};
+
+use rajut_platform::TcpStream;
+use rustls::pki_types::ServerName;
+
+use crate::stream::Stream;
+
+/// A client configuration for one upstream TLS context, resolved against the secrets of one epoch.
+#[derive(Clone)]
+pub struct Originator {
+    config: Arc<rustls::ClientConfig>,
+    sni: Option<Box<str>>,
+    auto_sni: bool,
+}
+
+impl fmt::Debug for Originator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Originator")
+            .field("sni", &self.sni)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Originator {
+    /// A configuration and the server name that it sends; with `auto_sni` the request's host is sent instead.
+    pub fn new(config: Arc<rustls::ClientConfig>, sni: Option<&str>, auto_sni: bool) -> Self {
+        Self {
+            config,
+            sni: sni.map(Into::into),
+            auto_sni,
+        }
+    }
+
+    /// The handshake on a connected socket. `host` is the request's host, for `auto_sni`; the caller bounds the time.
+    pub async fn connect(&self, tcp: TcpStream, host: Option<&str>) -> io::Result<Stream> {
+        let wanted = if self.auto_sni {
+            host.or(self.sni.as_deref())
+        } else {
+            self.sni.as_deref()
+        };
+        let name = match wanted {
+            // Istio's server names (`outbound_.8080_.v1_.host`) hold underscores, which rustls' type allows.
+            Some(name) => ServerName::try_from(name.to_owned()).map_err(io::Error::other)?,
+            None => ServerName::IpAddress(tcp.peer_addr()?.ip().into()),
+        };
+        let tls = tokio_rustls::TlsConnector::from(self.config.clone())
+            .connect(name, tcp)
+            .await?;
+        Ok(Stream::Tls(Box::new(tls.into())))
+    }
+}

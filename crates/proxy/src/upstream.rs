@@ -1,0 +1,3 @@
+//! Steps 8 and 9 of walk one: pooled connections and the exchange on them.
+
+pub mod pool;
