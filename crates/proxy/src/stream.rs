@@ -6,7 +6,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use rajut_platform::TcpStream;
+use rajut_platform::socket::TcpStream;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio_rustls::TlsStream;
 

@@ -2,7 +2,7 @@
 
 use std::{fmt, io, sync::Arc};
 
-use rajut_platform::TcpStream;
+use rajut_platform::socket::TcpStream;
 use rustls::pki_types::ServerName;
 
 use crate::stream::Stream;
