@@ -256,7 +256,7 @@ impl Fields {
             check_name(bytes)?;
         }
         check_value(value)?;
-        let line = self.write_line(NameSource::Given(name), &[value])?;
+        let line = self.write_line(&NameSource::Given(name), &[value])?;
         self.push_line(line)
     }
 
@@ -286,8 +286,8 @@ impl Fields {
         }
         check_value(value)?;
         let old = self.lines[index];
-        let name_bytes = self.name_range(old);
-        let line = self.write_line(NameSource::Joined(old, name_bytes), &[b", ", value])?;
+        let name_bytes = Self::name_range(old);
+        let line = self.write_line(&NameSource::Joined(old, name_bytes), &[b", ", value])?;
         self.lines[index] = line;
         self.debug_check();
         Ok(())
@@ -349,7 +349,7 @@ impl Fields {
             let (source, start, end) = (line.flags & EDITED, line.start as usize, line.end());
             match &mut run {
                 Some((run_source, _, run_end)) if *run_source == source && *run_end == start => {
-                    *run_end = end
+                    *run_end = end;
                 }
                 _ => {
                     self.flush(run.take(), out);
@@ -412,13 +412,13 @@ impl Fields {
         if line.is(EDITED) { &self.edits } else { &self.block }
     }
 
-    fn name_range(&self, line: Line) -> std::ops::Range<usize> {
+    fn name_range(line: Line) -> std::ops::Range<usize> {
         let start = line.start as usize;
         start..start + usize::from(line.name_len)
     }
 
     fn name(&self, line: Line) -> &[u8] {
-        &self.store(line)[self.name_range(line)]
+        &self.store(line)[Self::name_range(line)]
     }
 
     fn value(&self, line: Line) -> &[u8] {
@@ -483,8 +483,8 @@ impl Fields {
     fn replace_at(&mut self, index: usize, value: &[&[u8]]) -> Result<(), FieldError> {
         value.iter().try_for_each(|part| check_value(part))?;
         let old = self.lines[index];
-        let name = self.name_range(old);
-        self.lines[index] = self.write_line(NameSource::Line(old, name), value)?;
+        let name = Self::name_range(old);
+        self.lines[index] = self.write_line(&NameSource::Line(old, name), value)?;
         self.debug_check();
         Ok(())
     }
@@ -531,9 +531,9 @@ impl Fields {
     }
 
     /// Writes a complete line to the edits and returns the entry that describes it.
-    fn write_line(&mut self, name: NameSource<'_>, value: &[&[u8]]) -> Result<Line, FieldError> {
+    fn write_line(&mut self, name: &NameSource<'_>, value: &[&[u8]]) -> Result<Line, FieldError> {
         let value_size: usize = value.iter().map(|part| part.len()).sum();
-        let (name_len, old_value_len, known) = match &name {
+        let (name_len, old_value_len, known) = match name {
             NameSource::Given(name) => {
                 let number = if let Name::Known(known) = name {
                     known.number()
@@ -550,7 +550,7 @@ impl Fields {
             return Err(FieldError::TooLarge);
         }
         self.edits.reserve(name_len + old_value_len + value_size + 4);
-        match &name {
+        match name {
             NameSource::Given(name) => self.edits.extend_from_slice(name.bytes()),
             NameSource::Line(old, range) | NameSource::Joined(old, range) => {
                 self.copy_to_edits(*old, range.clone());
@@ -558,7 +558,7 @@ impl Fields {
         }
         self.edits.extend_from_slice(b": ");
         let value_start = self.edits.len();
-        if let NameSource::Joined(old, _) = &name {
+        if let NameSource::Joined(old, _) = name {
             let from = old.value as usize;
             self.copy_to_edits(*old, from..from + old.value_len as usize);
         }
@@ -725,7 +725,7 @@ pub(crate) const fn is_value_byte(byte: u8) -> bool {
 
 fn check_name(name: &[u8]) -> Result<(), FieldError> {
     let valid =
-        !name.is_empty() && name.len() <= usize::from(u16::MAX) && name.iter().all(|b| is_token_byte(*b));
+        !name.is_empty() && u16::try_from(name.len()).is_ok() && name.iter().all(|b| is_token_byte(*b));
     if valid {
         Ok(())
     } else {

@@ -28,7 +28,7 @@
 //! conn.encode_head(&response, BodyLength::Exact(3), &mut out).unwrap();
 //! conn.encode_data("ok\n".into(), &mut out).unwrap();
 //! conn.encode_end(None, &mut out).unwrap();
-//! assert_eq!(conn.next(), ServerNext::Request);
+//! assert_eq!(conn.next_exchange(), ServerNext::Request);
 //! assert_eq!(
 //!     out.copy_to_bytes(out.remaining()),
 //!     "HTTP/1.1 200 OK\r\nx-served-by: records\r\ncontent-length: 3\r\n\r\nok\n"

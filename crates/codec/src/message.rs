@@ -94,6 +94,7 @@ impl Method {
     }
 
     /// As it is written.
+    #[expect(clippy::missing_panics_doc, reason = "a token is always ASCII")]
     pub fn as_str(&self) -> &str {
         match self {
             Self::Get => "GET",

@@ -188,7 +188,7 @@ impl Chunked {
                 (ChunkState::Extension, b'\r') => self.state = ChunkState::SizeLf,
                 (ChunkState::Extension, b'\n') => return Err(DecodeError::ChunkLineEnding),
                 (ChunkState::Extension, byte) if crate::fields::is_value_byte(byte) => {
-                    self.extension_byte(limits)?
+                    self.extension_byte(limits)?;
                 }
                 (ChunkState::Extension, _) => return Err(DecodeError::ChunkExtension),
                 (ChunkState::SizeLf, b'\n') => {

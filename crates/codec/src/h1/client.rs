@@ -4,7 +4,7 @@
 //! ```text
 //!  write:  Idle ──encode_head──► Body ──encode_end──► Body(Done)
 //!  read:   Idle ──encode_head──► Head ──1xx──► Head ──final──► Body ──End──► Body(Done)     error ──► Failed
-//!  next():  both Done, persists ──► both Idle, reusable        tunnel: both sides raw until eof and encode_end
+//!  next_exchange():  both Done, persists ──► both Idle, reusable        tunnel: both sides raw until eof and encode_end
 //! ```
 //!
 //! Bounds: under 300 bytes per connection, no buffers; at most `Limits::max_informational` interim responses.
@@ -54,6 +54,10 @@ enum Read {
 
 /// The state of one client connection.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts about one exchange, not a hidden state"
+)]
 pub struct ClientConn {
     limits: Limits,
     /// Targets are written in absolute form, for a next hop that is a proxy.
@@ -251,11 +255,10 @@ impl ClientConn {
 
     /// What can be done now; with `Reusable` the machine is ready for the next exchange. `buf` is what has been read
     /// and not decoded: bytes behind a finished response belong to no request, so such a connection is not reused.
-    pub fn next(&mut self, buf: &BytesMut) -> ClientNext {
+    pub fn next_exchange(&mut self, buf: &BytesMut) -> ClientNext {
         match (self.read, self.write) {
-            (Read::Failed, _) => ClientNext::Close,
             (Read::Idle, _) if self.persists && buf.is_empty() => ClientNext::Reusable,
-            (Read::Idle, _) => ClientNext::Close,
+            (Read::Idle | Read::Failed, _) => ClientNext::Close,
             (Read::Body(read), Some(write)) if read.is_done() && write.is_done() => {
                 if !self.persists || self.closing || !buf.is_empty() {
                     return ClientNext::Close;

@@ -142,6 +142,7 @@ pub(crate) enum FramingLine {
 
 /// The `connection` line of a message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "a set of options")]
 pub(crate) struct ConnectionLine {
     pub(crate) close: bool,
     pub(crate) keep_alive: bool,

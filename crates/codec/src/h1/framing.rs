@@ -127,8 +127,7 @@ pub(crate) fn request(head: &mut RequestHead, repeated: KnownSet) -> Result<Requ
     resolve_host(head, repeated)?;
     let fields = &head.fields;
     let body = match framing(fields, repeated, head.version)? {
-        Framing::None => BodyLength::Empty,
-        Framing::Length(0) => BodyLength::Empty,
+        Framing::None | Framing::Length(0) => BodyLength::Empty,
         Framing::Length(length) => BodyLength::Exact(length),
         Framing::Chunked => BodyLength::Unknown,
     };

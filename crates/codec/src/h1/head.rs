@@ -580,10 +580,10 @@ fn diagnose_start_line(content: &[u8], bare_lf: bool, start: Start) -> DecodeErr
         return DecodeError::Method;
     }
     let target = content.split(|byte| *byte == b' ').nth(1).unwrap_or_default();
-    if !target.iter().all(|byte| is_path_byte(*byte)) {
-        DecodeError::Target
-    } else {
+    if target.iter().all(|byte| is_path_byte(*byte)) {
         DecodeError::RequestLine
+    } else {
+        DecodeError::Target
     }
 }
 

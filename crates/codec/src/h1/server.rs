@@ -5,7 +5,7 @@
 //!  read:   Head ──decode_head──► Body ──decode_body: End──► Body(Done)      any DecodeError ──► Failed
 //!  write:  Idle ──decode_head──► Head ──encode_head──► Body ──encode_end──► Body(Done)
 //!                                 └─encode_informational─┘ (1xx, as often as wanted)
-//!  next():  both Done, persists ──► read Head, write Idle      tunnel: both sides raw until eof and encode_end
+//!  next_exchange():  both Done, persists ──► read Head, write Idle      tunnel: both sides raw until eof and encode_end
 //! ```
 //!
 //! Bounds: under 300 bytes per connection, no buffers. It keeps no time: idle and header timeouts are the caller's.
@@ -70,6 +70,10 @@ enum Write {
 
 /// The state of one server connection.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts about one exchange, not a hidden state"
+)]
 pub struct ServerConn {
     limits: Limits,
     accept_http_10: bool,
@@ -109,7 +113,7 @@ impl ServerConn {
     }
 
     /// Takes the next request head off `buf`, or nothing while it is incomplete or the response before it is not
-    /// finished ([`ServerConn::next`] must have answered `Request`).
+    /// finished ([`ServerConn::next_exchange`] must have answered `Request`).
     pub fn decode_head(&mut self, buf: &mut BytesMut) -> Result<Option<Request>, DecodeError> {
         match (self.read, self.write) {
             (Read::Failed, _) => return Err(DecodeError::OutOfStep),
@@ -172,9 +176,8 @@ impl ServerConn {
     /// be due), `EndOfBody` when it ended the tunnel's direction.
     pub fn decode_eof(&mut self, buf: &BytesMut) -> Result<Eof, DecodeError> {
         let result = match &mut self.read {
-            Read::Failed => Err(DecodeError::Truncated),
             Read::Head if buf.iter().all(|byte| matches!(byte, b'\r' | b'\n')) => Ok(Eof::Clean),
-            Read::Head => Err(DecodeError::Truncated),
+            Read::Head | Read::Failed => Err(DecodeError::Truncated),
             Read::Body(body) => body
                 .eof()
                 .map(|ended| if ended { Eof::EndOfBody } else { Eof::Clean }),
@@ -326,7 +329,7 @@ impl ServerConn {
     }
 
     /// What follows; with `Request` the machine is ready for the next exchange.
-    pub fn next(&mut self) -> ServerNext {
+    pub fn next_exchange(&mut self) -> ServerNext {
         let Write::Body(body) = self.write else {
             let idle = matches!((self.write, self.read), (Write::Idle, Read::Head));
             return match (idle, self.closing) {
