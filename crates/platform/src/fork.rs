@@ -38,7 +38,6 @@ impl Child {
         let _ = self.reap();
     }
 
-    #[expect(dead_code, reason = "the probe waits; it follows")]
     /// Waits for the end of the child; returns its exit code, `None` when it died of a signal.
     pub(crate) fn wait(mut self) -> io::Result<Option<i32>> {
         let code = self.reap()?;

@@ -9,6 +9,8 @@
 //! | --- | --- |
 //! | [`socket`] | listeners, connections, original destination, peeking, descriptor passing |
 //! | [`netns`] | network and user namespaces, threads that live in them, what this kernel allows |
+//! | [`network`] | a workload's loopback, address and default route (rtnetlink) |
+//! | [`nftables`] | redirection of a workload's traffic to its sidecar (nfnetlink) |
 //!
 //! ```
 //! use rajut_platform::socket::{ListenOptions, listen};
@@ -18,6 +20,9 @@
 //! ```
 
 mod fork;
+mod netlink;
 pub mod netns;
+pub mod network;
+pub mod nftables;
 pub mod socket;
 mod sys;

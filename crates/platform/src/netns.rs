@@ -14,13 +14,14 @@
 //! it as `/proc/<pid>/ns/net`; it ends with the process that made it, however that ends.
 //!
 //! Making a namespace needs `CAP_SYS_ADMIN`. An ordinary user has it inside a user namespace of their own
-//! ([`unshare_user`]), where the kernel allows those.
+//! ([`unshare_user`]), where the kernel allows those; [`probe`] tells.
 //!
 //! Bounds: a `NamespaceThread` queues at most the number of jobs it is given; a stash holds at most
 //! [`STASH_SIZE`] sockets per family. What this module does not do: addresses, routes ([`crate::network`]) and
 //! redirection ([`crate::nftables`]).
 
 mod holder;
+mod probe;
 mod thread;
 mod user;
 
@@ -34,6 +35,7 @@ use std::sync::Arc;
 use rustix::thread::UnshareFlags;
 
 pub use holder::NamespaceHolder;
+pub use probe::{Capability, probe};
 pub use thread::{NamespaceConnector, NamespaceGone, NamespaceThread, STASH_SIZE, enter, in_namespace};
 pub use user::{UserNamespaceError, unshare_user, user_namespace_refusal};
 
@@ -124,4 +126,4 @@ pub(crate) fn unshare_net() -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -9,7 +9,7 @@ use super::*;
 use crate::socket::{ConnectOptions, ListenOptions, listen};
 
 /// A new namespace, or `None` after saying why not.
-fn namespace() -> Option<NetNs> {
+pub(crate) fn namespace() -> Option<NetNs> {
     match NetNs::create() {
         Ok(namespace) => Some(namespace),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {

@@ -66,7 +66,7 @@ pub fn unshare_user() -> Result<(), UserNamespaceError> {
     // SAFETY: neither memory nor the file table is unshared, which is what the function's contract is about.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWUSER) }.map_err(|errno| {
         UserNamespaceError::Refused {
-            reason: user_namespace_refusal(errno.into()),
+            reason: user_namespace_refusal(&errno.into()),
             source: errno.into(),
         }
     })?;
@@ -83,7 +83,7 @@ pub fn unshare_user() -> Result<(), UserNamespaceError> {
 }
 
 /// Why this machine refuses user namespaces, in one sentence that names the setting to change.
-pub fn user_namespace_refusal(error: io::Error) -> String {
+pub fn user_namespace_refusal(error: &io::Error) -> String {
     let setting = |path: &str| {
         std::fs::read_to_string(path)
             .ok()

@@ -1,7 +1,7 @@
 //! Looking at a connection without consuming it, and the options that change how it ends.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -14,25 +14,27 @@ use super::Keepalive;
 
 /// The address that the peer dialled before the kernel redirected the connection (`SO_ORIGINAL_DST`).
 ///
-/// [`io::ErrorKind::NotFound`] (`ENOENT`) means that the connection was not redirected, as does
-/// `ENOPROTOOPT` from a namespace without connection tracking; [`original_destination`] maps both to `NotFound`.
+/// [`io::ErrorKind::NotFound`] means that the connection was not redirected: it was dialled at the stream's
+/// [`TcpStream::local_addr`]. (The kernel says `ENOENT` only where it does not track connections; where it does, it
+/// repeats the local address, and that is mapped to `NotFound` too.)
 pub fn original_destination(stream: &TcpStream) -> io::Result<SocketAddr> {
+    let local = stream.local_addr()?;
     // A dual-stack listener sees IPv4 peers as ::ffff:a.b.c.d, and the kernel answers for those in IPv4 only.
-    let v4 = match stream.local_addr()?.ip() {
-        IpAddr::V4(_) => true,
-        IpAddr::V6(address) => address.to_ipv4_mapped().is_some(),
-    };
-    let found = if v4 {
+    let local = SocketAddr::new(local.ip().to_canonical(), local.port());
+    let found = if local.is_ipv4() {
         rustix::net::sockopt::ip_original_dst(stream).map(SocketAddr::V4)
     } else {
         rustix::net::sockopt::ipv6_original_dst(stream).map(SocketAddr::V6)
     };
-    found.map_err(|errno| match errno {
-        rustix::io::Errno::NOENT | rustix::io::Errno::NOPROTOOPT | rustix::io::Errno::OPNOTSUPP => {
-            io::Error::new(io::ErrorKind::NotFound, "the connection was not redirected")
+    let not_redirected = || io::Error::new(io::ErrorKind::NotFound, "the connection was not redirected");
+    match found {
+        Ok(found) if (found.ip(), found.port()) == (local.ip(), local.port()) => Err(not_redirected()),
+        Ok(found) => Ok(found),
+        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOPROTOOPT | rustix::io::Errno::OPNOTSUPP) => {
+            Err(not_redirected())
         }
-        other => other.into(),
-    })
+        Err(errno) => Err(errno.into()),
+    }
 }
 
 /// Who is at the other end of a Unix socket, as the kernel recorded it at connect time.

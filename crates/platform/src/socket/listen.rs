@@ -14,6 +14,10 @@ use super::Keepalive;
 
 /// How a TCP listener is made. The default suits a sidecar: address reuse, no delay, a queue of 1,024.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a socket option of its own, switched on by its name"
+)]
 pub struct ListenOptions {
     /// Completed connections that wait for `accept`; the kernel caps it at `net.core.somaxconn`.
     pub backlog: u32,
