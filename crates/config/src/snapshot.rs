@@ -1,8 +1,28 @@
-//! The immutable state of the whole mesh's configuration at one generation.
+//! The immutable state of the whole mesh's configuration at one generation, with the indexes that make it cheap to ask.
+//!
+//! Walk two of `ARCHITECTURE.md`, between `merge` and `translate`. A snapshot is never changed; [`Snapshot::build`] and
+//! [`Snapshot::with_workloads`] make the next one and keep the allocation of everything that did not change, so that
+//! whoever compares by identity ([`Shared`]) sees exactly what did. Generators never see a snapshot: they get
+//! [`view`]s, whose fields are the key of what is made from them.
+//!
+//! Bounds: sizes follow the configuration; an index holds one entry per service, host or policy. It does not validate,
+//! allocate virtual addresses by itself ([`allocate`] is called by the registry), or know any proxy.
+
+mod index;
+mod mtls;
+mod rules;
+mod shared;
+pub mod view;
+mod vip;
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use index::Index;
+pub use mtls::EffectiveMtls;
 use rajut_types::{Hostname, Text};
+pub use shared::Shared;
+pub use view::{ClientView, Member, Members, ServiceView, WorkloadView};
+pub use vip::{VIP_CAPACITY, allocate};
 
 use crate::model::{
     DestinationRule, MeshConfig, Namespace, PeerAuthentication, Service, VirtualService, Workload,
@@ -11,7 +31,8 @@ use crate::model::{
 /// Everything that is configured and everything that runs, at one generation. Never changed; a change makes a new one
 /// that shares what did not change.
 ///
-/// Lists are sorted by age (oldest first), then name, then namespace: Istio's order of precedence.
+/// Lists are sorted by age (oldest first), then name, then namespace: Istio's order of precedence. Made by
+/// [`Snapshot::build`]; changing a field afterwards would leave the indexes behind.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
     /// Rises by one with every snapshot of a process.
@@ -30,4 +51,145 @@ pub struct Snapshot {
     pub destination_rules: Vec<Arc<DestinationRule>>,
     /// Sorted by age.
     pub peer_authentications: Vec<Arc<PeerAuthentication>>,
+    index: Arc<Index>,
 }
+
+/// What a snapshot is built from, besides the workloads: all validated objects, in any order.
+#[derive(Debug, Clone, Default)]
+pub struct Configuration {
+    /// Mesh-wide settings.
+    pub mesh: MeshConfig,
+    /// Namespaces.
+    pub namespaces: Vec<Namespace>,
+    /// Services, with their virtual addresses.
+    pub services: Vec<Service>,
+    /// Virtual services, delegates inlined.
+    pub virtual_services: Vec<VirtualService>,
+    /// Destination rules.
+    pub destination_rules: Vec<DestinationRule>,
+    /// Peer authentications.
+    pub peer_authentications: Vec<PeerAuthentication>,
+}
+
+impl Snapshot {
+    /// The snapshot after `previous` (the default one at the start) with this configuration and these workloads.
+    pub fn build(
+        configuration: Configuration,
+        workloads: impl IntoIterator<Item = Workload>,
+        previous: &Self,
+    ) -> Self {
+        let Configuration {
+            mesh,
+            namespaces,
+            services,
+            virtual_services,
+            destination_rules,
+            peer_authentications,
+        } = configuration;
+        let mut next = Self {
+            generation: previous.generation + 1,
+            mesh: keep(mesh, Some(&previous.mesh)),
+            namespaces: keep_map(namespaces, &previous.namespaces, |namespace| {
+                namespace.name.clone()
+            }),
+            services: keep_map(services, &previous.services, |service| {
+                (service.host.clone(), service.namespace.clone())
+            }),
+            workloads: keep_map(workloads, &previous.workloads, |workload| {
+                (workload.namespace.clone(), workload.name.clone())
+            }),
+            virtual_services: keep_sorted(virtual_services, &previous.virtual_services, |object| {
+                (object.age, object.name.clone(), object.namespace.clone())
+            }),
+            destination_rules: keep_sorted(destination_rules, &previous.destination_rules, |object| {
+                (object.age, object.name.clone(), object.namespace.clone())
+            }),
+            peer_authentications: keep_sorted(
+                peer_authentications,
+                &previous.peer_authentications,
+                |object| (object.age, object.name.clone(), object.namespace.clone()),
+            ),
+            index: Arc::default(),
+        };
+        next.index = Arc::new(Index::build(&next, &previous.index));
+        next
+    }
+
+    /// The next snapshot, where some workloads came, changed or went and nothing else did. Costs what the services
+    /// concerned cost, and a shallow copy of the maps.
+    #[must_use]
+    pub fn with_workloads(
+        &self,
+        changed: impl IntoIterator<Item = Workload>,
+        removed: impl IntoIterator<Item = (Text, Text)>,
+    ) -> Self {
+        let mut next = Self {
+            generation: self.generation + 1,
+            ..self.clone()
+        };
+        let mut touched: Vec<Arc<Workload>> = Vec::new();
+        for key in removed {
+            touched.extend(next.workloads.remove(&key));
+        }
+        for workload in changed {
+            let key = (workload.namespace.clone(), workload.name.clone());
+            if next.workloads.get(&key).is_some_and(|known| **known == workload) {
+                continue;
+            }
+            let workload = Arc::new(workload);
+            touched.push(Arc::clone(&workload));
+            touched.extend(next.workloads.insert(key, workload));
+        }
+        if !touched.is_empty() {
+            next.index = Arc::new(Index::after_workloads(&next, &self.index, &touched));
+        }
+        next
+    }
+
+    /// A key of this snapshot's contents: equal only for snapshots that answer every question alike.
+    pub fn identity(&self) -> impl Clone + Eq + std::hash::Hash + std::fmt::Debug + Send + Sync + 'static {
+        Shared::from(&self.index)
+    }
+}
+
+/// `value`, or the previous allocation where it is equal.
+fn keep<T: PartialEq>(value: T, previous: Option<&Arc<T>>) -> Arc<T> {
+    match previous {
+        Some(previous) if **previous == value => Arc::clone(previous),
+        _ => Arc::new(value),
+    }
+}
+
+fn keep_map<K: Ord, T: PartialEq>(
+    values: impl IntoIterator<Item = T>,
+    previous: &BTreeMap<K, Arc<T>>,
+    key: impl Fn(&T) -> K,
+) -> BTreeMap<K, Arc<T>> {
+    values
+        .into_iter()
+        .map(|value| {
+            let key = key(&value);
+            let kept = keep(value, previous.get(&key));
+            (key, kept)
+        })
+        .collect()
+}
+
+fn keep_sorted<K: Ord, T: PartialEq>(
+    mut values: Vec<T>,
+    previous: &[Arc<T>],
+    key: impl Fn(&T) -> K,
+) -> Vec<Arc<T>> {
+    values.sort_by_cached_key(&key);
+    let known: BTreeMap<K, &Arc<T>> = previous.iter().map(|value| (key(value), value)).collect();
+    values
+        .into_iter()
+        .map(|value| {
+            let kept = known.get(&key(&value)).copied();
+            keep(value, kept)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -99,6 +99,10 @@ pub struct CommonTls {
     pub max_version: Option<TlsVersion>,
     /// Key-exchange groups in order of preference, by their IANA names; empty is the library's order.
     pub groups: Vec<Text>,
+    /// Proxyless gRPC only: own certificate and roots come from this certificate provider of the client's bootstrap
+    /// (`tls_certificate_provider_instance` with `certificate_name` `default`, and inside the combined validation
+    /// context's default context `ca_certificate_provider_instance` with `ROOTCA`). Refused by our proxy.
+    pub certificate_provider: Option<Text>,
 }
 
 /// A validation context in place, by SDS, or both combined (Envoy `combined_validation_context`: SDS gives the roots,

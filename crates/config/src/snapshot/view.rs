@@ -1,0 +1,272 @@
+//! Views: what a generator may know. A view's fields are exactly what may be read through it, its equality compares
+//! all of them, so a result memoised under a view cannot be stale ("cache keys cannot lie").
+//!
+//! Bounds: a view holds counted references only. It does not compute resources.
+
+use std::{
+    collections::BTreeMap,
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
+
+use rajut_types::{Hostname, Labels, Locality, Principal, Text};
+
+use super::{EffectiveMtls, Shared, Snapshot, rules::Client};
+use crate::model::{DestinationRule, MeshConfig, Service, VirtualService, Workload};
+
+/// A workload behind a service, with the mTLS mode that its sidecar holds.
+#[derive(Debug, Clone)]
+pub struct Member {
+    /// The instance.
+    pub workload: Arc<Workload>,
+    /// What its sidecar asks of callers.
+    pub mtls: Arc<EffectiveMtls>,
+}
+
+impl PartialEq for Member {
+    fn eq(&self, other: &Self) -> bool {
+        (Arc::ptr_eq(&self.workload, &other.workload) || self.workload == other.workload)
+            && (Arc::ptr_eq(&self.mtls, &other.mtls) || self.mtls == other.mtls)
+    }
+}
+
+impl Eq for Member {}
+
+/// The workloads that a service's selector takes, in the order of their names.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Members {
+    /// The workloads.
+    pub list: Vec<Member>,
+    /// Their identities and those of the endpoints given in place, sorted, each once; kept as one allocation while
+    /// only addresses and health change.
+    pub principals: Arc<[Principal]>,
+}
+
+/// A service as one client sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ServiceView {
+    /// The service.
+    pub service: Shared<Service>,
+    /// What holds for this client's traffic to it, merged.
+    pub rule: Option<Shared<DestinationRule>>,
+    /// Its workloads.
+    pub members: Shared<Members>,
+    /// How this client's requests to it are routed.
+    pub virtual_service: Option<Shared<VirtualService>>,
+}
+
+/// Everything that a client in a namespace sees.
+#[derive(Debug, Clone)]
+pub struct ClientView {
+    /// Mesh-wide settings.
+    pub mesh: Shared<MeshConfig>,
+    /// The client's namespace.
+    pub namespace: Text,
+    /// Those labels of the client that some rule asks about.
+    pub labels: Labels,
+    /// Sorted by host, each host once.
+    pub services: Arc<[ServiceView]>,
+    /// Hosts of virtual services that no service stands behind.
+    pub unserved: Vec<(Hostname, Shared<VirtualService>)>,
+}
+
+impl PartialEq for ClientView {
+    fn eq(&self, other: &Self) -> bool {
+        self.mesh == other.mesh
+            && self.namespace == other.namespace
+            && self.labels == other.labels
+            && self.unserved == other.unserved
+            && (Arc::ptr_eq(&self.services, &other.services) || self.services == other.services)
+    }
+}
+
+impl Eq for ClientView {}
+
+impl Hash for ClientView {
+    /// Cheap on purpose: the services are compared, not hashed.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.mesh.hash(state);
+        self.namespace.hash(state);
+        self.labels.hash(state);
+    }
+}
+
+impl ClientView {
+    /// The service of that host.
+    pub fn find(&self, host: &Hostname) -> Option<&ServiceView> {
+        let position = self
+            .services
+            .binary_search_by(|view| view.service.host.cmp(host))
+            .ok()?;
+        self.services.get(position)
+    }
+}
+
+/// What concerns the inbound side of one workload.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct WorkloadView {
+    /// Mesh-wide settings.
+    pub mesh: Shared<MeshConfig>,
+    /// Its namespace.
+    pub namespace: Text,
+    /// The modes of its ports.
+    pub mtls: Shared<EffectiveMtls>,
+    /// The services whose selector takes it, oldest first, each with the rule that its own namespace has for it.
+    pub services: Vec<(Shared<Service>, Option<Shared<DestinationRule>>)>,
+    /// Container port name → number.
+    pub named_ports: BTreeMap<Text, u16>,
+}
+
+impl Snapshot {
+    /// What a client sees. `labels` are those of the client's workload; of these the view keeps what rules ask about.
+    pub fn client_view(&self, namespace: &str, labels: &Labels) -> ClientView {
+        let labels: Labels = labels
+            .iter()
+            .filter(|(key, _)| self.index.asked_labels.contains(*key))
+            .collect();
+        let client = Client {
+            namespace,
+            labels: &labels,
+            root_namespace: &self.mesh.root_namespace,
+        };
+        let services: Arc<[ServiceView]> = self
+            .visible_services(namespace)
+            .map(|service| self.service_view(service, client))
+            .collect();
+        let unserved = self
+            .index
+            .virtual_services
+            .hosts()
+            .filter(|host| {
+                services
+                    .binary_search_by(|view| view.service.host.cmp(host))
+                    .is_err()
+            })
+            .filter_map(|host| {
+                let found = self.index.virtual_services.find(namespace, host)?;
+                Some((host.clone(), Shared::from(found)))
+            })
+            .collect();
+        ClientView {
+            mesh: Shared::from(&self.mesh),
+            namespace: namespace.into(),
+            labels,
+            services,
+            unserved,
+        }
+    }
+
+    fn service_view(&self, service: &Arc<Service>, client: Client<'_>) -> ServiceView {
+        let key = (service.host.clone(), service.namespace.clone());
+        ServiceView {
+            rule: self
+                .index
+                .rules
+                .find(client, &service.host, &service.namespace)
+                .map(Shared::from),
+            members: self
+                .index
+                .members
+                .get(&key)
+                .cloned()
+                .unwrap_or_else(|| self.index.nobody.clone()),
+            virtual_service: self
+                .index
+                .virtual_services
+                .find(client.namespace, &service.host)
+                .map(Shared::from),
+            service: Shared::from(service),
+        }
+    }
+
+    /// The services that a namespace sees, sorted by host, each host once: its own before Kubernetes services before
+    /// the oldest other.
+    fn visible_services<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a Arc<Service>> {
+        let rank = move |service: &Service| {
+            (
+                *service.namespace != *namespace,
+                &*service.origin.object.kind != "Service",
+                service.age,
+            )
+        };
+        let mut rest = self.services.values().peekable();
+        std::iter::from_fn(move || {
+            loop {
+                let mut best: Option<&Arc<Service>> = None;
+                let host = &rest.peek()?.host;
+                while let Some(service) = rest.next_if(|service| service.host == *host) {
+                    if (service.export_to.includes(namespace))
+                        && best.is_none_or(|best| rank(service) < rank(best))
+                    {
+                        best = Some(service);
+                    }
+                }
+                if best.is_some() {
+                    return best;
+                }
+            }
+        })
+    }
+
+    /// What concerns the inbound side of a workload; `name` finds its named ports, `labels` its services and policies.
+    pub fn workload_view(&self, namespace: &str, name: &str, labels: &Labels) -> WorkloadView {
+        let known = self.workloads.get(&(Text::from(namespace), Text::from(name)));
+        let labels = known.map_or(labels, |workload| &workload.labels);
+        let client = Client {
+            namespace,
+            labels,
+            root_namespace: &self.mesh.root_namespace,
+        };
+        let mut services: Vec<&Arc<Service>> = self
+            .index
+            .selecting(namespace, labels)
+            .filter_map(|key| self.services.get(key))
+            .collect();
+        services.sort_by_key(|service| (service.age, &service.name));
+        WorkloadView {
+            mesh: Shared::from(&self.mesh),
+            namespace: namespace.into(),
+            mtls: self.index.mtls_of(namespace, name, labels),
+            services: services
+                .into_iter()
+                .map(|service| {
+                    let rule = self.index.rules.find(client, &service.host, &service.namespace);
+                    (Shared::from(service), rule.map(Shared::from))
+                })
+                .collect(),
+            named_ports: known.map_or_else(BTreeMap::new, |workload| workload.named_ports.clone()),
+        }
+    }
+
+    /// The workload of that name and the mode of its ports.
+    pub fn member(&self, namespace: &str, name: &str) -> Option<Member> {
+        let workload = self.workloads.get(&(Text::from(namespace), Text::from(name)))?;
+        Some(Member {
+            workload: Arc::clone(workload),
+            mtls: Arc::clone(self.index.mtls_of(namespace, name, &workload.labels).arc()),
+        })
+    }
+
+    /// The service of that host as a client in `namespace` would see it.
+    pub fn find_service(&self, namespace: &str, host: &Hostname) -> Option<&Arc<Service>> {
+        self.services
+            .range((host.clone(), Text::from(""))..)
+            .take_while(|((found, _), _)| found == host)
+            .map(|(_, service)| service)
+            .filter(|service| service.export_to.includes(namespace))
+            .min_by_key(|service| {
+                (
+                    *service.namespace != *namespace,
+                    &*service.origin.object.kind != "Service",
+                    service.age,
+                )
+            })
+    }
+
+    /// The location of a workload, where it is known.
+    pub fn locality(&self, namespace: &str, name: &str) -> Option<&Locality> {
+        self.workloads
+            .get(&(Text::from(namespace), Text::from(name)))
+            .map(|workload| &workload.locality)
+    }
+}
