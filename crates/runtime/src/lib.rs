@@ -12,6 +12,7 @@
 //! | [`env`] | the environment variables, read once from one table |
 //! | [`logging`] | `tracing` to standard error, text or JSON, filter changed at run time |
 //! | [`backoff`] | growing pauses with jitter |
+//! | [`connector`] | a connection to a peer process, as a value |
 //!
 //! ```
 //! use rajut_runtime::readiness::Readiness;
@@ -25,6 +26,7 @@
 
 pub mod backoff;
 pub mod clock;
+pub mod connector;
 pub mod drain;
 pub mod env;
 pub mod logging;

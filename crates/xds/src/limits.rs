@@ -1,0 +1,35 @@
+//! The caps of this crate, each with its reason.
+
+use std::time::Duration;
+
+/// Largest discovery message, both ways, in bytes: a wildcard CDS of 10,000 clusters is about 20 MB, and a message
+/// that large must still fit; more is an attack or a mistake.
+pub const MESSAGE_BYTES_MAX: usize = 256 << 20;
+
+/// Type URLs that one stream may subscribe to; Envoy knows about fifteen.
+pub const TYPES_MAX: usize = 64;
+
+/// Names that one stream may subscribe to per type; ten times the mesh that is designed for.
+pub const NAMES_MAX: usize = 100_000;
+
+/// Bytes of one resource name; longer names are refused.
+pub const NAME_BYTES_MAX: usize = 4_096;
+
+/// Unanswered responses per type that either end keeps; past it the oldest is forgotten (and counts as settled by the
+/// next answer).
+pub const OUTSTANDING_MAX: usize = 64;
+
+/// Characters of a NACK's message that are kept.
+pub const NACK_MESSAGE_MAX: usize = 8_192;
+
+/// How long one push may stay unanswered before the next one is sent all the same.
+pub const ROUND_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Responses that wait for the transport per stream; beyond it the stream's task waits, and snapshots coalesce.
+pub const RESPONSES_QUEUED_MAX: usize = 4;
+
+/// Updates that wait for the proxy per client; beyond it the client stops reading.
+pub const UPDATES_QUEUED_MAX: usize = 16;
+
+/// Shortest and longest pause between a client's connection attempts.
+pub const RECONNECT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
