@@ -144,7 +144,14 @@ mod tests {
     fn the_name_is_found_behind_other_fields_and_garbage_has_none() {
         assert_eq!(name_of(&[0x0a, 2, b'a', b'b']), Some("ab"));
         assert_eq!(name_of(&[0x18, 0x96, 1, 0x12, 1, 9, 0x0a, 1, b'x']), Some("x"));
-        for bad in [&[][..], &[0x0a], &[0x0a, 9, b'a'], &[0xff; 20], &[0x0b], &[0x0a, 1, 0xff]] {
+        for bad in [
+            &[][..],
+            &[0x0a],
+            &[0x0a, 9, b'a'],
+            &[0xff; 20],
+            &[0x0b],
+            &[0x0a, 1, 0xff],
+        ] {
             assert_eq!(name_of(bad), None, "{bad:?}");
         }
     }

@@ -223,7 +223,11 @@ const METADATA_DEPTH_MAX: u32 = 32;
 
 fn decode_struct(message: google::protobuf::Struct, depth: u32) -> Value {
     let members = message.fields.into_iter();
-    Value::Object(members.map(|(key, value)| (key, decode_value(value, depth))).collect())
+    Value::Object(
+        members
+            .map(|(key, value)| (key, decode_value(value, depth)))
+            .collect(),
+    )
 }
 
 fn decode_value(value: google::protobuf::Value, depth: u32) -> Value {
@@ -246,7 +250,10 @@ fn decode_value(value: google::protobuf::Value, depth: u32) -> Value {
 
 /// Whole numbers as such, since JSON readers ask for ports as integers; `Struct` has doubles only.
 fn number_value(number: f64) -> Value {
-    #[expect(clippy::cast_possible_truncation, reason = "only whole numbers in range are converted")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "only whole numbers in range are converted"
+    )]
     if number.fract() == 0.0 && number.abs() < 9_007_199_254_740_992.0 {
         Value::from(number as i64)
     } else {
@@ -320,7 +327,11 @@ mod tests {
             ],
             ..Default::default()
         });
-        let names: Vec<_> = response.resources.iter().map(|resource| &*resource.name).collect();
+        let names: Vec<_> = response
+            .resources
+            .iter()
+            .map(|resource| &*resource.name)
+            .collect();
         assert_eq!(names, ["outer", "i"]);
         assert_eq!(response.resources[0].body, response.resources[1].body);
     }

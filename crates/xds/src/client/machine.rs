@@ -201,7 +201,13 @@ impl ClientMachine {
             state.nonce = nonce.clone();
             if is_complete_type(&type_url) {
                 let named: BTreeSet<&Text> = resources.iter().map(|resource| &resource.name).collect();
-                removed.extend(state.accepted.keys().filter(|name| !named.contains(name)).cloned());
+                removed.extend(
+                    state
+                        .accepted
+                        .keys()
+                        .filter(|name| !named.contains(name))
+                        .cloned(),
+                );
             }
         }
         state.open.insert(
@@ -242,12 +248,19 @@ impl ClientMachine {
         };
         let refused: BTreeSet<&str> = refusals.iter().map(|refusal| &*refusal.resource).collect();
         for name in &open.removed {
-            if state.accepted.get(name).is_some_and(|(_, update)| *update < ticket.update) {
+            if state
+                .accepted
+                .get(name)
+                .is_some_and(|(_, update)| *update < ticket.update)
+            {
                 state.accepted.remove(name);
             }
         }
         for (name, version) in open.resources {
-            let newer = state.accepted.get(&name).is_none_or(|(_, update)| *update < ticket.update);
+            let newer = state
+                .accepted
+                .get(&name)
+                .is_none_or(|(_, update)| *update < ticket.update);
             if newer && !refused.contains(&*name) && (state.wildcard || state.names.contains(&name)) {
                 state.accepted.insert(name, (version, ticket.update));
             }
@@ -299,7 +312,10 @@ impl ClientMachine {
 
     /// The versions that were accepted, by name.
     pub fn accepted(&self, type_url: &str) -> BTreeMap<Text, Text> {
-        self.types.get(type_url).map(TypeState::versions).unwrap_or_default()
+        self.types
+            .get(type_url)
+            .map(TypeState::versions)
+            .unwrap_or_default()
     }
 }
 
@@ -309,6 +325,18 @@ impl TypeState {
             .iter()
             .map(|(name, (version, _))| (name.clone(), version.clone()))
             .collect()
+    }
+
+    /// The versions that a new stream may rely on: not those that an update still on its way through the proxy is about to
+    /// change, or the server would take the old version for the final one.
+    fn certain_versions(&self) -> BTreeMap<Text, Text> {
+        let mut versions = self.versions();
+        for open in self.open.values() {
+            for name in open.resources.iter().map(|(name, _)| name).chain(&open.removed) {
+                versions.remove(name);
+            }
+        }
+        versions
     }
 
     fn wanted(&self) -> Vec<Text> {
@@ -325,13 +353,18 @@ impl TypeState {
             self.changes.clear();
             return Some(Request {
                 subscribe: self.wanted(),
-                initial_versions: self.versions(),
+                initial_versions: self.certain_versions(),
                 ..Request::default()
             });
         }
         let mut request = Request::default();
         for (name, add) in std::mem::take(&mut self.changes) {
-            if add { &mut request.subscribe } else { &mut request.unsubscribe }.push(name);
+            if add {
+                &mut request.subscribe
+            } else {
+                &mut request.unsubscribe
+            }
+            .push(name);
         }
         if let Some(answer) = self.answers.pop_front() {
             request.nonce = answer.nonce;

@@ -184,12 +184,13 @@ async fn open(
         .http2_keep_alive_interval(KEEPALIVE.0)
         .keep_alive_timeout(KEEPALIVE.1)
         .keep_alive_while_idle(true);
-    let opening = async {
+    let protocol = machine.protocol();
+    let opening = async move {
         let channel = endpoint
             .connect_with_connector(connector.clone())
             .await
             .map_err(|error| chain_text(&error))?;
-        start(machine.protocol(), channel)
+        start(protocol, channel)
             .await
             .map_err(|status| status_text(&status))
     };

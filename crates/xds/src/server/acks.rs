@@ -36,12 +36,10 @@ pub async fn wait_settled(
     let mut outcomes = Vec::with_capacity(clients.len());
     // One after the other is enough: all are waited for, and the deadline is common.
     for mut client in clients {
-        let waited = tokio::time::timeout_at(
-            deadline,
-            client.wait_for(|status| status.settled >= generation),
-        )
-        .await
-        .map(|settled| settled.map(|status| status.clone()));
+        let waited =
+            tokio::time::timeout_at(deadline, client.wait_for(|status| status.settled >= generation))
+                .await
+                .map(|settled| settled.map(|status| status.clone()));
         outcomes.push(match waited {
             Ok(Ok(status)) => Outcome::Settled(status),
             Ok(Err(_)) => Outcome::Gone(client.borrow().clone()),

@@ -23,7 +23,8 @@ use crate::{
 pub trait ResourceSource: Send + Sync + 'static {
     /// A stream's first request has arrived. `extensions` hold what the acceptor knows of the connection (the peer's
     /// identity). An error ends the stream with that status.
-    fn connect(&self, extensions: &Extensions, node: &Node, protocol: Protocol) -> Result<Connection, Status>;
+    fn connect(&self, extensions: &Extensions, node: &Node, protocol: Protocol)
+    -> Result<Connection, Status>;
 }
 
 /// A client's two ends: its resources, and what it has acknowledged.

@@ -227,8 +227,18 @@ impl ServerStream {
         assert!(self.settled <= self.applied.as_ref().map_or(0, |set| set.generation));
         for state in self.types.values() {
             assert!(state.outstanding.len() <= OUTSTANDING_MAX);
-            assert!(state.outstanding.iter().all(|response| response.nonce <= self.nonce));
-            assert!(state.outstanding.iter().is_sorted_by_key(|response| response.nonce));
+            assert!(
+                state
+                    .outstanding
+                    .iter()
+                    .all(|response| response.nonce <= self.nonce)
+            );
+            assert!(
+                state
+                    .outstanding
+                    .iter()
+                    .is_sorted_by_key(|response| response.nonce)
+            );
             assert!(state.sent.keys().all(|name| state.wants(name)), "{state:?}");
             assert!(state.forced.iter().all(|name| state.wants(name)), "{state:?}");
         }
@@ -238,9 +248,7 @@ impl ServerStream {
         let set = self.pending.take()?;
         for (url, state) in &mut self.types {
             let same = match (&self.applied, set.types.get(url)) {
-                (Some(applied), Some(new)) => {
-                    applied.types.get(url).is_some_and(|old| Arc::ptr_eq(old, new))
-                }
+                (Some(applied), Some(new)) => applied.types.get(url).is_some_and(|old| Arc::ptr_eq(old, new)),
                 (Some(applied), None) => !applied.types.contains_key(url),
                 (None, _) => false,
             };
@@ -330,9 +338,16 @@ impl TypeState {
         let Ok(nonce) = request.nonce.parse::<u64>() else {
             return false;
         };
-        let newest = self.outstanding.back().is_none_or(|response| response.nonce <= nonce);
+        let newest = self
+            .outstanding
+            .back()
+            .is_none_or(|response| response.nonce <= nonce);
         let mut answered = None;
-        while let Some(oldest) = self.outstanding.front().filter(|response| response.nonce <= nonce) {
+        while let Some(oldest) = self
+            .outstanding
+            .front()
+            .filter(|response| response.nonce <= nonce)
+        {
             answered = Some(*oldest);
             self.outstanding.pop_front();
         }
@@ -439,11 +454,14 @@ impl TypeState {
             let have = self.sent.get(name);
             match set.get(name) {
                 Some(resource)
-                    if have.is_none_or(|have| have.as_ref() != Some(&resource.version)) || forced.contains(name) =>
+                    if have.is_none_or(|have| have.as_ref() != Some(&resource.version))
+                        || forced.contains(name) =>
                 {
                     resources.push(resource.clone());
                 }
-                None if have.is_none_or(Option::is_some) || forced.contains(name) => removed.push(name.clone()),
+                None if have.is_none_or(Option::is_some) || forced.contains(name) => {
+                    removed.push(name.clone())
+                }
                 Some(_) | None => {}
             }
         }
@@ -455,7 +473,8 @@ impl TypeState {
         );
         let changed = !resources.is_empty() || !removed.is_empty();
         for resource in &resources {
-            self.sent.insert(resource.name.clone(), Some(resource.version.clone()));
+            self.sent
+                .insert(resource.name.clone(), Some(resource.version.clone()));
         }
         for name in &removed {
             if self.names.contains(name) {

@@ -25,7 +25,10 @@ fn response(nonce: &str, resources: &[(&str, &str)]) -> Response {
         type_url: CDS.into(),
         version: nonce.into(),
         nonce: nonce.into(),
-        resources: resources.iter().map(|(name, version)| resource(name, version)).collect(),
+        resources: resources
+            .iter()
+            .map(|(name, version)| resource(name, version))
+            .collect(),
         removed: Vec::new(),
     }
 }
@@ -59,12 +62,17 @@ fn a_nack_names_the_refused_resources_and_keeps_the_others() {
     assert_eq!(client.next_request(), None, "not adopted yet");
     client.answer(&update.ticket, &[refusal("bad")]);
     let nack = client.next_request().expect("the answer");
-    assert_eq!((&*nack.nonce, nack.error.as_deref()), ("1", Some("bad lb_policy: unknown")));
+    assert_eq!(
+        (&*nack.nonce, nack.error.as_deref()),
+        ("1", Some("bad lb_policy: unknown"))
+    );
     assert_eq!(nack.node, None);
 
     client.disconnected();
     client.connected();
-    let again = client.next_request().expect("the first request of the next stream");
+    let again = client
+        .next_request()
+        .expect("the first request of the next stream");
     assert!(again.node.is_some());
     let held: Vec<_> = again.initial_versions.iter().map(|(n, v)| (&**n, &**v)).collect();
     assert_eq!(held, [("good", "1")]);
@@ -96,7 +104,10 @@ fn names_come_and_go_as_differences() {
     client.subscribe(EDS, ["c".into(), "d".into()]);
     client.unsubscribe(EDS, ["a", "d"]);
     let change = client.next_request().expect("a change");
-    assert_eq!((change.subscribe, change.unsubscribe), (vec!["c".into()], vec!["a".into()]));
+    assert_eq!(
+        (change.subscribe, change.unsubscribe),
+        (vec!["c".into()], vec!["a".into()])
+    );
     assert_eq!(client.next_request(), None);
 }
 
@@ -187,7 +198,8 @@ impl Pair {
                 if version == 0 {
                     self.configured.remove(NAMES[name]);
                 } else {
-                    self.configured.insert(NAMES[name].into(), version.to_string().into());
+                    self.configured
+                        .insert(NAMES[name].into(), version.to_string().into());
                 }
                 self.generation += 1;
                 self.server.snapshot(self.snapshot());
@@ -217,12 +229,17 @@ impl Pair {
             }
         }
         self.server.check_invariants();
-        self.to_server.extend(std::iter::from_fn(|| self.client.next_request()));
-        self.to_client.extend(std::iter::from_fn(|| self.server.next_response(Duration::ZERO)));
+        self.to_server
+            .extend(std::iter::from_fn(|| self.client.next_request()));
+        self.to_client
+            .extend(std::iter::from_fn(|| self.server.next_response(Duration::ZERO)));
     }
 
     fn snapshot(&self) -> Arc<ResourceSet> {
-        let resources = self.configured.iter().map(|(name, version)| (name.clone(), resource(name, version)));
+        let resources = self
+            .configured
+            .iter()
+            .map(|(name, version)| (name.clone(), resource(name, version)));
         Arc::new(ResourceSet {
             generation: self.generation,
             types: [(EDS.into(), Arc::new(resources.collect::<TypeSet>()))].into(),

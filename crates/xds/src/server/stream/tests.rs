@@ -24,7 +24,11 @@ fn set(generation: u64, of: &[(&str, &[(&str, &str)])]) -> Arc<ResourceSet> {
 }
 
 fn names(response: &Response) -> Vec<&str> {
-    response.resources.iter().map(|resource| &*resource.name).collect()
+    response
+        .resources
+        .iter()
+        .map(|resource| &*resource.name)
+        .collect()
 }
 
 fn ack(response: &Response) -> Request {
@@ -48,27 +52,45 @@ const RDS: &str = type_url::ROUTE;
 fn types_are_pushed_in_make_before_break_order() {
     let mut stream = ServerStream::new(Protocol::Delta);
     for (url, name) in [(RDS, "r"), (LDS, "*"), (EDS, "c"), (CDS, "*")] {
-        stream.request(Request::subscribe(url, &[name]), T0).expect("valid");
+        stream
+            .request(Request::subscribe(url, &[name]), T0)
+            .expect("valid");
     }
     assert_eq!(stream.next_response(T0), None, "nothing is known yet");
     stream.snapshot(set(
         1,
-        &[(RDS, &[("r", "1")]), (LDS, &[("l", "1")]), (EDS, &[("c", "1")]), (CDS, &[("c", "1")])],
+        &[
+            (RDS, &[("r", "1")]),
+            (LDS, &[("l", "1")]),
+            (EDS, &[("c", "1")]),
+            (CDS, &[("c", "1")]),
+        ],
     ));
-    let order: Vec<_> = drain(&mut stream, T0).iter().map(|r| r.type_url.to_string()).collect();
+    let order: Vec<_> = drain(&mut stream, T0)
+        .iter()
+        .map(|r| r.type_url.to_string())
+        .collect();
     assert_eq!(order, [CDS, EDS, LDS, RDS]);
 }
 
 #[test]
 fn a_changed_cluster_has_its_endpoints_sent_again() {
     let mut stream = ServerStream::new(Protocol::Delta);
-    stream.snapshot(set(1, &[(CDS, &[("a", "1"), ("b", "1")]), (EDS, &[("a", "1"), ("b", "1")])]));
+    stream.snapshot(set(
+        1,
+        &[(CDS, &[("a", "1"), ("b", "1")]), (EDS, &[("a", "1"), ("b", "1")])],
+    ));
     stream.request(Request::subscribe(CDS, &[]), T0).expect("valid");
-    stream.request(Request::subscribe(EDS, &["a", "b"]), T0).expect("valid");
+    stream
+        .request(Request::subscribe(EDS, &["a", "b"]), T0)
+        .expect("valid");
     for response in drain(&mut stream, T0) {
         stream.request(ack(&response), T0).expect("valid");
     }
-    stream.snapshot(set(2, &[(CDS, &[("a", "2"), ("b", "1")]), (EDS, &[("a", "1"), ("b", "1")])]));
+    stream.snapshot(set(
+        2,
+        &[(CDS, &[("a", "2"), ("b", "1")]), (EDS, &[("a", "1"), ("b", "1")])],
+    ));
     let pushed = drain(&mut stream, T0);
     assert_eq!(pushed.len(), 2);
     assert_eq!((&*pushed[0].type_url, names(&pushed[0])), (CDS, vec!["a"]));
@@ -79,7 +101,9 @@ fn a_changed_cluster_has_its_endpoints_sent_again() {
 fn only_the_newest_snapshot_follows_an_unanswered_push() {
     let mut stream = ServerStream::new(Protocol::Delta);
     stream.snapshot(set(1, &[(CDS, &[("a", "1")])]));
-    stream.request(Request::subscribe(CDS, &["*"]), T0).expect("valid");
+    stream
+        .request(Request::subscribe(CDS, &["*"]), T0)
+        .expect("valid");
     let first = drain(&mut stream, T0);
     for generation in 2..=9 {
         stream.snapshot(set(generation, &[(CDS, &[("a", &generation.to_string())])]));
@@ -101,11 +125,16 @@ fn only_the_newest_snapshot_follows_an_unanswered_push() {
 fn a_silent_client_gets_the_next_push_after_the_timeout() {
     let mut stream = ServerStream::new(Protocol::Delta);
     stream.snapshot(set(1, &[(CDS, &[("a", "1")])]));
-    stream.request(Request::subscribe(CDS, &["*"]), T0).expect("valid");
+    stream
+        .request(Request::subscribe(CDS, &["*"]), T0)
+        .expect("valid");
     drain(&mut stream, T0);
     stream.snapshot(set(2, &[(CDS, &[("a", "2")])]));
     let deadline = stream.deadline().expect("a push waits");
-    assert_eq!(drain(&mut stream, deadline.saturating_sub(Duration::from_millis(1))), []);
+    assert_eq!(
+        drain(&mut stream, deadline.saturating_sub(Duration::from_millis(1))),
+        []
+    );
     assert_eq!(drain(&mut stream, deadline).len(), 1);
 }
 
@@ -113,7 +142,9 @@ fn a_silent_client_gets_the_next_push_after_the_timeout() {
 fn a_nack_is_kept_with_its_reason_and_nothing_is_repeated() {
     let mut stream = ServerStream::new(Protocol::Delta);
     stream.snapshot(set(5, &[(LDS, &[("a", "1")])]));
-    stream.request(Request::subscribe(LDS, &["*"]), T0).expect("valid");
+    stream
+        .request(Request::subscribe(LDS, &["*"]), T0)
+        .expect("valid");
     let response = stream.next_response(T0).expect("the first push");
     let mut nack = ack(&response);
     nack.error = Some("a filter_chains[0]: no".into());
@@ -123,7 +154,10 @@ fn a_nack_is_kept_with_its_reason_and_nothing_is_repeated() {
     assert_eq!(status.settled, 5, "a refusal settles too");
     let listeners = &status.types[LDS];
     assert_eq!((listeners.acked_generation, listeners.rejects), (0, 1));
-    assert_eq!(listeners.nack.as_ref().expect("kept").message, "a filter_chains[0]: no");
+    assert_eq!(
+        listeners.nack.as_ref().expect("kept").message,
+        "a filter_chains[0]: no"
+    );
     stream.snapshot(set(6, &[(LDS, &[("a", "2")])]));
     let response = stream.next_response(T0).expect("the new version");
     stream.request(ack(&response), T0).expect("valid");
@@ -148,13 +182,18 @@ fn a_reconnecting_client_gets_only_what_changed_and_what_is_gone() {
 fn names_that_do_not_exist_are_said_to_be_removed_once_and_appear_later() {
     let mut stream = ServerStream::new(Protocol::Delta);
     stream.snapshot(set(1, &[]));
-    stream.request(Request::subscribe(RDS, &["later"]), T0).expect("valid");
+    stream
+        .request(Request::subscribe(RDS, &["later"]), T0)
+        .expect("valid");
     let response = stream.next_response(T0).expect("an answer");
     assert_eq!(response.removed, [Text::from("later")]);
     stream.request(ack(&response), T0).expect("valid");
     assert_eq!(stream.next_response(T0), None);
     stream.snapshot(set(2, &[(RDS, &[("later", "1"), ("unasked", "1")])]));
-    assert_eq!(names(&stream.next_response(T0).expect("it exists now")), ["later"]);
+    assert_eq!(
+        names(&stream.next_response(T0).expect("it exists now")),
+        ["later"]
+    );
 }
 
 #[test]
@@ -162,7 +201,9 @@ fn asking_again_for_a_name_sends_it_again() {
     let mut stream = ServerStream::new(Protocol::Delta);
     stream.snapshot(set(1, &[(EDS, &[("a", "1")])]));
     for _ in 0..2 {
-        stream.request(Request::subscribe(EDS, &["a"]), T0).expect("valid");
+        stream
+            .request(Request::subscribe(EDS, &["a"]), T0)
+            .expect("valid");
         let response = stream.next_response(T0).expect("sent each time");
         assert_eq!(names(&response), ["a"]);
         stream.request(ack(&response), T0).expect("valid");
@@ -172,12 +213,17 @@ fn asking_again_for_a_name_sends_it_again() {
 #[test]
 fn state_of_the_world_is_complete_for_clusters_and_partial_for_endpoints() {
     let mut stream = ServerStream::new(Protocol::StateOfTheWorld);
-    stream.snapshot(set(1, &[(CDS, &[("a", "1"), ("b", "1")]), (EDS, &[("a", "1"), ("b", "1")])]));
+    stream.snapshot(set(
+        1,
+        &[(CDS, &[("a", "1"), ("b", "1")]), (EDS, &[("a", "1"), ("b", "1")])],
+    ));
     stream.request(Request::subscribe(CDS, &[]), T0).expect("valid");
     let clusters = stream.next_response(T0).expect("all clusters");
     assert_eq!(names(&clusters), ["a", "b"]);
     stream.request(ack(&clusters), T0).expect("valid");
-    stream.request(Request::subscribe(EDS, &["a", "b"]), T0).expect("valid");
+    stream
+        .request(Request::subscribe(EDS, &["a", "b"]), T0)
+        .expect("valid");
     let endpoints = stream.next_response(T0).expect("both");
     let mut answer = ack(&endpoints);
     answer.subscribe = vec!["a".into(), "b".into()];
@@ -195,7 +241,9 @@ fn state_of_the_world_is_complete_for_clusters_and_partial_for_endpoints() {
 fn a_stale_answer_in_state_of_the_world_changes_no_names() {
     let mut stream = ServerStream::new(Protocol::StateOfTheWorld);
     stream.snapshot(set(1, &[(EDS, &[("a", "1"), ("b", "1")])]));
-    stream.request(Request::subscribe(EDS, &["a"]), T0).expect("valid");
+    stream
+        .request(Request::subscribe(EDS, &["a"]), T0)
+        .expect("valid");
     let first = stream.next_response(T0).expect("a");
     let mut more = Request::subscribe(EDS, &["a", "b"]);
     more.nonce = first.nonce.clone();
@@ -211,7 +259,9 @@ fn a_stale_answer_in_state_of_the_world_changes_no_names() {
 fn caps_end_the_stream() {
     let mut stream = ServerStream::new(Protocol::Delta);
     for index in 0..TYPES_MAX {
-        stream.request(Request::subscribe(&format!("t{index}"), &["a"]), T0).expect("below the cap");
+        stream
+            .request(Request::subscribe(&format!("t{index}"), &["a"]), T0)
+            .expect("below the cap");
     }
     assert_eq!(
         stream.request(Request::subscribe("one more", &["a"]), T0),
@@ -269,11 +319,18 @@ impl World {
     fn take(&mut self, stream: &mut ServerStream, step: &Step) {
         match *step {
             Step::Subscribe { url, name } => {
-                self.wanted.entry(URLS[url]).or_default().insert(NAMES[name].into());
-                stream.request(Request::subscribe(URLS[url], &[NAMES[name]]), self.now).expect("small");
+                self.wanted
+                    .entry(URLS[url])
+                    .or_default()
+                    .insert(NAMES[name].into());
+                stream
+                    .request(Request::subscribe(URLS[url], &[NAMES[name]]), self.now)
+                    .expect("small");
             }
             Step::Unsubscribe { url, name } => {
-                let Some(wanted) = self.wanted.get_mut(URLS[url]) else { return };
+                let Some(wanted) = self.wanted.get_mut(URLS[url]) else {
+                    return;
+                };
                 if !wanted.remove(NAMES[name]) {
                     return;
                 }
@@ -290,10 +347,14 @@ impl World {
             Step::All { url } => {
                 self.everything.insert(URLS[url]);
                 self.wanted.entry(URLS[url]).or_default();
-                stream.request(Request::subscribe(URLS[url], &["*"]), self.now).expect("small");
+                stream
+                    .request(Request::subscribe(URLS[url], &["*"]), self.now)
+                    .expect("small");
             }
             Step::Answer { refuse } => {
-                let Some(response) = self.unanswered.pop_front() else { return };
+                let Some(response) = self.unanswered.pop_front() else {
+                    return;
+                };
                 let mut answer = ack(&response);
                 answer.error = refuse.then(|| "no".to_owned());
                 stream.request(answer, self.now).expect("small");
