@@ -11,6 +11,9 @@
 //! | [`netns`] | network and user namespaces, threads that live in them, what this kernel allows |
 //! | [`network`] | a workload's loopback, address and default route (rtnetlink) |
 //! | [`nftables`] | redirection of a workload's traffic to its sidecar (nfnetlink) |
+//! | [`process`] | children in namespaces, process identity, usage, clean-up |
+//! | [`signals`] | asked to end, asked to reload |
+//! | [`cpu`] | how many processors, which thread on which |
 //!
 //! ```
 //! use rajut_platform::socket::{ListenOptions, listen};
@@ -19,10 +22,13 @@
 //! assert_ne!(listener.local_addr().unwrap().port(), 0);
 //! ```
 
+pub mod cpu;
 mod fork;
 mod netlink;
 pub mod netns;
 pub mod network;
 pub mod nftables;
+pub mod process;
+pub mod signals;
 pub mod socket;
 mod sys;

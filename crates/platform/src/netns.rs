@@ -39,6 +39,8 @@ pub use probe::{Capability, probe};
 pub use thread::{NamespaceConnector, NamespaceGone, NamespaceThread, STASH_SIZE, enter, in_namespace};
 pub use user::{UserNamespaceError, unshare_user, user_namespace_refusal};
 
+pub(crate) use user::IdMaps;
+
 /// An open network namespace. Cloning shares the descriptor; the namespace lives while a clone does.
 #[derive(Debug, Clone)]
 pub struct NetNs {
@@ -51,6 +53,12 @@ pub struct NetNs {
 pub struct NetNsId {
     device: u64,
     inode: u64,
+}
+
+impl NetNsId {
+    pub(crate) const fn new(device: u64, inode: u64) -> Self {
+        Self { device, inode }
+    }
 }
 
 impl NetNs {

@@ -34,3 +34,13 @@ pub(crate) fn set_int_option(
     };
     check(result).map(drop)
 }
+
+/// `sysconf`, or the value that nearly all systems have.
+pub(crate) fn configuration(name: libc::c_int, usual: u64) -> u64 {
+    // SAFETY: no memory is involved.
+    let found = unsafe { libc::sysconf(name) };
+    u64::try_from(found)
+        .ok()
+        .filter(|value| *value > 0)
+        .unwrap_or(usual)
+}

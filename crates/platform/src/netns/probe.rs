@@ -13,7 +13,6 @@
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use rustix::fs::{Mode, OFlags};
 use rustix::pipe::PipeFlags;
 
 use super::user::{IdMaps, user_namespace_refusal};
@@ -157,16 +156,7 @@ fn steps(plan: &Plan) -> Result<(), (Step, i32)> {
     };
     if let Some(maps) = &plan.maps {
         unshare(Step::User, libc::CLONE_NEWUSER)?;
-        for (file, contents) in [
-            (c"/proc/self/setgroups", "deny"),
-            (c"/proc/self/uid_map", maps.uid_map.as_str()),
-            (c"/proc/self/gid_map", maps.gid_map.as_str()),
-        ] {
-            let failed = |errno: rustix::io::Errno| (Step::Ids, errno.raw_os_error());
-            let file =
-                rustix::fs::open(file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).map_err(failed)?;
-            rustix::io::write(&file, contents.as_bytes()).map_err(failed)?;
-        }
+        maps.write_after_fork().map_err(|errno| (Step::Ids, errno))?;
     }
     unshare(Step::Network, libc::CLONE_NEWNET)?;
     unshare(Step::Mount, libc::CLONE_NEWNS)?;

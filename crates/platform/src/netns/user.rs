@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use rustix::fs::{Mode, OFlags};
 use rustix::thread::UnshareFlags;
 
 /// Why [`unshare_user`] failed.
@@ -48,6 +49,22 @@ impl IdMaps {
             uid_map: format!("0 {} 1\n", rustix::process::geteuid().as_raw()),
             gid_map: format!("0 {} 1\n", rustix::process::getegid().as_raw()),
         }
+    }
+
+    /// Writes the map files of the calling process. No allocation.
+    pub(crate) fn write_after_fork(&self) -> Result<(), i32> {
+        // The order matters: gid_map is refused until setgroups is denied.
+        for (file, contents) in [
+            (c"/proc/self/setgroups", "deny"),
+            (c"/proc/self/uid_map", self.uid_map.as_str()),
+            (c"/proc/self/gid_map", self.gid_map.as_str()),
+        ] {
+            let failed = |errno: rustix::io::Errno| errno.raw_os_error();
+            let file =
+                rustix::fs::open(file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).map_err(failed)?;
+            rustix::io::write(&file, contents.as_bytes()).map_err(failed)?;
+        }
+        Ok(())
     }
 }
 
