@@ -12,6 +12,7 @@
 //! | [`network`] | a workload's loopback, address and default route (rtnetlink) |
 //! | [`nftables`] | redirection of a workload's traffic to its sidecar (nfnetlink) |
 //! | [`process`] | children in namespaces, process identity, usage, clean-up |
+//! | [`relay`] | bytes between two connections, spliced or copied |
 //! | [`signals`] | asked to end, asked to reload |
 //! | [`cpu`] | how many processors, which thread on which |
 //!
@@ -29,6 +30,7 @@ pub mod netns;
 pub mod network;
 pub mod nftables;
 pub mod process;
+pub mod relay;
 pub mod signals;
 pub mod socket;
 mod sys;
