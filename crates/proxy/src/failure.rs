@@ -1,1 +1,524 @@
 //! Step 11 of walk one: what can go wrong, and what it means to the client, the log and the retry decision.
+//!
+//! One enum of what happened ([`FailureKind`]) and one exhaustive table ([`FailureKind::spec`]) that maps each to its
+//! stage, fault, retry rule, response flag, status, gRPC status, body and details, in Envoy's words. A failure that is
+//! not in the table does not compile. What it does not do: write the answer (`http/reply.rs`) or retry
+//! (`http/retry.rs`).
+
+use rajut_types::Text;
+
+/// The stage of walk one in which a request failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Stage {
+    /// Reading the head.
+    Head,
+    /// Choosing a route.
+    Decide,
+    /// Choosing an endpoint.
+    Pick,
+    /// Making or waiting for a connection.
+    Connect,
+    /// Sending the request, receiving the response.
+    Exchange,
+    /// Writing the response.
+    Respond,
+}
+
+/// Whose fault it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Fault {
+    /// The client's.
+    Downstream,
+    /// The endpoint's.
+    Upstream,
+    /// The configuration says so.
+    Policy,
+    /// A limit is reached.
+    Overload,
+    /// Ours.
+    Internal,
+}
+
+/// Whether the request may be sent a second time, as far as the failure itself tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Retry {
+    /// No.
+    Never,
+    /// Yes: the endpoint has not seen the request.
+    Safe,
+    /// Only where repeating it has the effect of sending it once: it may have been processed.
+    IfIdempotent,
+}
+
+/// A set of Envoy's response flags.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Flags(u32);
+
+macro_rules! flags {
+    ($($name:ident = $bit:literal, $short:literal, $long:literal;)*) => {
+        impl Flags {
+            $(#[doc = concat!("`", $short, "`: ", $long)] pub const $name: Self = Self(1 << $bit);)*
+            const NAMES: &'static [(Self, &'static str, &'static str)] = &[$((Self::$name, $short, $long)),*];
+        }
+    };
+}
+
+flags! {
+    NO_HEALTHY_UPSTREAM = 0, "UH", "NoHealthyUpstream";
+    UPSTREAM_FAILURE = 1, "UF", "UpstreamConnectionFailure";
+    UPSTREAM_OVERFLOW = 2, "UO", "UpstreamOverflow";
+    NO_ROUTE = 3, "NR", "NoRouteFound";
+    RETRY_LIMIT = 4, "URX", "UpstreamRetryLimitExceeded";
+    NO_CLUSTER = 5, "NC", "NoClusterFound";
+    DURATION_TIMEOUT = 6, "DT", "DurationTimeout";
+    DOWNSTREAM_TERMINATION = 7, "DC", "DownstreamConnectionTermination";
+    LOCAL_RESET = 8, "LR", "LocalReset";
+    UPSTREAM_REMOTE_RESET = 9, "UR", "UpstreamRemoteReset";
+    UPSTREAM_TERMINATION = 10, "UC", "UpstreamConnectionTermination";
+    STREAM_IDLE = 11, "SI", "StreamIdleTimeout";
+    DOWNSTREAM_PROTOCOL = 12, "DPE", "DownstreamProtocolError";
+    UPSTREAM_PROTOCOL = 13, "UPE", "UpstreamProtocolError";
+    UPSTREAM_TIMEOUT = 14, "UT", "UpstreamRequestTimeout";
+    UPSTREAM_MAX_DURATION = 15, "UMSDR", "UpstreamMaxStreamDurationReached";
+    OVERLOAD = 16, "OM", "OverloadManagerTerminated";
+    DNS_FAILURE = 17, "DF", "DnsResolutionFailed";
+}
+
+impl Flags {
+    /// No flag.
+    pub const NONE: Self = Self(0);
+
+    /// Both sets.
+    #[must_use]
+    pub const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Whether one of `other`'s flags is set.
+    pub const fn has(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// The short form of Envoy's `%RESPONSE_FLAGS%`, `-` for none.
+    pub fn write_short(self, out: &mut Vec<u8>) {
+        self.write(out, |(_, short, _)| short);
+    }
+
+    /// Envoy's `%RESPONSE_FLAGS_LONG%`.
+    pub fn write_long(self, out: &mut Vec<u8>) {
+        self.write(out, |(_, _, long)| long);
+    }
+
+    fn write(
+        self,
+        out: &mut Vec<u8>,
+        name: impl Fn(&'static (Self, &'static str, &'static str)) -> &'static str,
+    ) {
+        if self == Self::NONE {
+            out.push(b'-');
+            return;
+        }
+        let mut first = true;
+        for entry in Self::NAMES.iter().filter(|(flag, ..)| self.has(*flag)) {
+            if !first {
+                out.push(b',');
+            }
+            first = false;
+            out.extend_from_slice(name(entry).as_bytes());
+        }
+    }
+}
+
+/// What happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FailureKind {
+    /// The request's head or body breaks HTTP (`status` says how: 400, 413, 414, 426, 431, 501, 505).
+    MalformedRequest {
+        /// The answer.
+        status: u16,
+    },
+    /// The head did not arrive in time.
+    RequestHeadersTimeout,
+    /// The request did not arrive in time.
+    RequestTimeout,
+    /// Nothing moved on the stream for too long.
+    StreamIdleTimeout,
+    /// The client went away.
+    DownstreamGone,
+    /// No route takes the request.
+    NoRoute,
+    /// The route's cluster is unknown (`status` is the route's).
+    NoCluster {
+        /// The answer.
+        status: u16,
+    },
+    /// The upgrade (or CONNECT) is not allowed here.
+    UpgradeRefused,
+    /// No endpoint can be used.
+    NoHealthyUpstream,
+    /// A name of the cluster could not be resolved.
+    DnsFailure,
+    /// Too many requests wait for a connection.
+    PendingOverflow,
+    /// Too many requests are in flight.
+    RequestOverflow,
+    /// Too many connections (TCP, where nothing can wait).
+    ConnectionOverflow,
+    /// The connection was refused, reset or unreachable while it was made.
+    ConnectFailure,
+    /// The connection was not made in time.
+    ConnectTimeout,
+    /// The TLS handshake failed.
+    TlsFailure,
+    /// A pooled connection was found closed before anything was written to it.
+    StaleConnection,
+    /// The upstream closed the connection before the response's head.
+    UpstreamClosed,
+    /// The upstream reset the stream or connection before the response's head.
+    UpstreamReset,
+    /// HTTP/2 REFUSED_STREAM, or a GOAWAY that does not cover the stream: not processed.
+    StreamRefused,
+    /// The upstream's bytes are not HTTP.
+    UpstreamProtocol,
+    /// The response did not come in the route's time.
+    UpstreamTimeout,
+    /// The response did not come in the time of one try.
+    PerTryTimeout,
+    /// The stream lasted too long.
+    MaxStreamDuration,
+    /// Something of ours broke.
+    Internal,
+}
+
+/// What a [`FailureKind`] means. Bodies and details are Envoy's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spec {
+    /// Where it happened.
+    pub stage: Stage,
+    /// Whose fault it is.
+    pub fault: Fault,
+    /// May the request be sent again?
+    pub retry: Retry,
+    /// The response flag.
+    pub flag: Flags,
+    /// The answer's status; 0 where no answer is possible.
+    pub status: u16,
+    /// The answer's gRPC status.
+    pub grpc: u8,
+    /// The answer's body; with `reset_reason`, Envoy's sentence around it is used instead.
+    pub body: &'static str,
+    /// The reason inside Envoy's "upstream connect error or disconnect/reset before headers" sentence.
+    pub reset_reason: Option<&'static str>,
+    /// `%RESPONSE_CODE_DETAILS%`.
+    pub details: &'static str,
+    /// It counts as a failure of the endpoint (outlier detection, local origin).
+    pub blames_host: bool,
+}
+
+const UNAVAILABLE: u8 = 14;
+
+/// The gRPC status for an HTTP status, as Envoy and the gRPC documents map them.
+pub const fn grpc_status_of(status: u16) -> u8 {
+    match status {
+        400 | 431 => 13,
+        401 => 16,
+        403 => 7,
+        404 => 12,
+        429 | 502 | 503 | 504 => UNAVAILABLE,
+        _ => 2,
+    }
+}
+
+const fn downstream(status: u16, flag: Flags, body: &'static str, details: &'static str) -> Spec {
+    Spec {
+        stage: Stage::Head,
+        fault: Fault::Downstream,
+        retry: Retry::Never,
+        flag,
+        status,
+        grpc: grpc_status_of(status),
+        body,
+        reset_reason: None,
+        details,
+        blames_host: false,
+    }
+}
+
+const fn policy(
+    stage: Stage,
+    status: u16,
+    flag: Flags,
+    body: &'static str,
+    details: &'static str,
+) -> Spec {
+    Spec {
+        stage,
+        fault: Fault::Policy,
+        ..downstream(status, flag, body, details)
+    }
+}
+
+const fn overflow(stage: Stage) -> Spec {
+    Spec {
+        stage,
+        fault: Fault::Overload,
+        retry: Retry::Never,
+        flag: Flags::UPSTREAM_OVERFLOW,
+        status: 503,
+        grpc: UNAVAILABLE,
+        body: "",
+        reset_reason: Some("overflow"),
+        details: "upstream_reset_before_response_started{overflow}",
+        blames_host: false,
+    }
+}
+
+const fn reset(
+    stage: Stage,
+    retry: Retry,
+    flag: Flags,
+    status: u16,
+    reason: &'static str,
+    details: &'static str,
+) -> Spec {
+    Spec {
+        stage,
+        fault: Fault::Upstream,
+        retry,
+        flag,
+        status,
+        grpc: UNAVAILABLE,
+        body: "",
+        reset_reason: Some(reason),
+        details,
+        blames_host: true,
+    }
+}
+
+const fn timeout(flag: Flags, retry: Retry, details: &'static str) -> Spec {
+    Spec {
+        stage: Stage::Exchange,
+        fault: Fault::Upstream,
+        retry,
+        flag,
+        status: 504,
+        grpc: 4,
+        body: "upstream request timeout",
+        reset_reason: None,
+        details,
+        blames_host: true,
+    }
+}
+
+impl FailureKind {
+    /// The one table.
+    pub const fn spec(self) -> Spec {
+        use Flags as F;
+        match self {
+            Self::MalformedRequest { status } => {
+                downstream(status, F::DOWNSTREAM_PROTOCOL, "", "http1.codec_error")
+            }
+            Self::RequestHeadersTimeout => {
+                downstream(408, F::NONE, "request header timeout", "request_header_timeout")
+            }
+            Self::RequestTimeout => downstream(408, F::NONE, "request timeout", "request_overall_timeout"),
+            Self::StreamIdleTimeout => downstream(408, F::STREAM_IDLE, "stream timeout", "stream_idle_timeout"),
+            Self::DownstreamGone => {
+                downstream(0, F::DOWNSTREAM_TERMINATION, "", "downstream_remote_disconnect")
+            }
+            Self::NoRoute => policy(Stage::Decide, 404, F::NO_ROUTE, "", "route_not_found"),
+            Self::NoCluster { status } => {
+                policy(Stage::Decide, status, F::NO_CLUSTER, "", "cluster_not_found")
+            }
+            Self::UpgradeRefused => policy(Stage::Decide, 403, F::NONE, "", "upgrade_failed"),
+            Self::NoHealthyUpstream => Spec {
+                stage: Stage::Pick,
+                fault: Fault::Upstream,
+                grpc: UNAVAILABLE,
+                ..downstream(503, F::NO_HEALTHY_UPSTREAM, "no healthy upstream", "no_healthy_upstream")
+            },
+            Self::DnsFailure => Spec {
+                stage: Stage::Pick,
+                fault: Fault::Upstream,
+                grpc: UNAVAILABLE,
+                ..downstream(503, F::DNS_FAILURE, "DNS resolution failure", "dns_resolution_failure")
+            },
+            Self::PendingOverflow | Self::ConnectionOverflow => overflow(Stage::Connect),
+            Self::RequestOverflow => overflow(Stage::Exchange),
+            Self::ConnectFailure => reset(
+                Stage::Connect,
+                Retry::Safe,
+                F::UPSTREAM_FAILURE,
+                503,
+                "remote connection failure",
+                "upstream_reset_before_response_started{remote_connection_failure}",
+            ),
+            Self::ConnectTimeout => reset(
+                Stage::Connect,
+                Retry::Safe,
+                F::UPSTREAM_FAILURE,
+                503,
+                "connection timeout",
+                "upstream_reset_before_response_started{connection_timeout}",
+            ),
+            Self::TlsFailure => reset(
+                Stage::Connect,
+                Retry::Safe,
+                F::UPSTREAM_FAILURE,
+                503,
+                "remote connection failure",
+                "upstream_reset_before_response_started{remote_connection_failure|TLS_error}",
+            ),
+            Self::StaleConnection => Spec {
+                blames_host: false,
+                ..reset(
+                    Stage::Connect,
+                    Retry::Safe,
+                    F::UPSTREAM_TERMINATION,
+                    503,
+                    "connection termination",
+                    "upstream_reset_before_response_started{connection_termination}",
+                )
+            },
+            Self::UpstreamClosed => reset(
+                Stage::Exchange,
+                Retry::IfIdempotent,
+                F::UPSTREAM_TERMINATION,
+                503,
+                "connection termination",
+                "upstream_reset_before_response_started{connection_termination}",
+            ),
+            Self::UpstreamReset => reset(
+                Stage::Exchange,
+                Retry::IfIdempotent,
+                F::UPSTREAM_REMOTE_RESET,
+                503,
+                "remote reset",
+                "upstream_reset_before_response_started{remote_reset}",
+            ),
+            Self::StreamRefused => reset(
+                Stage::Exchange,
+                Retry::Safe,
+                F::UPSTREAM_REMOTE_RESET,
+                503,
+                "remote refused stream reset",
+                "upstream_reset_before_response_started{remote_refused_stream_reset}",
+            ),
+            Self::UpstreamProtocol => reset(
+                Stage::Exchange,
+                Retry::IfIdempotent,
+                F::UPSTREAM_PROTOCOL,
+                502,
+                "protocol error",
+                "upstream_reset_before_response_started{protocol_error}",
+            ),
+            Self::UpstreamTimeout => timeout(F::UPSTREAM_TIMEOUT, Retry::Never, "response_timeout"),
+            Self::PerTryTimeout => {
+                timeout(F::UPSTREAM_TIMEOUT, Retry::IfIdempotent, "upstream_per_try_timeout")
+            }
+            Self::MaxStreamDuration => Spec {
+                blames_host: false,
+                ..timeout(
+                    F::UPSTREAM_MAX_DURATION,
+                    Retry::Never,
+                    "upstream_max_stream_duration_reached",
+                )
+            },
+            Self::Internal => Spec {
+                fault: Fault::Internal,
+                ..downstream(500, F::NONE, "", "internal_error")
+            },
+        }
+    }
+}
+
+/// A failure and, where the transport told one, its reason.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{kind:?}{}", self.reason.as_deref().map(|r| format!(": {r}")).unwrap_or_default())]
+pub struct Failure {
+    /// What happened.
+    pub kind: FailureKind,
+    /// `%UPSTREAM_TRANSPORT_FAILURE_REASON%`.
+    pub reason: Option<Text>,
+}
+
+impl From<FailureKind> for Failure {
+    fn from(kind: FailureKind) -> Self {
+        Self { kind, reason: None }
+    }
+}
+
+impl Failure {
+    /// A failure with the transport's own words.
+    pub fn new(kind: FailureKind, reason: impl Into<Text>) -> Self {
+        Self {
+            kind,
+            reason: Some(reason.into()),
+        }
+    }
+
+    /// What it means.
+    pub const fn spec(&self) -> Spec {
+        self.kind.spec()
+    }
+
+    /// The body of the answer, as Envoy words it. `retried`: tries went before.
+    pub fn body(&self, retried: bool) -> String {
+        let spec = self.spec();
+        let Some(reset) = spec.reset_reason else {
+            return spec.body.to_owned();
+        };
+        let mut body = String::from("upstream connect error or disconnect/reset before headers. ");
+        body.push_str(if retried {
+            "retried and the latest reset reason: "
+        } else {
+            "reset reason: "
+        });
+        body.push_str(reset);
+        if let Some(reason) = &self.reason {
+            body.push_str(", transport failure reason: ");
+            body.push_str(reason);
+        }
+        body
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_may_have_been_processed_is_safe_to_send_again() {
+        for kind in [
+            FailureKind::UpstreamClosed,
+            FailureKind::UpstreamReset,
+            FailureKind::UpstreamProtocol,
+            FailureKind::PerTryTimeout,
+        ] {
+            assert_eq!(kind.spec().retry, Retry::IfIdempotent, "{kind:?}");
+        }
+        assert_eq!(FailureKind::UpstreamTimeout.spec().retry, Retry::Never);
+        assert_eq!(FailureKind::ConnectFailure.spec().retry, Retry::Safe);
+    }
+
+    #[test]
+    fn bodies_read_like_envoys() {
+        let refused = Failure::new(FailureKind::ConnectFailure, "delayed connect error: Connection refused");
+        assert_eq!(
+            refused.body(false),
+            "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure, \
+             transport failure reason: delayed connect error: Connection refused"
+        );
+        assert!(refused.body(true).contains("retried and the latest reset reason"));
+        assert_eq!(Failure::from(FailureKind::NoHealthyUpstream).body(false), "no healthy upstream");
+    }
+
+    #[test]
+    fn flags_are_joined_and_none_is_a_dash() {
+        let mut out = Vec::new();
+        Flags::UPSTREAM_FAILURE.with(Flags::RETRY_LIMIT).write_short(&mut out);
+        out.push(b' ');
+        Flags::NONE.write_short(&mut out);
+        assert_eq!(out, b"UF,URX -");
+    }
+}

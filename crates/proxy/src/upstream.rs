@@ -1,3 +1,4 @@
 //! Steps 8 and 9 of walk one: pooled connections and the exchange on them.
 
+pub mod connect;
 pub mod pool;

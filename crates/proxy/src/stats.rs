@@ -1,0 +1,537 @@
+//! Counters of clusters and connection managers: one slot per worker, one writer per slot, summed when scraped.
+//!
+//! A worker writes its own cache lines with a load and a store (no locked instruction); the admin thread sums the
+//! slots. Names are Envoy's ([`rajut_telemetry::names`]), so that dashboards and Envoy's own oracle carry over.
+//!
+//! Bounds: one slot per worker and cluster; prefixes of connection managers ≤ [`PREFIXES_MAX`], further ones share one.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use rajut_telemetry::{log::Writers, names};
+use rajut_types::Text;
+
+/// Most distinct prefixes of connection managers.
+pub const PREFIXES_MAX: usize = 4096;
+
+/// Counters of one worker, on cache lines of their own.
+#[derive(Debug)]
+#[repr(align(64))]
+struct Slot<const N: usize>([AtomicU64; N]);
+
+/// `N` counters per worker.
+#[derive(Debug)]
+pub struct PerWorker<const N: usize> {
+    slots: Box<[Slot<N>]>,
+}
+
+impl<const N: usize> PerWorker<N> {
+    /// Zeroes for that many workers (at least one).
+    pub fn new(workers: usize) -> Self {
+        let slots = (0..workers.max(1)).map(|_| Slot(std::array::from_fn(|_| AtomicU64::new(0))));
+        Self {
+            slots: slots.collect(),
+        }
+    }
+
+    /// Adds to the worker's own counter and returns what it was. Only that worker's thread may call it.
+    pub fn add(&self, worker: usize, index: usize, n: u64) -> u64 {
+        let slot = &self.slots[worker % self.slots.len()].0[index];
+        let before = slot.load(Ordering::Relaxed);
+        slot.store(before.wrapping_add(n), Ordering::Relaxed);
+        before
+    }
+
+    /// The sum over the workers.
+    pub fn sum(&self, index: usize) -> u64 {
+        self.slots
+            .iter()
+            .fold(0, |sum, slot| sum.wrapping_add(slot.0[index].load(Ordering::Relaxed)))
+    }
+}
+
+macro_rules! counters {
+    ($(#[$outer:meta])* $type:ident { $($(#[$doc:meta])* $variant:ident,)* }) => {
+        $(#[$outer])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[repr(usize)]
+        pub enum $type { $($(#[$doc])* $variant,)* }
+        impl $type {
+            const COUNT: usize = [$(Self::$variant),*].len();
+        }
+    };
+}
+
+counters! {
+    /// What is counted per cluster.
+    ClusterCounter {
+        /// Connections made.
+        CxTotal,
+        /// HTTP/1 ones.
+        CxHttp1,
+        /// HTTP/2 ones.
+        CxHttp2,
+        /// Connections closed.
+        CxDestroy,
+        /// Attempts that failed.
+        CxConnectFail,
+        /// Of these, timeouts.
+        CxConnectTimeout,
+        /// Connections refused by the breaker.
+        CxOverflow,
+        /// Requests sent.
+        RqTotal,
+        /// Requests over, one way or the other.
+        RqCompleted,
+        /// Requests that waited for a connection.
+        RqPendingTotal,
+        /// Of these, those that wait no more.
+        RqPendingDone,
+        /// Requests refused because too many waited.
+        RqPendingOverflow,
+        /// Waited for a connection that failed.
+        RqPendingFailure,
+        /// Requests refused because too many were in flight.
+        RqOverflow,
+        /// Retries sent.
+        RqRetry,
+        /// Retries after which the request succeeded.
+        RqRetrySuccess,
+        /// Retries refused by the breaker.
+        RqRetryOverflow,
+        /// Requests whose retries were used up.
+        RqRetryLimit,
+        /// Requests that timed out.
+        RqTimeout,
+        /// Tries that timed out.
+        RqPerTryTimeout,
+        /// Streams reset by the upstream.
+        RqRxReset,
+        /// Streams reset by us.
+        RqTxReset,
+        /// Requests without a healthy endpoint.
+        NoneHealthy,
+        /// Answers by class.
+        Rq1xx,
+        /// 2xx.
+        Rq2xx,
+        /// 3xx.
+        Rq3xx,
+        /// 4xx.
+        Rq4xx,
+        /// 5xx.
+        Rq5xx,
+        /// Endpoints ejected.
+        Ejections,
+        /// Bytes received.
+        RxBytes,
+        /// Bytes sent.
+        TxBytes,
+    }
+}
+
+/// The counters of one cluster; they outlive its updates.
+#[derive(Debug)]
+pub struct ClusterStats(PerWorker<{ ClusterCounter::COUNT }>);
+
+impl ClusterStats {
+    /// Zeroes.
+    pub fn new(workers: usize) -> Self {
+        Self(PerWorker::new(workers))
+    }
+
+    /// Counts one.
+    pub fn add(&self, worker: usize, counter: ClusterCounter) {
+        self.0.add(worker, counter as usize, 1);
+    }
+
+    /// Counts several.
+    pub fn add_n(&self, worker: usize, counter: ClusterCounter, n: u64) {
+        self.0.add(worker, counter as usize, n);
+    }
+
+    /// Counts an answer by its class.
+    pub fn add_status(&self, worker: usize, status: u16) {
+        let counter = match status {
+            100..=199 => ClusterCounter::Rq1xx,
+            200..=299 => ClusterCounter::Rq2xx,
+            300..=399 => ClusterCounter::Rq3xx,
+            400..=499 => ClusterCounter::Rq4xx,
+            _ => ClusterCounter::Rq5xx,
+        };
+        self.add(worker, counter);
+    }
+
+    /// The sum of a counter.
+    pub fn sum(&self, counter: ClusterCounter) -> u64 {
+        self.0.sum(counter as usize)
+    }
+
+    /// Connections that are open.
+    pub fn connections_active(&self) -> u64 {
+        self.sum(ClusterCounter::CxTotal)
+            .saturating_sub(self.sum(ClusterCounter::CxDestroy))
+    }
+
+    /// Requests in flight.
+    pub fn requests_active(&self) -> u64 {
+        self.sum(ClusterCounter::RqTotal)
+            .saturating_sub(self.sum(ClusterCounter::RqCompleted))
+    }
+
+    /// Requests that wait for a connection.
+    pub fn requests_pending(&self) -> u64 {
+        self.sum(ClusterCounter::RqPendingTotal)
+            .saturating_sub(self.sum(ClusterCounter::RqPendingDone))
+    }
+
+    /// The rows of a scrape.
+    pub fn rows(&self, cluster: &Text, out: &mut Vec<Row>) {
+        use ClusterCounter as C;
+        let label = [(names::LABEL_CLUSTER, cluster.clone())];
+        for (name, counter) in [
+            (names::CLUSTER_CX_TOTAL, C::CxTotal),
+            (names::CLUSTER_CX_HTTP1_TOTAL, C::CxHttp1),
+            (names::CLUSTER_CX_HTTP2_TOTAL, C::CxHttp2),
+            (names::CLUSTER_CX_DESTROY, C::CxDestroy),
+            (names::CLUSTER_CX_CONNECT_FAIL, C::CxConnectFail),
+            (names::CLUSTER_CX_CONNECT_TIMEOUT, C::CxConnectTimeout),
+            (names::CLUSTER_CX_OVERFLOW, C::CxOverflow),
+            (names::CLUSTER_RQ_TOTAL, C::RqTotal),
+            (names::CLUSTER_RQ_COMPLETED, C::RqCompleted),
+            (names::CLUSTER_RQ_PENDING_TOTAL, C::RqPendingTotal),
+            (names::CLUSTER_RQ_PENDING_OVERFLOW, C::RqPendingOverflow),
+            (names::CLUSTER_RQ_PENDING_FAILURE, C::RqPendingFailure),
+            (names::CLUSTER_RQ_OVERFLOW, C::RqOverflow),
+            (names::CLUSTER_RQ_RETRY, C::RqRetry),
+            (names::CLUSTER_RQ_RETRY_SUCCESS, C::RqRetrySuccess),
+            (names::CLUSTER_RQ_RETRY_OVERFLOW, C::RqRetryOverflow),
+            (names::CLUSTER_RQ_RETRY_LIMIT, C::RqRetryLimit),
+            (names::CLUSTER_RQ_TIMEOUT, C::RqTimeout),
+            (names::CLUSTER_RQ_PER_TRY_TIMEOUT, C::RqPerTryTimeout),
+            (names::CLUSTER_RQ_RX_RESET, C::RqRxReset),
+            (names::CLUSTER_RQ_TX_RESET, C::RqTxReset),
+            (names::CLUSTER_NONE_HEALTHY, C::NoneHealthy),
+            (names::CLUSTER_EJECTIONS_TOTAL, C::Ejections),
+            (names::CLUSTER_RX_BYTES, C::RxBytes),
+            (names::CLUSTER_TX_BYTES, C::TxBytes),
+        ] {
+            out.push(Row::counter(name, &label, self.sum(counter)));
+        }
+        for (class, counter) in [
+            ("1", C::Rq1xx),
+            ("2", C::Rq2xx),
+            ("3", C::Rq3xx),
+            ("4", C::Rq4xx),
+            ("5", C::Rq5xx),
+        ] {
+            let labels = [(names::LABEL_CODE_CLASS, class.into()), label[0].clone()];
+            out.push(Row::counter(names::CLUSTER_RQ_XX, &labels, self.sum(counter)));
+        }
+        for (name, value) in [
+            (names::CLUSTER_CX_ACTIVE, self.connections_active()),
+            (names::CLUSTER_RQ_ACTIVE, self.requests_active()),
+            (names::CLUSTER_RQ_PENDING_ACTIVE, self.requests_pending()),
+        ] {
+            out.push(Row::gauge(name, &label, value));
+        }
+    }
+}
+
+counters! {
+    /// What is counted per connection manager.
+    ManagerCounter {
+        /// Connections.
+        CxTotal,
+        /// HTTP/1 ones.
+        CxHttp1,
+        /// HTTP/2 ones.
+        CxHttp2,
+        /// Connections closed.
+        CxDestroy,
+        /// Connections closed because the bytes were no HTTP.
+        CxProtocolError,
+        /// Connections closed by the idle timeout.
+        CxIdleTimeout,
+        /// Connections closed because the proxy drained.
+        CxDrainClose,
+        /// Requests.
+        RqTotal,
+        /// Requests over.
+        RqCompleted,
+        /// HTTP/1 ones.
+        RqHttp1,
+        /// HTTP/2 ones.
+        RqHttp2,
+        /// Answers by class.
+        Rq1xx,
+        /// 2xx.
+        Rq2xx,
+        /// 3xx.
+        Rq3xx,
+        /// 4xx.
+        Rq4xx,
+        /// 5xx.
+        Rq5xx,
+        /// Requests whose client reset them.
+        RqRxReset,
+        /// Requests whose answer we reset.
+        RqTxReset,
+        /// Heads over the limit.
+        RqTooLarge,
+        /// Heads that did not come in time.
+        RqHeaderTimeout,
+        /// Requests that did not come in time.
+        RqTimeout,
+        /// Streams that were idle for too long.
+        RqIdleTimeout,
+        /// Requests without a route.
+        NoRoute,
+        /// Upgrades and CONNECT tunnels.
+        UpgradesTotal,
+    }
+}
+
+/// The counters of one prefix of connection managers.
+#[derive(Debug)]
+pub struct ManagerStats(PerWorker<{ ManagerCounter::COUNT }>);
+
+impl ManagerStats {
+    /// Counts one.
+    pub fn add(&self, worker: usize, counter: ManagerCounter) {
+        self.0.add(worker, counter as usize, 1);
+    }
+
+    /// Counts an answer by its class.
+    pub fn add_status(&self, worker: usize, status: u16) {
+        let counter = match status {
+            100..=199 => ManagerCounter::Rq1xx,
+            200..=299 => ManagerCounter::Rq2xx,
+            300..=399 => ManagerCounter::Rq3xx,
+            400..=499 => ManagerCounter::Rq4xx,
+            _ => ManagerCounter::Rq5xx,
+        };
+        self.add(worker, counter);
+    }
+
+    /// The sum of a counter.
+    pub fn sum(&self, counter: ManagerCounter) -> u64 {
+        self.0.sum(counter as usize)
+    }
+
+    /// The rows of a scrape.
+    pub fn rows(&self, prefix: &Text, out: &mut Vec<Row>) {
+        use ManagerCounter as M;
+        let label = [(names::LABEL_HTTP_PREFIX, prefix.clone())];
+        for (name, counter) in [
+            (names::HTTP_CX_TOTAL, M::CxTotal),
+            (names::HTTP_CX_HTTP1_TOTAL, M::CxHttp1),
+            (names::HTTP_CX_HTTP2_TOTAL, M::CxHttp2),
+            (names::HTTP_CX_DESTROY, M::CxDestroy),
+            (names::HTTP_CX_PROTOCOL_ERROR, M::CxProtocolError),
+            (names::HTTP_CX_IDLE_TIMEOUT, M::CxIdleTimeout),
+            (names::HTTP_CX_DRAIN_CLOSE, M::CxDrainClose),
+            (names::HTTP_RQ_TOTAL, M::RqTotal),
+            (names::HTTP_RQ_COMPLETED, M::RqCompleted),
+            (names::HTTP_RQ_HTTP1_TOTAL, M::RqHttp1),
+            (names::HTTP_RQ_HTTP2_TOTAL, M::RqHttp2),
+            (names::HTTP_RQ_RX_RESET, M::RqRxReset),
+            (names::HTTP_RQ_TX_RESET, M::RqTxReset),
+            (names::HTTP_RQ_TOO_LARGE, M::RqTooLarge),
+            (names::HTTP_RQ_HEADER_TIMEOUT, M::RqHeaderTimeout),
+            (names::HTTP_RQ_TIMEOUT, M::RqTimeout),
+            (names::HTTP_RQ_IDLE_TIMEOUT, M::RqIdleTimeout),
+            (names::HTTP_NO_ROUTE, M::NoRoute),
+            (names::HTTP_UPGRADES_TOTAL, M::UpgradesTotal),
+        ] {
+            out.push(Row::counter(name, &label, self.sum(counter)));
+        }
+        for (class, counter) in [
+            ("1", M::Rq1xx),
+            ("2", M::Rq2xx),
+            ("3", M::Rq3xx),
+            ("4", M::Rq4xx),
+            ("5", M::Rq5xx),
+        ] {
+            let labels = [(names::LABEL_CODE_CLASS, class.into()), label[0].clone()];
+            out.push(Row::counter(names::HTTP_RQ_XX, &labels, self.sum(counter)));
+        }
+        let cx = self.sum(M::CxTotal).saturating_sub(self.sum(M::CxDestroy));
+        let rq = self.sum(M::RqTotal).saturating_sub(self.sum(M::RqCompleted));
+        out.push(Row::gauge(names::HTTP_CX_ACTIVE, &label, cx));
+        out.push(Row::gauge(names::HTTP_RQ_ACTIVE, &label, rq));
+    }
+}
+
+/// Whether a value only rises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RowKind {
+    /// It does.
+    Counter,
+    /// It may fall.
+    Gauge,
+}
+
+/// One value of a scrape.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// A constant of [`names`].
+    pub name: &'static str,
+    /// Name and value.
+    pub labels: Vec<(&'static str, Text)>,
+    /// The value.
+    pub value: u64,
+    /// Its kind.
+    pub kind: RowKind,
+}
+
+impl Row {
+    /// A counter.
+    pub fn counter(name: &'static str, labels: &[(&'static str, Text)], value: u64) -> Self {
+        Self {
+            name,
+            labels: labels.to_vec(),
+            value,
+            kind: RowKind::Counter,
+        }
+    }
+
+    /// A gauge.
+    pub fn gauge(name: &'static str, labels: &[(&'static str, Text)], value: u64) -> Self {
+        Self {
+            kind: RowKind::Gauge,
+            ..Self::counter(name, labels, value)
+        }
+    }
+}
+
+/// What outlives every configuration of the process: the number of workers, the counters of connection managers by
+/// prefix, the writers of access logs by sink. Only locked when configuration is built or scraped.
+#[derive(Debug)]
+pub struct Registry {
+    workers: usize,
+    managers: Mutex<BTreeMap<Text, Arc<ManagerStats>>>,
+    writers: Writers,
+}
+
+impl Registry {
+    /// For that many workers.
+    pub fn new(workers: usize) -> Arc<Self> {
+        Arc::new(Self {
+            workers: workers.max(1),
+            managers: Mutex::default(),
+            writers: Writers::default(),
+        })
+    }
+
+    /// The number of workers.
+    pub const fn workers(&self) -> usize {
+        self.workers
+    }
+
+    /// The writers of access logs.
+    pub const fn writers(&self) -> &Writers {
+        &self.writers
+    }
+
+    /// The counters of a prefix.
+    pub fn manager(&self, prefix: &Text) -> Arc<ManagerStats> {
+        let mut managers = self.managers.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = if managers.len() < PREFIXES_MAX {
+            prefix.clone()
+        } else {
+            names::PREFIX_OVERFLOW.into()
+        };
+        managers
+            .entry(key)
+            .or_insert_with(|| Arc::new(ManagerStats(PerWorker::new(self.workers))))
+            .clone()
+    }
+
+    /// Every value of a scrape: connection managers, then clusters, then the access logs' losses.
+    pub fn rows(&self, config: &crate::epoch::Config) -> Vec<Row> {
+        let mut out = Vec::new();
+        for (prefix, stats) in self
+            .managers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+        {
+            stats.rows(prefix, &mut out);
+        }
+        let mut clusters: Vec<_> = config.clusters.values().collect();
+        clusters.sort_by(|a, b| a.name().cmp(b.name()));
+        for cluster in clusters {
+            cluster.rows(&mut out);
+        }
+        out.push(Row::counter(
+            names::ACCESS_LOG_DROPPED,
+            &[],
+            self.writers.dropped(),
+        ));
+        out
+    }
+}
+
+/// Rows as Prometheus reads them (text format 0.0.4), one `# TYPE` line per name.
+pub fn prometheus_text(rows: &[Row]) -> String {
+    use std::fmt::Write as _;
+    let mut by_name: BTreeMap<&str, Vec<&Row>> = BTreeMap::new();
+    for row in rows {
+        by_name.entry(row.name).or_default().push(row);
+    }
+    let mut out = String::new();
+    for (name, rows) in by_name {
+        let kind = match rows[0].kind {
+            RowKind::Counter => "counter",
+            RowKind::Gauge => "gauge",
+        };
+        // Writing to a string cannot fail.
+        let _ = writeln!(out, "# TYPE {name} {kind}");
+        for row in rows {
+            out.push_str(name);
+            out.push('{');
+            for (index, (label, value)) in row.labels.iter().enumerate() {
+                let comma = if index == 0 { "" } else { "," };
+                let value = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+                let _ = write!(out, "{comma}{label}=\"{value}\"");
+            }
+            let _ = writeln!(out, "}} {}", row.value);
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_of_all_workers_are_summed() {
+        let stats = ClusterStats::new(3);
+        for worker in 0..3 {
+            stats.add_n(worker, ClusterCounter::CxTotal, 2);
+            stats.add(worker, ClusterCounter::CxDestroy);
+        }
+        assert_eq!(stats.connections_active(), 3);
+        stats.add_status(0, 503);
+        assert_eq!(stats.sum(ClusterCounter::Rq5xx), 1);
+    }
+
+    #[test]
+    fn a_scrape_escapes_labels_and_names_a_type_once() {
+        let rows = [
+            Row::counter("a_total", &[("x", "q\"\\".into())], 1),
+            Row::counter("a_total", &[("x", "b".into())], 2),
+        ];
+        assert_eq!(
+            prometheus_text(&rows),
+            "# TYPE a_total counter\na_total{x=\"q\\\"\\\\\"} 1\na_total{x=\"b\"} 2\n"
+        );
+    }
+}

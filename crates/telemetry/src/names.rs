@@ -1,0 +1,80 @@
+//! Names of metrics and labels, in one place. Those that Envoy has are Envoy's.
+
+/// Label: the cluster's name.
+pub const LABEL_CLUSTER: &str = "envoy_cluster_name";
+/// Label: the class of a status, `1` to `5`.
+pub const LABEL_CODE_CLASS: &str = "envoy_response_code_class";
+/// Label: the prefix of a connection manager.
+pub const LABEL_HTTP_PREFIX: &str = "envoy_http_conn_manager_prefix";
+/// The prefix that connection managers share once there are too many prefixes.
+pub const PREFIX_OVERFLOW: &str = "other";
+
+macro_rules! names {
+    ($($name:ident = $text:literal, $help:literal;)*) => {
+        $(#[doc = $help] pub const $name: &str = $text;)*
+
+        /// Every metric with its help text.
+        pub const ALL: &[(&str, &str)] = &[$(($text, $help)),*];
+    };
+}
+
+names! {
+    CLUSTER_CX_TOTAL = "envoy_cluster_upstream_cx_total", "Connections made.";
+    CLUSTER_CX_ACTIVE = "envoy_cluster_upstream_cx_active", "Connections that are open.";
+    CLUSTER_CX_HTTP1_TOTAL = "envoy_cluster_upstream_cx_http1_total", "HTTP/1 connections made.";
+    CLUSTER_CX_HTTP2_TOTAL = "envoy_cluster_upstream_cx_http2_total", "HTTP/2 connections made.";
+    CLUSTER_CX_DESTROY = "envoy_cluster_upstream_cx_destroy", "Connections closed.";
+    CLUSTER_CX_CONNECT_FAIL = "envoy_cluster_upstream_cx_connect_fail", "Connection attempts that failed.";
+    CLUSTER_CX_CONNECT_TIMEOUT = "envoy_cluster_upstream_cx_connect_timeout", "Connection attempts that timed out.";
+    CLUSTER_CX_OVERFLOW = "envoy_cluster_upstream_cx_overflow", "Connections not made because of max_connections.";
+    CLUSTER_RX_BYTES = "envoy_cluster_upstream_cx_rx_bytes_total", "Bytes of bodies received from endpoints.";
+    CLUSTER_TX_BYTES = "envoy_cluster_upstream_cx_tx_bytes_total", "Bytes of bodies sent to endpoints.";
+    CLUSTER_RQ_TOTAL = "envoy_cluster_upstream_rq_total", "Requests sent, retries included.";
+    CLUSTER_RQ_ACTIVE = "envoy_cluster_upstream_rq_active", "Requests in flight.";
+    CLUSTER_RQ_COMPLETED = "envoy_cluster_upstream_rq_completed", "Requests that are over.";
+    CLUSTER_RQ_XX = "envoy_cluster_upstream_rq_xx", "Answers by class.";
+    CLUSTER_RQ_PENDING_TOTAL = "envoy_cluster_upstream_rq_pending_total", "Requests that waited for a connection.";
+    CLUSTER_RQ_PENDING_ACTIVE = "envoy_cluster_upstream_rq_pending_active", "Requests that wait for a connection.";
+    CLUSTER_RQ_PENDING_OVERFLOW = "envoy_cluster_upstream_rq_pending_overflow", "Requests refused by a circuit breaker.";
+    CLUSTER_RQ_PENDING_FAILURE = "envoy_cluster_upstream_rq_pending_failure_eject", "Requests that waited for a connection that failed.";
+    CLUSTER_RQ_OVERFLOW = "rajut_cluster_upstream_rq_max_requests_overflow_total", "Requests refused by max_requests.";
+    CLUSTER_RQ_RETRY = "envoy_cluster_upstream_rq_retry", "Retries sent.";
+    CLUSTER_RQ_RETRY_SUCCESS = "envoy_cluster_upstream_rq_retry_success", "Retries that succeeded.";
+    CLUSTER_RQ_RETRY_OVERFLOW = "envoy_cluster_upstream_rq_retry_overflow", "Retries refused by max_retries or the budget.";
+    CLUSTER_RQ_RETRY_LIMIT = "envoy_cluster_upstream_rq_retry_limit_exceeded", "Requests whose retries were used up.";
+    CLUSTER_RQ_TIMEOUT = "envoy_cluster_upstream_rq_timeout", "Requests that timed out.";
+    CLUSTER_RQ_PER_TRY_TIMEOUT = "envoy_cluster_upstream_rq_per_try_timeout", "Tries that timed out.";
+    CLUSTER_RQ_RX_RESET = "envoy_cluster_upstream_rq_rx_reset", "Streams reset by the endpoint.";
+    CLUSTER_RQ_TX_RESET = "envoy_cluster_upstream_rq_tx_reset", "Streams reset by the proxy.";
+    CLUSTER_NONE_HEALTHY = "envoy_cluster_upstream_cx_none_healthy", "Requests without a healthy endpoint.";
+    CLUSTER_EJECTIONS_ACTIVE = "envoy_cluster_outlier_detection_ejections_active", "Endpoints that are ejected.";
+    CLUSTER_EJECTIONS_TOTAL = "envoy_cluster_outlier_detection_ejections_enforced_total", "Endpoints ejected so far.";
+    CLUSTER_MEMBERSHIP_TOTAL = "envoy_cluster_membership_total", "Endpoints.";
+    CLUSTER_MEMBERSHIP_HEALTHY = "envoy_cluster_membership_healthy", "Endpoints that may be used.";
+    CLUSTER_CX_OPEN = "envoy_cluster_circuit_breakers_default_cx_open", "1 while max_connections is reached.";
+    CLUSTER_PENDING_OPEN = "envoy_cluster_circuit_breakers_default_rq_pending_open", "1 while max_pending_requests is reached.";
+    CLUSTER_RQ_OPEN = "envoy_cluster_circuit_breakers_default_rq_open", "1 while max_requests is reached.";
+    HTTP_CX_TOTAL = "envoy_http_downstream_cx_total", "Connections.";
+    HTTP_CX_ACTIVE = "envoy_http_downstream_cx_active", "Connections that are open.";
+    HTTP_CX_HTTP1_TOTAL = "envoy_http_downstream_cx_http1_total", "HTTP/1 connections.";
+    HTTP_CX_HTTP2_TOTAL = "envoy_http_downstream_cx_http2_total", "HTTP/2 connections.";
+    HTTP_CX_DESTROY = "envoy_http_downstream_cx_destroy", "Connections closed.";
+    HTTP_CX_PROTOCOL_ERROR = "envoy_http_downstream_cx_protocol_error", "Connections closed because the bytes were no HTTP.";
+    HTTP_CX_IDLE_TIMEOUT = "envoy_http_downstream_cx_idle_timeout", "Connections closed by the idle timeout.";
+    HTTP_CX_DRAIN_CLOSE = "envoy_http_downstream_cx_drain_close", "Connections closed because the proxy drained.";
+    HTTP_RQ_TOTAL = "envoy_http_downstream_rq_total", "Requests.";
+    HTTP_RQ_ACTIVE = "envoy_http_downstream_rq_active", "Requests in flight.";
+    HTTP_RQ_COMPLETED = "envoy_http_downstream_rq_completed", "Requests that are over.";
+    HTTP_RQ_HTTP1_TOTAL = "envoy_http_downstream_rq_http1_total", "HTTP/1 requests.";
+    HTTP_RQ_HTTP2_TOTAL = "envoy_http_downstream_rq_http2_total", "HTTP/2 requests.";
+    HTTP_RQ_XX = "envoy_http_downstream_rq_xx", "Answers by class.";
+    HTTP_RQ_RX_RESET = "envoy_http_downstream_rq_rx_reset", "Requests whose client went away.";
+    HTTP_RQ_TX_RESET = "envoy_http_downstream_rq_tx_reset", "Requests whose answer was cut off.";
+    HTTP_RQ_TOO_LARGE = "envoy_http_downstream_rq_too_large", "Requests with a head over the limit.";
+    HTTP_RQ_HEADER_TIMEOUT = "envoy_http_downstream_rq_header_timeout", "Heads that did not come in time.";
+    HTTP_RQ_TIMEOUT = "envoy_http_downstream_rq_timeout", "Requests that did not come in time.";
+    HTTP_RQ_IDLE_TIMEOUT = "envoy_http_downstream_rq_idle_timeout", "Streams that were idle for too long.";
+    HTTP_NO_ROUTE = "envoy_http_no_route", "Requests that no route takes.";
+    HTTP_UPGRADES_TOTAL = "envoy_http_downstream_cx_upgrades_total", "Upgrades and CONNECT tunnels.";
+    ACCESS_LOG_DROPPED = "rajut_access_log_dropped_total", "Lines of access logs that found no room.";
+}
