@@ -72,7 +72,13 @@ impl Cluster {
         let assignment: &LoadAssignment = match (&ir.discovery, &assignment) {
             (_, Some(assignment)) => assignment,
             (Discovery::Static(assignment), None) => assignment,
-            (Discovery::StrictDns(_) | Discovery::LogicalDns(_) | Discovery::Eds { .. } | Discovery::OriginalDst, None) => {
+            (
+                Discovery::StrictDns(_)
+                | Discovery::LogicalDns(_)
+                | Discovery::Eds { .. }
+                | Discovery::OriginalDst,
+                None,
+            ) => {
                 empty = LoadAssignment {
                     cluster_name: ir.name.clone(),
                     localities: Vec::new(),

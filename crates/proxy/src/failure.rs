@@ -244,13 +244,7 @@ const fn downstream(status: u16, flag: Flags, body: &'static str, details: &'sta
     }
 }
 
-const fn policy(
-    stage: Stage,
-    status: u16,
-    flag: Flags,
-    body: &'static str,
-    details: &'static str,
-) -> Spec {
+const fn policy(stage: Stage, status: u16, flag: Flags, body: &'static str, details: &'static str) -> Spec {
     Spec {
         stage,
         fault: Fault::Policy,
@@ -322,7 +316,9 @@ impl FailureKind {
                 downstream(408, F::NONE, "request header timeout", "request_header_timeout")
             }
             Self::RequestTimeout => downstream(408, F::NONE, "request timeout", "request_overall_timeout"),
-            Self::StreamIdleTimeout => downstream(408, F::STREAM_IDLE, "stream timeout", "stream_idle_timeout"),
+            Self::StreamIdleTimeout => {
+                downstream(408, F::STREAM_IDLE, "stream timeout", "stream_idle_timeout")
+            }
             Self::DownstreamGone => {
                 downstream(0, F::DOWNSTREAM_TERMINATION, "", "downstream_remote_disconnect")
             }
@@ -335,13 +331,23 @@ impl FailureKind {
                 stage: Stage::Pick,
                 fault: Fault::Upstream,
                 grpc: UNAVAILABLE,
-                ..downstream(503, F::NO_HEALTHY_UPSTREAM, "no healthy upstream", "no_healthy_upstream")
+                ..downstream(
+                    503,
+                    F::NO_HEALTHY_UPSTREAM,
+                    "no healthy upstream",
+                    "no_healthy_upstream",
+                )
             },
             Self::DnsFailure => Spec {
                 stage: Stage::Pick,
                 fault: Fault::Upstream,
                 grpc: UNAVAILABLE,
-                ..downstream(503, F::DNS_FAILURE, "DNS resolution failure", "dns_resolution_failure")
+                ..downstream(
+                    503,
+                    F::DNS_FAILURE,
+                    "DNS resolution failure",
+                    "dns_resolution_failure",
+                )
             },
             Self::PendingOverflow | Self::ConnectionOverflow => overflow(Stage::Connect),
             Self::RequestOverflow => overflow(Stage::Exchange),
@@ -413,9 +419,11 @@ impl FailureKind {
                 "upstream_reset_before_response_started{protocol_error}",
             ),
             Self::UpstreamTimeout => timeout(F::UPSTREAM_TIMEOUT, Retry::Never, "response_timeout"),
-            Self::PerTryTimeout => {
-                timeout(F::UPSTREAM_TIMEOUT, Retry::IfIdempotent, "upstream_per_try_timeout")
-            }
+            Self::PerTryTimeout => timeout(
+                F::UPSTREAM_TIMEOUT,
+                Retry::IfIdempotent,
+                "upstream_per_try_timeout",
+            ),
             Self::MaxStreamDuration => Spec {
                 blames_host: false,
                 ..timeout(
@@ -455,6 +463,18 @@ impl Failure {
             kind,
             reason: Some(reason.into()),
         }
+    }
+
+    /// The route's cluster is unknown; the client is told which (Envoy leaves it to its log).
+    pub fn no_cluster(name: &str) -> Self {
+        Self::new(FailureKind::NoCluster { status: 503 }, name)
+    }
+
+    /// The response flag in its short form.
+    pub fn flag(&self) -> String {
+        let mut out = Vec::new();
+        self.spec().flag.write_short(&mut out);
+        String::from_utf8(out).unwrap_or_default()
     }
 
     /// What it means.
@@ -503,20 +523,28 @@ mod tests {
 
     #[test]
     fn bodies_read_like_envoys() {
-        let refused = Failure::new(FailureKind::ConnectFailure, "delayed connect error: Connection refused");
+        let refused = Failure::new(
+            FailureKind::ConnectFailure,
+            "delayed connect error: Connection refused",
+        );
         assert_eq!(
             refused.body(false),
             "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure, \
              transport failure reason: delayed connect error: Connection refused"
         );
         assert!(refused.body(true).contains("retried and the latest reset reason"));
-        assert_eq!(Failure::from(FailureKind::NoHealthyUpstream).body(false), "no healthy upstream");
+        assert_eq!(
+            Failure::from(FailureKind::NoHealthyUpstream).body(false),
+            "no healthy upstream"
+        );
     }
 
     #[test]
     fn flags_are_joined_and_none_is_a_dash() {
         let mut out = Vec::new();
-        Flags::UPSTREAM_FAILURE.with(Flags::RETRY_LIMIT).write_short(&mut out);
+        Flags::UPSTREAM_FAILURE
+            .with(Flags::RETRY_LIMIT)
+            .write_short(&mut out);
         out.push(b' ');
         Flags::NONE.write_short(&mut out);
         assert_eq!(out, b"UF,URX -");

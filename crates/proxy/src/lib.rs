@@ -26,6 +26,7 @@ pub mod connection;
 pub mod epoch;
 pub mod failure;
 pub mod http;
+pub mod stats;
 pub mod stream;
 pub mod tls;
 pub mod upstream;

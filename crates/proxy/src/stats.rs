@@ -49,9 +49,9 @@ impl<const N: usize> PerWorker<N> {
 
     /// The sum over the workers.
     pub fn sum(&self, index: usize) -> u64 {
-        self.slots
-            .iter()
-            .fold(0, |sum, slot| sum.wrapping_add(slot.0[index].load(Ordering::Relaxed)))
+        self.slots.iter().fold(0, |sum, slot| {
+            sum.wrapping_add(slot.0[index].load(Ordering::Relaxed))
+        })
     }
 }
 
@@ -498,7 +498,10 @@ pub fn prometheus_text(rows: &[Row]) -> String {
             out.push('{');
             for (index, (label, value)) in row.labels.iter().enumerate() {
                 let comma = if index == 0 { "" } else { "," };
-                let value = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+                let value = value
+                    .replace('\\', "\\\\")
+                    .replace('"', "\\\"")
+                    .replace('\n', "\\n");
                 let _ = write!(out, "{comma}{label}=\"{value}\"");
             }
             let _ = writeln!(out, "}} {}", row.value);

@@ -7,7 +7,7 @@ use std::{
 
 use tokio::sync::watch;
 
-use crate::epoch::Epoch;
+use crate::{epoch::Epoch, upstream::namespace::Namespaces};
 
 /// What every task of a worker's thread shares.
 #[derive(Debug)]
@@ -18,6 +18,8 @@ pub struct Worker {
     connections: Cell<u64>,
     random: Cell<u64>,
     drain: watch::Receiver<bool>,
+    /// Makes sockets inside workloads' network namespaces.
+    pub namespaces: Namespaces,
 }
 
 impl Worker {
@@ -29,6 +31,7 @@ impl Worker {
             connections: Cell::new((index as u64) << 48),
             random: Cell::new(seed | 1),
             drain,
+            namespaces: Namespaces::default(),
         })
     }
 

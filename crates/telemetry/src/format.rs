@@ -83,8 +83,14 @@ const VALUES: &[(&str, Value)] = &[
     ("RESPONSE_CODE_DETAILS", Value::ResponseCodeDetails),
     ("RESPONSE_FLAGS", Value::ResponseFlags),
     ("RESPONSE_FLAGS_LONG", Value::ResponseFlagsLong),
-    ("CONNECTION_TERMINATION_DETAILS", Value::ConnectionTerminationDetails),
-    ("UPSTREAM_TRANSPORT_FAILURE_REASON", Value::UpstreamTransportFailureReason),
+    (
+        "CONNECTION_TERMINATION_DETAILS",
+        Value::ConnectionTerminationDetails,
+    ),
+    (
+        "UPSTREAM_TRANSPORT_FAILURE_REASON",
+        Value::UpstreamTransportFailureReason,
+    ),
     ("BYTES_RECEIVED", Value::BytesReceived),
     ("BYTES_SENT", Value::BytesSent),
     ("DURATION", Value::Duration),
@@ -96,7 +102,10 @@ const VALUES: &[(&str, Value)] = &[
     ("UPSTREAM_CLUSTER", Value::UpstreamCluster),
     ("UPSTREAM_CLUSTER_RAW", Value::UpstreamCluster),
     ("UPSTREAM_LOCAL_ADDRESS", Value::UpstreamLocalAddress),
-    ("UPSTREAM_REQUEST_ATTEMPT_COUNT", Value::UpstreamRequestAttemptCount),
+    (
+        "UPSTREAM_REQUEST_ATTEMPT_COUNT",
+        Value::UpstreamRequestAttemptCount,
+    ),
     ("UPSTREAM_WIRE_BYTES_SENT", Value::UpstreamWireBytesSent),
     ("UPSTREAM_WIRE_BYTES_RECEIVED", Value::UpstreamWireBytesReceived),
     ("DOWNSTREAM_LOCAL_ADDRESS", Value::DownstreamLocalAddress),
@@ -119,7 +128,10 @@ const VALUES: &[(&str, Value)] = &[
     ("DOWNSTREAM_PEER_URI_SAN", Value::DownstreamPeerUriSan),
     ("DOWNSTREAM_PEER_DNS_SAN", Value::DownstreamPeerDnsSan),
     ("DOWNSTREAM_PEER_SUBJECT", Value::DownstreamPeerSubject),
-    ("DOWNSTREAM_PEER_FINGERPRINT_256", Value::DownstreamPeerFingerprint256),
+    (
+        "DOWNSTREAM_PEER_FINGERPRINT_256",
+        Value::DownstreamPeerFingerprint256,
+    ),
     ("DOWNSTREAM_LOCAL_URI_SAN", Value::DownstreamLocalUriSan),
     ("REQUESTED_SERVER_NAME", Value::RequestedServerName),
     ("ROUTE_NAME", Value::RouteName),
@@ -404,7 +416,11 @@ fn parse_operator(text: &str) -> Result<Operator, FormatError> {
         "REQ" => Section::Request,
         "RESP" => Section::Response,
         "TRAILER" => Section::Trailers,
-        "START_TIME" => return parse_time(arguments.unwrap_or_default()).map(Operator::StartTime).ok_or_else(wrong),
+        "START_TIME" => {
+            return parse_time(arguments.unwrap_or_default())
+                .map(Operator::StartTime)
+                .ok_or_else(wrong);
+        }
         _ => {
             let value = VALUES.iter().find(|(known, _)| *known == name);
             let (_, value) = value.ok_or_else(|| FormatError::Unknown(text.to_owned()))?;
@@ -460,7 +476,13 @@ fn parse_time(format: &str) -> Option<Time> {
             'S' => push(&[TimePart::Second]),
             's' => push(&[TimePart::UnixSeconds]),
             'f' => push(&[TimePart::Fraction(9)]),
-            'T' => push(&[TimePart::Hour, colon(), TimePart::Minute, colon(), TimePart::Second]),
+            'T' => push(&[
+                TimePart::Hour,
+                colon(),
+                TimePart::Minute,
+                colon(),
+                TimePart::Second,
+            ]),
             'F' => push(&[TimePart::Year, dash(), TimePart::Month, dash(), TimePart::Day]),
             'z' => literal.push_str("+0000"),
             'Z' => literal.push_str("UTC"),
@@ -637,16 +659,27 @@ mod tests {
 
     #[test]
     fn texts() {
-        assert_eq!(text("%PROTOCOL% %RESPONSE_CODE% %ROUTE_NAME% 100%%"), "HTTP/1.1 200 - 100%");
+        assert_eq!(
+            text("%PROTOCOL% %RESPONSE_CODE% %ROUTE_NAME% 100%%"),
+            "HTTP/1.1 200 - 100%"
+        );
         assert_eq!(text("%REQ(Y?X)% %REQ(X):2% %REQ(Z)%"), "a\"b a\" -");
         assert_eq!(text("%START_TIME%"), "2026-11-21T18:34:56.123Z");
-        assert_eq!(text("%START_TIME(%s.%3f %F %T)%"), "1795286096.123 2026-11-21 18:34:56");
+        assert_eq!(
+            text("%START_TIME(%s.%3f %F %T)%"),
+            "1795286096.123 2026-11-21 18:34:56"
+        );
         Format::text(ENVOY_DEFAULT).unwrap();
     }
 
     #[test]
     fn json_has_numbers_nulls_and_escapes() {
-        let format = Format::json([("code", "%RESPONSE_CODE%"), ("x", "%REQ(X)%"), ("r", "%ROUTE_NAME%"), ("m", "a %PROTOCOL%")]);
+        let format = Format::json([
+            ("code", "%RESPONSE_CODE%"),
+            ("x", "%REQ(X)%"),
+            ("r", "%ROUTE_NAME%"),
+            ("m", "a %PROTOCOL%"),
+        ]);
         let mut out = Vec::new();
         format.unwrap().render(&Sample, &mut out);
         assert_eq!(
@@ -658,9 +691,18 @@ mod tests {
     #[test]
     fn what_is_not_understood_is_refused_by_name() {
         assert_eq!(Template::parse("%FOO%"), Err(FormatError::Unknown("FOO".into())));
-        assert_eq!(Template::parse("%PROTOCOL"), Err(FormatError::Unterminated("%PROTOCOL".into())));
-        assert_eq!(Template::parse("%REQ%"), Err(FormatError::Arguments("REQ".into())));
-        assert_eq!(Template::parse("%PROTOCOL(x)%"), Err(FormatError::Arguments("PROTOCOL(x)".into())));
+        assert_eq!(
+            Template::parse("%PROTOCOL"),
+            Err(FormatError::Unterminated("%PROTOCOL".into()))
+        );
+        assert_eq!(
+            Template::parse("%REQ%"),
+            Err(FormatError::Arguments("REQ".into()))
+        );
+        assert_eq!(
+            Template::parse("%PROTOCOL(x)%"),
+            Err(FormatError::Arguments("PROTOCOL(x)".into()))
+        );
     }
 
     #[test]

@@ -55,7 +55,9 @@ impl Writers {
             open.retain(|_, writer| Arc::strong_count(writer) > 1);
         }
         if open.len() >= SINKS_MAX {
-            return Err(io::Error::other(format!("more than {SINKS_MAX} access-log sinks")));
+            return Err(io::Error::other(format!(
+                "more than {SINKS_MAX} access-log sinks"
+            )));
         }
         let writer = Writer::start(sink, workers, self.dropped.clone())?;
         open.insert(sink.clone(), writer.clone());

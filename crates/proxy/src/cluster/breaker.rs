@@ -178,9 +178,8 @@ impl Breakers {
         if self.has_budget.load(Ordering::Relaxed) == 0 {
             return self.permit_if_limited(Count::Retries);
         }
-        let active = u64::from(
-            self.requests.now.load(Ordering::Relaxed) + self.pending.now.load(Ordering::Relaxed),
-        );
+        let active =
+            u64::from(self.requests.now.load(Ordering::Relaxed) + self.pending.now.load(Ordering::Relaxed));
         let share = active * u64::from(self.budget_share.load(Ordering::Relaxed)) / 1_000_000;
         let allowed = share.max(u64::from(self.budget_min.load(Ordering::Relaxed)));
         if u64::from(self.retries.now.fetch_add(1, Ordering::AcqRel)) < allowed {

@@ -22,7 +22,10 @@ const ADDRESSES_MAX: usize = 256;
 
 /// Whether the cluster needs [`watch`].
 pub const fn is_needed(cluster: &ClusterIr) -> bool {
-    matches!(cluster.discovery, Discovery::StrictDns(_) | Discovery::LogicalDns(_))
+    matches!(
+        cluster.discovery,
+        Discovery::StrictDns(_) | Discovery::LogicalDns(_)
+    )
 }
 
 /// Looks the cluster's names up for ever and publishes every answer that differs from the one before. Returns at once
@@ -62,13 +65,20 @@ async fn resolve(
             match lookup(host, *port, v4_only).await {
                 Some(addresses) => {
                     let count = if logical { 1 } else { ADDRESSES_MAX };
-                    endpoints.extend(addresses.into_iter().take(count).map(|address| at(endpoint, host, address)));
+                    endpoints.extend(
+                        addresses
+                            .into_iter()
+                            .take(count)
+                            .map(|address| at(endpoint, host, address)),
+                    );
                 }
                 // Keep what the name stood for.
                 None => endpoints.extend(
                     last.into_iter()
                         .flat_map(LoadAssignment::endpoints)
-                        .filter(|known| known.hostname == name_of(endpoint, host) && port_of(known) == Some(*port))
+                        .filter(|known| {
+                            known.hostname == name_of(endpoint, host) && port_of(known) == Some(*port)
+                        })
                         .cloned(),
                 ),
             }
@@ -105,7 +115,9 @@ fn at(endpoint: &Endpoint, host: &Text, address: SocketAddr) -> Endpoint {
 async fn lookup(host: &str, port: u16, v4_only: bool) -> Option<Vec<SocketAddr>> {
     let found = tokio::time::timeout(LOOKUP, lookup_host((host, port))).await;
     let addresses: BTreeSet<SocketAddr> = match found {
-        Ok(Ok(addresses)) => addresses.filter(|address| !v4_only || address.is_ipv4()).collect(),
+        Ok(Ok(addresses)) => addresses
+            .filter(|address| !v4_only || address.is_ipv4())
+            .collect(),
         Ok(Err(error)) => {
             tracing::warn!(host, %error, "name not resolved");
             return None;
@@ -147,7 +159,10 @@ mod tests {
             overprovisioning_percent: None,
         };
         let found = resolve(&named("127.0.0.1"), false, false, None).await;
-        let addresses: Vec<_> = found.endpoints().map(|endpoint| endpoint.address.to_string()).collect();
+        let addresses: Vec<_> = found
+            .endpoints()
+            .map(|endpoint| endpoint.address.to_string())
+            .collect();
         assert_eq!(addresses, ["127.0.0.1:80"]);
         let mut last = found;
         last.localities[0].endpoints[0].hostname = "nowhere.invalid".into();

@@ -253,7 +253,8 @@ fn host(
         .tls_matches
         .iter()
         .position(|entry| endpoint.tls_labels.matches(&entry.labels));
-    let same_pool = before.filter(|host| host.tls_labels == endpoint.tls_labels && host.tls_match == tls_match);
+    let same_pool =
+        before.filter(|host| host.tls_labels == endpoint.tls_labels && host.tls_match == tls_match);
     let record = before.map_or_else(HostRecord::new, |host| host.record.clone());
     record.set_health(endpoint.health);
     record.removed.store(false, Ordering::Relaxed);

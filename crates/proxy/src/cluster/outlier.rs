@@ -26,7 +26,9 @@ use crate::{stats::ClusterCounter, worker::Worker};
 pub fn now_ms() -> u64 {
     static START: OnceLock<Instant> = OnceLock::new();
     let since = START.get_or_init(Instant::now).elapsed();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX).saturating_add(1)
+    u64::try_from(since.as_millis())
+        .unwrap_or(u64::MAX)
+        .saturating_add(1)
 }
 
 /// What a request or connection told about a host.

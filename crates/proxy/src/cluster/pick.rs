@@ -11,6 +11,7 @@ use rajut_ir::{cluster::LbPolicy, endpoint::Health};
 
 use super::{Cluster, Host};
 use crate::{
+    connection::Connection,
     failure::{Failure, FailureKind},
     worker::Worker,
 };
@@ -31,6 +32,18 @@ pub struct PickContext<'a> {
     pub exclude: &'a [u64],
     /// The address that the client dialled, for original-destination clusters.
     pub destination: Option<SocketAddr>,
+}
+
+impl<'a> PickContext<'a> {
+    /// For an opaque connection: nothing is hashed but the client's address, nothing was tried.
+    pub fn for_connection(worker: &'a Worker, connection: &Connection) -> Self {
+        Self {
+            worker,
+            hash: Some(stable_hash(connection.remote.ip().to_string().as_bytes())),
+            exclude: &[],
+            destination: Some(connection.local),
+        }
+    }
 }
 
 /// The hosts of one priority, as the control plane tells their health.
@@ -214,8 +227,8 @@ impl Cluster {
             }
             LbPolicy::Random => random(hosts, schedule, eligible, context.worker),
             LbPolicy::LeastRequest { choices } => {
-                let draws = (0..(*choices).max(1))
-                    .filter_map(|_| random(hosts, schedule, eligible, context.worker));
+                let draws =
+                    (0..(*choices).max(1)).filter_map(|_| random(hosts, schedule, eligible, context.worker));
                 draws.min_by_key(|host| host.requests_active())
             }
             LbPolicy::ClusterProvided => None,

@@ -7,7 +7,7 @@
 use std::{io, net::SocketAddr, rc::Rc, sync::Arc};
 
 use rajut_ir::{cluster::Cluster as ClusterIr, endpoint::EndpointAddress};
-use rajut_platform::socket::{ConnectOptions, Family, Keepalive, TcpStream};
+use rajut_platform::socket::{ConnectOptions, Keepalive, TcpStream};
 use rajut_types::Text;
 
 use crate::{
@@ -24,7 +24,7 @@ pub struct Established {
     /// The connection; after TLS where the host has it.
     pub stream: Stream,
     /// Keeps the books until the connection is dropped.
-    pub guard: ConnectionGuard,
+    pub permit: ConnectionGuard,
 }
 
 /// Counts a connection as open, and holds its place under the cap, until dropped.
@@ -83,7 +83,7 @@ pub async fn connect_with(
             cluster.report(worker.index, host, Outcome::Connected);
             Ok(Established {
                 stream,
-                guard: ConnectionGuard {
+                permit: ConnectionGuard {
                     cluster: cluster.clone(),
                     host: host.clone(),
                     worker: worker.index,
@@ -125,7 +125,8 @@ async fn dial_tcp(worker: &Rc<Worker>, ir: &ClusterIr, host: &Host) -> Result<Tc
         EndpointAddress::Socket(address) => *address,
         EndpointAddress::Dns { .. } => return Err(FailureKind::DnsFailure.into()),
         EndpointAddress::Pipe(path) => {
-            let reason = format!("delayed connect error: unix socket {path}: only TCP endpoints are supported");
+            let reason =
+                format!("delayed connect error: unix socket {path}: only TCP endpoints are supported");
             return Err(Failure::new(FailureKind::ConnectFailure, reason));
         }
     };
@@ -141,10 +142,7 @@ async fn dial_tcp(worker: &Rc<Worker>, ir: &ClusterIr, host: &Host) -> Result<Tc
     let netns: Option<&Text> = ir.bind.as_ref().and_then(|bind| bind.netns.as_ref());
     let connected = match netns {
         None => rajut_platform::socket::connect(address, &options).await,
-        Some(path) => match worker.sockets().inside(path, options, Family::of(&address)).await {
-            Ok(socket) => socket.connect(address).await,
-            Err(error) => Err(error),
-        },
+        Some(path) => worker.namespaces.connect(path, options, address).await,
     };
     connected.map_err(|error| {
         Failure::new(

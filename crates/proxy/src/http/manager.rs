@@ -1,0 +1,100 @@
+//! A compiled HTTP connection manager: everything about a listener's HTTP that does not change from request to request.
+
+use std::{path::PathBuf, sync::Arc};
+
+use rajut_ir::{
+    access_log::{AccessLog, LogFormat, LogSink},
+    http::{HttpConnectionManager, RouteSource},
+};
+use rajut_telemetry::{
+    format::{ENVOY_DEFAULT, Format, FormatError},
+    log::{Sink, Writer},
+};
+
+use crate::stats::{ManagerStats, Registry};
+
+/// Why a connection manager can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CompileError {
+    /// A format has an operator that is not supported.
+    #[error("access_log: {0}")]
+    Format(#[from] FormatError),
+    /// A log can't be opened.
+    #[error("access_log: {path}: {source}")]
+    Sink {
+        /// The sink.
+        path: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// A connection manager as it runs; shared by all workers.
+#[derive(Debug)]
+pub struct Manager {
+    ir: Arc<HttpConnectionManager>,
+    stats: Arc<ManagerStats>,
+    logs: Vec<(Format, Arc<Writer>)>,
+}
+
+impl Manager {
+    /// Parses formats, opens logs, compiles routes that are given in place.
+    pub fn compile(ir: Arc<HttpConnectionManager>, registry: &Registry) -> Result<Arc<Self>, CompileError> {
+        let logs = ir
+            .access_logs
+            .iter()
+            .map(|log| open_log(log, registry))
+            .collect::<Result<_, _>>()?;
+        let stats = registry.manager(&ir.stat_prefix);
+        Ok(Arc::new(Self { ir, stats, logs }))
+    }
+
+    /// As configured.
+    pub const fn ir(&self) -> &Arc<HttpConnectionManager> {
+        &self.ir
+    }
+
+    /// Its counters.
+    pub fn stats(&self) -> &ManagerStats {
+        &self.stats
+    }
+
+    /// Its access logs.
+    pub fn logs(&self) -> &[(Format, Arc<Writer>)] {
+        &self.logs
+    }
+
+    /// The name under which it takes routes from the epoch; `None` where they are given in place.
+    pub fn route_name(&self) -> Option<&str> {
+        match &self.ir.routes {
+            RouteSource::Rds(name) => Some(name),
+            RouteSource::Inline(_) => None,
+        }
+    }
+}
+
+/// A parsed format and the writer of its sink.
+pub fn open_log(log: &AccessLog, registry: &Registry) -> Result<(Format, Arc<Writer>), CompileError> {
+    let format = match &log.format {
+        LogFormat::Text(text) => Format::text(text)?,
+        LogFormat::Json(fields) => Format::json(fields.iter().map(|(key, value)| (&**key, &**value)))?,
+        LogFormat::Default => Format::text(ENVOY_DEFAULT)?,
+    };
+    let sink = match &log.sink {
+        LogSink::Stdout => Sink::Stdout,
+        LogSink::Stderr => Sink::Stderr,
+        LogSink::File(path) => match &**path {
+            "/dev/stdout" => Sink::Stdout,
+            "/dev/stderr" => Sink::Stderr,
+            path => Sink::File(PathBuf::from(path)),
+        },
+    };
+    let writer = registry
+        .writers()
+        .open(&sink, registry.workers())
+        .map_err(|source| CompileError::Sink {
+            path: format!("{sink:?}"),
+            source,
+        })?;
+    Ok((format, writer))
+}
