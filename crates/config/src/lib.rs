@@ -1,9 +1,19 @@
 //! What people wrote: Istio's kinds, Kubernetes', Compose's and ours — parsed, validated, merged — and the immutable
 //! [`Snapshot`] that everything else reads.
 //!
-//! Walk two of `ARCHITECTURE.md`: `parse` → `validate` → `merge` → `snapshot`. Pure: no I/O, no clock.
+//! Walk two of `ARCHITECTURE.md`: `parse` → `api` (raw to typed) → `merge` → `snapshot`; [`load`] does the first three,
+//! [`check`] judges relations, [`Report`] says it to people. Pure: no I/O, no clock.
 
+mod api;
+pub mod codes;
+mod index;
+mod merge;
 pub mod model;
+mod parse;
+mod read;
 pub mod snapshot;
 
+pub use index::Index;
+pub use merge::{Counts, LoadOptions, Loaded, load};
+pub use parse::{MAX_SOURCE_BYTES, Source};
 pub use snapshot::Snapshot;

@@ -29,12 +29,40 @@ pub struct Deployment {
     pub liveness: Option<Probe>,
     /// What runs it locally; `None`: it is listed as not started.
     pub run: Option<RunCommand>,
+    /// Where it is run, relative to the folder of its source; `None`: that folder.
+    pub working_directory: Option<Text>,
+    /// Container port → port of this machine that is forwarded to it.
+    pub host_ports: Vec<(u16, u16)>,
     /// Container images, for messages only.
     pub image: Text,
     /// `terminationGracePeriodSeconds`; default 30 s.
     pub grace_period: Duration,
     /// Names that must be ready first (Compose `depends_on`).
     pub depends_on: Vec<Text>,
+    /// Where.
+    pub origin: Origin,
+}
+
+/// A service account that somebody wrote down.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceAccount {
+    /// Its name.
+    pub name: Text,
+    /// Its namespace.
+    pub namespace: Text,
+    /// Where.
+    pub origin: Origin,
+}
+
+/// A config map: what environments refer to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigMap {
+    /// Its name.
+    pub name: Text,
+    /// Its namespace.
+    pub namespace: Text,
+    /// Keys that hold text.
+    pub data: BTreeMap<Text, Text>,
     /// Where.
     pub origin: Origin,
 }

@@ -1,0 +1,224 @@
+//! Conditions of `VirtualService` routes.
+
+use rajut_types::{Hostname, Text};
+
+use crate::{
+    codes,
+    merge::Defaults,
+    model::{HttpMatch, L4Match, StringMatch, TlsMatch},
+    read::{Field, Object, shown},
+};
+
+/// The largest compiled regular expression, in bytes.
+const MAX_REGEX: usize = 1 << 20;
+
+pub(crate) fn http(field: &Field<'_>) -> Option<HttpMatch> {
+    let object = field.clone().object()?;
+    object.unsupported(&["statPrefix"], "no statistics of their own are kept for a match");
+    let matched = HttpMatch {
+        name: object.text("name").unwrap_or_default(),
+        uri: object.get("uri").and_then(|f| string(&f)),
+        ignore_uri_case: object.bool("ignoreUriCase").unwrap_or(false),
+        scheme: object.get("scheme").and_then(|f| string(&f)),
+        method: object.get("method").and_then(|f| string(&f)),
+        authority: object.get("authority").and_then(|f| string(&f)),
+        headers: object.get("headers").map_or_else(Vec::new, |f| headers(&f)),
+        without_headers: object
+            .get("withoutHeaders")
+            .map_or_else(Vec::new, |f| headers(&f)),
+        query: object.get("queryParams").map_or_else(Vec::new, |f| named(&f)),
+        port: object.get("port").and_then(|f| f.port()),
+        source_labels: object.labels("sourceLabels"),
+        source_namespace: object.text("sourceNamespace"),
+        gateways: object.texts("gateways"),
+    };
+    if !matched.gateways.is_empty() {
+        for name in ["sourceLabels", "sourceNamespace"] {
+            if let Some(field) = object.get(name) {
+                field.say_key(
+                    rajut_types::Severity::Warning,
+                    codes::NO_EFFECT,
+                    format!("`{name}` has no effect in a match that names `gateways`"),
+                    "take one of the two out",
+                );
+            }
+        }
+    }
+    if matched.ignore_uri_case && matches!(matched.uri, Some(StringMatch::Regex(_)) | None) {
+        object.field().warn(
+            codes::NO_EFFECT,
+            "`ignoreUriCase` has an effect on `uri.exact` and `uri.prefix` only",
+            "write `(?i)` at the beginning of the regular expression",
+        );
+    }
+    Some(matched)
+}
+
+/// Istio's `StringMatch`: exactly one of three.
+pub(crate) fn string(field: &Field<'_>) -> Option<StringMatch> {
+    let object = field.clone().object()?;
+    let set = object.one_of(&["exact", "prefix", "regex"]);
+    let Some(kind) = set.first() else {
+        object.field().say_key(
+            rajut_types::Severity::Error,
+            codes::MISSING_FIELD,
+            "a condition on text needs `exact`, `prefix` or `regex`",
+            "",
+        );
+        return None;
+    };
+    let value = object.get(kind)?;
+    match *kind {
+        "exact" => value.text().map(StringMatch::Exact),
+        "prefix" => {
+            let text = value.text()?;
+            if text.is_empty() {
+                value.error(
+                    codes::MISSING_FIELD,
+                    "an empty prefix matches everything",
+                    "leave the condition out",
+                );
+                return None;
+            }
+            Some(StringMatch::Prefix(text))
+        }
+        _ => regex(&value).map(StringMatch::Regex),
+    }
+}
+
+/// A regular expression that compiles. The syntax is RE2's, which `regex` shares.
+pub(crate) fn regex(field: &Field<'_>) -> Option<Text> {
+    let text = field.non_empty_text()?;
+    if let Err(error) = regex::RegexBuilder::new(&text).size_limit(MAX_REGEX).build() {
+        let why = match &error {
+            regex::Error::CompiledTooBig(_) => "it compiles to more than 1 MiB".to_owned(),
+            // The last line of the multi-line message says what is wrong; the others draw the expression.
+            other => other
+                .to_string()
+                .lines()
+                .last()
+                .unwrap_or_default()
+                .trim_start_matches("error: ")
+                .to_owned(),
+        };
+        field.error(
+            codes::BAD_REGEX,
+            format!("the regular expression does not compile: {why}"),
+            "the syntax is RE2's: no look-around, no back-references",
+        );
+        return None;
+    }
+    Some(text)
+}
+
+/// Header conditions; names in lower case.
+fn headers(field: &Field<'_>) -> Vec<(Text, Option<StringMatch>)> {
+    for (name, value) in field.map() {
+        if name.starts_with("@request.auth") {
+            value.say_key(
+                rajut_types::Severity::Error,
+                codes::NOT_SUPPORTED,
+                "matching on claims of a token is not supported yet, and without it the route would be open",
+                "take the match out",
+            );
+        } else if !is_header_name(&name) && !matches!(&*name, ":authority" | ":method" | ":path" | ":scheme")
+        {
+            value.say_key(
+                rajut_types::Severity::Error,
+                codes::BAD_HEADER,
+                format!("`{}` can't be a header's name", shown(&name)),
+                "",
+            );
+        }
+    }
+    let lower = |(name, condition): (Text, _)| (Text::from(name.to_ascii_lowercase()), condition);
+    named(field).into_iter().map(lower).collect()
+}
+
+/// Conditions by name; an empty one, null or the expression `*` is presence.
+fn named(field: &Field<'_>) -> Vec<(Text, Option<StringMatch>)> {
+    field
+        .map()
+        .into_iter()
+        .filter_map(|(name, value)| {
+            let present = value.node.is_null()
+                || matches!(&value.node.value, crate::parse::Value::Mapping(entries) if entries.is_empty())
+                || value.node.get("regex").and_then(crate::parse::Node::text) == Some("*");
+            if present {
+                return Some((name, None));
+            }
+            string(&value).map(|condition| (name, Some(condition)))
+        })
+        .collect()
+}
+
+/// RFC 9110 §5.1: a token.
+pub(crate) fn is_header_name(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() <= 256
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+}
+
+pub(crate) fn tls(field: &Field<'_>, hosts: &[Hostname], defaults: &Defaults) -> Option<TlsMatch> {
+    let object = field.clone().object()?;
+    let sni = object.required("sniHosts", "add the server names that the route is for")?;
+    let mut sni_hosts = Vec::new();
+    for item in sni.list() {
+        let Some(host) = item.hostname() else { continue };
+        let qualified = host.qualify(item.scope().namespace(), &defaults.mesh.domain);
+        if !hosts
+            .iter()
+            .any(|own| *own == host || *own == qualified || own.covers(&host))
+        {
+            item.error(
+                codes::SNI_OUTSIDE,
+                format!("`{host}` is not among the hosts of this VirtualService"),
+                "add it to `spec.hosts`",
+            );
+        }
+        sni_hosts.push(host);
+    }
+    if sni_hosts.is_empty() {
+        sni.error(codes::MISSING_FIELD, "`sniHosts` needs at least one name", "");
+    }
+    Some(TlsMatch {
+        sni_hosts,
+        l4: l4_of(&object),
+    })
+}
+
+pub(crate) fn l4(field: &Field<'_>) -> Option<L4Match> {
+    let object = field.clone().object()?;
+    object.unsupported(&["sourceSubnet"], "Istio does not use it either");
+    Some(l4_of(&object))
+}
+
+fn l4_of(object: &Object<'_>) -> L4Match {
+    let mut subnets = Vec::new();
+    for item in object.list("destinationSubnets") {
+        let Some(text) = item.text() else { continue };
+        match text
+            .parse::<ipnet::IpNet>()
+            .or_else(|_| text.parse::<std::net::IpAddr>().map(ipnet::IpNet::from))
+        {
+            Ok(net) => subnets.push(net),
+            Err(_) => item.error(
+                codes::WRONG_TYPE,
+                format!(
+                    "`{}` is neither an address nor a range of addresses",
+                    shown(&text)
+                ),
+                "write `10.0.0.0/8` or `10.1.2.3`",
+            ),
+        }
+    }
+    L4Match {
+        destination_subnets: subnets,
+        port: object.get("port").and_then(|f| f.port()),
+        source_labels: object.labels("sourceLabels"),
+        source_namespace: object.text("sourceNamespace"),
+        gateways: object.texts("gateways"),
+    }
+}

@@ -1,0 +1,199 @@
+//! All sources together: every document read, references between objects resolved, one list per kind.
+//!
+//! Third step of walk two. A bad object is left out and reported; the rest goes on. The result does not depend on the
+//! order of the sources, except that of two differing documents for one object the first is used (and the second
+//! reported). Lists are sorted by age, then name, then namespace: Istio's order of precedence; objects without a
+//! `creationTimestamp` are all equally young.
+
+mod collect;
+mod delegate;
+mod environment;
+mod mesh;
+
+use std::collections::BTreeMap;
+
+use rajut_types::{Diagnostic, ObjectRef, Severity, Text};
+
+use crate::{
+    Index, codes,
+    model::{
+        ConfigMap, Deployment, DestinationRule, MeshConfig, Namespace, PeerAuthentication, RunCommand,
+        Service, ServiceAccount, VirtualService,
+    },
+    parse::Source,
+    read::nearest,
+};
+use collect::Collected;
+
+/// How to read.
+#[derive(Debug, Clone)]
+pub struct LoadOptions {
+    /// The namespace of documents without one: `-n`, else `default`.
+    pub default_namespace: Text,
+    /// `--run NAME=COMMAND`: what to start for a workload, by `name`, `name.namespace` or `namespace/name`.
+    pub run: BTreeMap<Text, Text>,
+    /// What the mesh's settings are where nothing is written.
+    pub base: MeshConfig,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self {
+            default_namespace: "default".into(),
+            run: BTreeMap::new(),
+            base: MeshConfig::default(),
+        }
+    }
+}
+
+/// What the API readers need to know of the whole.
+#[derive(Debug, Clone)]
+pub(crate) struct Defaults {
+    pub(crate) mesh: MeshConfig,
+}
+
+/// How many documents there were.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Counts {
+    /// All; the sum of the others.
+    pub documents: usize,
+    /// Read and part of the result.
+    pub used: usize,
+    /// Somebody else's: other kinds, templates, patches.
+    pub foreign: usize,
+    /// With an error, and left out.
+    pub wrong: usize,
+}
+
+/// What the sources say, validated. Every list is sorted.
+#[derive(Debug, Clone, Default)]
+pub struct Loaded {
+    /// Those written down; a namespace need not be.
+    pub namespaces: Vec<Namespace>,
+    /// Of Kubernetes, Istio and Compose.
+    pub services: Vec<Service>,
+    /// Of Kubernetes and Compose, and local workloads; environments and run commands resolved.
+    pub deployments: Vec<Deployment>,
+    /// With hosts; delegates are inlined.
+    pub virtual_services: Vec<VirtualService>,
+    /// As written.
+    pub destination_rules: Vec<DestinationRule>,
+    /// As written.
+    pub peer_authentications: Vec<PeerAuthentication>,
+    /// The base with what is written laid over it.
+    pub mesh: MeshConfig,
+    /// As written.
+    pub service_accounts: Vec<ServiceAccount>,
+    /// As written.
+    pub config_maps: Vec<ConfigMap>,
+    /// What was found while reading; relations are judged by [`check`](crate::check).
+    pub diagnostics: Vec<Diagnostic>,
+    /// How many documents.
+    pub counts: Counts,
+    /// From origins back to the text.
+    pub index: Index,
+    /// Objects that were left out: what refers to them is not reported a second time.
+    pub(crate) broken: Vec<ObjectRef>,
+}
+
+/// Reads all sources.
+pub fn load(sources: &[Source], options: &LoadOptions) -> Loaded {
+    let mut collected = Collected::read(sources, options);
+    let overlays = std::mem::take(&mut collected.overlays);
+    let (virtual_services, mut findings) = delegate::inline(&collected);
+    let mut deployments = environment::resolve(&mut collected, overlays, &mut findings);
+    run_commands(&mut deployments, options, &mut findings);
+    let mut loaded = Loaded {
+        namespaces: collected.namespaces,
+        services: collected.services,
+        deployments,
+        virtual_services,
+        destination_rules: collected.destination_rules,
+        peer_authentications: collected.peer_authentications,
+        mesh: collected.mesh,
+        service_accounts: collected.service_accounts,
+        config_maps: collected.config_maps,
+        diagnostics: collected.diagnostics,
+        counts: collected.counts,
+        index: collected.index,
+        broken: collected.broken,
+    };
+    loaded.diagnostics.extend(findings);
+    external_names(&mut loaded.services);
+    sort(&mut loaded);
+    loaded
+}
+
+/// Commands given on the command line win over those in files.
+fn run_commands(deployments: &mut [Deployment], options: &LoadOptions, findings: &mut Vec<Diagnostic>) {
+    for (name, command) in &options.run {
+        let mut hit = false;
+        for deployment in deployments.iter_mut() {
+            let named = *name == deployment.name
+                || **name == *format!("{}.{}", deployment.name, deployment.namespace)
+                || **name == *format!("{}/{}", deployment.namespace, deployment.name);
+            if named {
+                deployment.run = Some(RunCommand::Shell(command.clone()));
+                hit = true;
+            }
+        }
+        if !hit {
+            let origin = rajut_types::Origin::new("command line", ObjectRef::new("--run", "", name.clone()));
+            let hint = match nearest(name, deployments.iter().map(|d| &*d.name)) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => "add a Deployment or a LocalWorkload of that name".to_owned(),
+            };
+            let message = format!("there is no workload `{name}` to run");
+            findings.push(Diagnostic::new(codes::NO_DEPLOYMENT, Severity::Error, origin, message).hint(hint));
+        }
+    }
+}
+
+/// A service of type `ExternalName` that stands for a service of the mesh and has no ports is an alias of it.
+fn external_names(services: &mut Vec<Service>) {
+    let (aliases, mut rest): (Vec<Service>, Vec<Service>) = std::mem::take(services)
+        .into_iter()
+        .partition(|s| s.external && s.ports.is_empty() && s.endpoints.len() == 1);
+    for alias in aliases {
+        let target = alias
+            .endpoints
+            .first()
+            .map(|e| e.address.clone())
+            .unwrap_or_default();
+        if let Some(service) = rest.iter_mut().find(|s| s.host.as_str() == &*target) {
+            service.aliases.push(alias.host);
+            service.aliases.sort();
+        } else {
+            rest.push(alias);
+        }
+    }
+    *services = rest;
+}
+
+fn sort(loaded: &mut Loaded) {
+    loaded.namespaces.sort_by(|a, b| a.name.cmp(&b.name));
+    loaded
+        .service_accounts
+        .sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+    loaded
+        .config_maps
+        .sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+    loaded
+        .deployments
+        .sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+    loaded.services.sort_by(|a, b| {
+        (a.age, &a.name, &a.namespace, &a.host).cmp(&(b.age, &b.name, &b.namespace, &b.host))
+    });
+    loaded
+        .virtual_services
+        .sort_by(|a, b| (a.age, &a.name, &a.namespace).cmp(&(b.age, &b.name, &b.namespace)));
+    loaded
+        .destination_rules
+        .sort_by(|a, b| (a.age, &a.name, &a.namespace).cmp(&(b.age, &b.name, &b.namespace)));
+    loaded
+        .peer_authentications
+        .sort_by(|a, b| (a.age, &a.name, &a.namespace).cmp(&(b.age, &b.name, &b.namespace)));
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,403 @@
+//! Every document to its reader, every object into the list of its kind, once.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rajut_types::{Diagnostic, ObjectRef, Origin, Severity, Text};
+
+use super::{Counts, Defaults, LoadOptions, mesh};
+use crate::{
+    Index,
+    api::{
+        self, Support, config_map, deployment,
+        deployment::RawDeployment,
+        destination_rule,
+        local_workload::{self, Overlay, RawLocalWorkload},
+        meta, peer_authentication, service, virtual_service,
+        virtual_service::RawVirtualService,
+    },
+    codes,
+    model::{ConfigMap, DestinationRule, MeshConfig, Namespace, PeerAuthentication, Service, ServiceAccount},
+    parse::{Found, Group, Node, Source, Value, kustomize_patches, read_source},
+    read::{Object, Scope, nearest, shown},
+};
+
+/// What the documents say one by one.
+#[derive(Debug, Default)]
+pub(super) struct Collected {
+    pub(super) namespaces: Vec<Namespace>,
+    pub(super) services: Vec<Service>,
+    pub(super) deployments: Vec<RawDeployment>,
+    pub(super) overlays: Vec<Overlay>,
+    pub(super) virtual_services: Vec<RawVirtualService>,
+    pub(super) destination_rules: Vec<DestinationRule>,
+    pub(super) peer_authentications: Vec<PeerAuthentication>,
+    pub(super) mesh: MeshConfig,
+    pub(super) service_accounts: Vec<ServiceAccount>,
+    pub(super) config_maps: Vec<ConfigMap>,
+    pub(super) diagnostics: Vec<Diagnostic>,
+    pub(super) counts: Counts,
+    pub(super) index: Index,
+    pub(super) broken: Vec<ObjectRef>,
+    /// Kind, namespace, name → where it was written first, and its root.
+    seen: BTreeMap<(Text, Text, Text), (Origin, Node)>,
+    default_namespace: Text,
+}
+
+impl Collected {
+    pub(super) fn read(sources: &[Source], options: &LoadOptions) -> Self {
+        let mut all = Self {
+            default_namespace: options.default_namespace.clone(),
+            ..Self::default()
+        };
+        let mut found = Vec::new();
+        for source in sources {
+            let mut reading = read_source(source);
+            all.counts.wrong += reading.wrong;
+            all.counts.foreign += reading.foreign;
+            all.diagnostics.append(&mut reading.diagnostics);
+            found.append(&mut reading.found);
+        }
+        let patches: BTreeSet<String> = found
+            .iter()
+            .filter(|f| f.group == Group::Kustomization)
+            .flat_map(kustomize_patches)
+            .collect();
+        all.mesh = mesh::find(&found, options, &mut all.diagnostics);
+        let defaults = Defaults {
+            mesh: all.mesh.clone(),
+        };
+        for document in found {
+            if patches.contains(&*document.file.name) {
+                all.counts.foreign += 1;
+            } else {
+                all.take(document, &defaults);
+            }
+        }
+        let Counts {
+            used, foreign, wrong, ..
+        } = all.counts;
+        all.counts.documents = used + foreign + wrong;
+        all
+    }
+
+    fn take(&mut self, document: Found, defaults: &Defaults) {
+        match &document.group {
+            Group::Foreign | Group::Patch => self.counts.foreign += 1,
+            Group::Kustomization => {
+                self.counts.foreign += 1;
+                self.note_kustomization(&document);
+            }
+            Group::Compose => self.counts.foreign += 1,
+            Group::Api(api) => {
+                let api = api.clone();
+                self.object(document, &api, defaults);
+            }
+        }
+    }
+
+    fn object(&mut self, document: Found, api: &str, defaults: &Defaults) {
+        let (group, version) = api.split_once('/').unwrap_or(("", api));
+        let kinds = || api::KINDS.iter().filter(|k| k.group == group);
+        let Some(known) = kinds().find(|k| k.kind == &*document.kind) else {
+            if api::OWN_GROUPS.contains(&group) {
+                let hint = match nearest(&document.kind, kinds().map(|k| k.kind)) {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => String::new(),
+                };
+                let message = format!("`{group}` has no kind `{}`", shown(&document.kind));
+                self.refuse(
+                    &document,
+                    "kind",
+                    codes::UNKNOWN_KIND,
+                    Severity::Error,
+                    message,
+                    hint,
+                );
+            } else if let Some(meant) = api::KINDS.iter().find(|k| {
+                k.kind == &*document.kind
+                    && k.support == Support::Used
+                    && nearest(group, [k.group].into_iter()).is_some()
+            }) {
+                let message = format!("there is no group `{}`", shown(group));
+                let hint = format!("write `apiVersion: {}`", meant.write);
+                self.refuse(
+                    &document,
+                    "apiVersion",
+                    codes::UNKNOWN_KIND,
+                    Severity::Error,
+                    message,
+                    hint,
+                );
+            } else {
+                self.counts.foreign += 1;
+            }
+            return;
+        };
+        if !known.versions.contains(&version) {
+            let message = format!("`{}` has no version `{}`", known.kind, shown(version));
+            let hint = format!("write `apiVersion: {}`", known.write);
+            self.refuse(
+                &document,
+                "apiVersion",
+                codes::UNKNOWN_KIND,
+                Severity::Error,
+                message,
+                hint,
+            );
+            return;
+        }
+        if let Support::Later(severity) = known.support {
+            let message = match severity {
+                Severity::Error => format!(
+                    "{} is not supported yet, and without it more would be allowed than is meant",
+                    known.kind
+                ),
+                _ => format!("{} is not supported yet: it changes nothing here", known.kind),
+            };
+            let hint = "take it out, or leave it for a later version";
+            self.refuse(
+                &document,
+                "kind",
+                codes::KIND_NOT_SUPPORTED,
+                severity,
+                message,
+                hint.to_owned(),
+            );
+            return;
+        }
+        self.used(document, known.kind, known.group, defaults);
+    }
+
+    /// A document of a kind that is read.
+    fn used(&mut self, document: Found, kind: &'static str, group: &str, defaults: &Defaults) {
+        let reference = meta::peek(&document.root, kind, &self.default_namespace);
+        let snake = api::OWN_GROUPS.contains(&group);
+        let scope = Scope::new(&document.file, reference.clone(), snake);
+        let parsed = scope
+            .root(&document.root)
+            .object()
+            .and_then(|root| parse(&root, kind, defaults));
+        let errors = scope.errors();
+        self.diagnostics.extend(scope.finish());
+        let Some(parsed) = parsed.filter(|_| errors == 0) else {
+            self.broken.push(reference.clone());
+            self.counts.wrong += 1;
+            self.index.add(document.file, reference, document.root);
+            return;
+        };
+        if self.duplicate(&document, kind, &reference) {
+            return;
+        }
+        self.counts.used += 1;
+        self.add(parsed);
+        self.index.add(document.file, reference, document.root);
+    }
+
+    fn add(&mut self, parsed: Parsed) {
+        match parsed {
+            Parsed::Namespace(it) => self.namespaces.push(it),
+            Parsed::ServiceAccount(it) => self.service_accounts.push(it),
+            Parsed::ConfigMap(it) => self.config_maps.push(it),
+            Parsed::Services(all) => {
+                for service in all {
+                    self.add_service(service);
+                }
+            }
+            Parsed::Deployment(it) => self.deployments.push(*it),
+            Parsed::Overlay(it) => self.overlays.push(*it),
+            Parsed::VirtualService(it) => self.virtual_services.push(*it),
+            Parsed::DestinationRule(it) => self.destination_rules.push(*it),
+            Parsed::PeerAuthentication(it) => self.peer_authentications.push(it),
+        }
+    }
+
+    /// Two service entries may share a host in one namespace: the later adds the ports that the earlier lacks.
+    fn add_service(&mut self, service: Service) {
+        let same = |s: &&mut Service| s.host == service.host && s.namespace == service.namespace;
+        match self.services.iter_mut().find(same) {
+            None => self.services.push(service),
+            Some(first) => {
+                for port in service.ports {
+                    if first.port(port.number).is_none() {
+                        first.ports.push(port);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether the object was written before; the second one is reported and counted here.
+    fn duplicate(&mut self, document: &Found, kind: &str, reference: &ObjectRef) -> bool {
+        // Everything that runs shares one space of names, since the names of its copies come from it.
+        let space = match kind {
+            "Deployment" | "StatefulSet" | "ComposeService" => "Deployment",
+            "LocalWorkload"
+                if document
+                    .root
+                    .get("spec")
+                    .and_then(|s| s.get("deploymentRef"))
+                    .is_none() =>
+            {
+                "Deployment"
+            }
+            other => other,
+        };
+        let key = (
+            Text::from(space),
+            reference.namespace.clone(),
+            reference.name.clone(),
+        );
+        let scope = Scope::new(&document.file, reference.clone(), false);
+        let place = scope.root(&document.root);
+        let Some((first, root)) = self.seen.get(&key) else {
+            let origin = place.origin();
+            self.seen.insert(key, (origin, document.root.clone()));
+            return false;
+        };
+        let where_first = format!("{}:{}", first.source, first.line);
+        if same(root, &document.root) {
+            if !matches!(kind, "Namespace" | "ServiceAccount" | "ConfigMap") {
+                place.warn(
+                    codes::DUPLICATE_OBJECT,
+                    format!(
+                        "{reference} is written twice, with the same content; the first is at {where_first}"
+                    ),
+                    "take one of the two out",
+                );
+            }
+            self.counts.used += 1;
+        } else {
+            place.error(
+                codes::DUPLICATE_OBJECT,
+                format!(
+                    "{reference} is written twice; the first is {} at {where_first}",
+                    first.object.kind
+                ),
+                "give one of the two another name or namespace, or take it out",
+            );
+            self.counts.wrong += 1;
+        }
+        self.diagnostics.extend(scope.finish());
+        true
+    }
+
+    /// A document that is not read: counted as wrong with an error, else as not ours.
+    fn refuse(
+        &mut self,
+        document: &Found,
+        key: &'static str,
+        code: rajut_types::Code,
+        severity: Severity,
+        message: String,
+        hint: String,
+    ) {
+        let reference = meta::peek(&document.root, &shown(&document.kind), &self.default_namespace);
+        if severity == Severity::Error {
+            self.counts.wrong += 1;
+            self.broken.push(reference.clone());
+        } else {
+            self.counts.foreign += 1;
+        }
+        let scope = Scope::new(&document.file, reference, false);
+        if let Some(root) = scope.root(&document.root).object() {
+            root.ignore_rest();
+            let field = root.get(key).unwrap_or_else(|| root.field().clone());
+            field.say(severity, code, message, hint);
+        }
+        self.diagnostics.extend(scope.finish());
+    }
+
+    fn note_kustomization(&mut self, document: &Found) {
+        const CHANGES: &[&str] = &[
+            "patches",
+            "patchesStrategicMerge",
+            "patchesJson6902",
+            "namePrefix",
+            "nameSuffix",
+            "namespace",
+            "commonLabels",
+            "labels",
+            "configMapGenerator",
+            "replicas",
+            "replacements",
+            "components",
+            "transformers",
+            "helmCharts",
+        ];
+        let Some(name) = CHANGES.iter().find(|name| document.root.get(name).is_some()) else {
+            return;
+        };
+        let reference = ObjectRef::new("Kustomization", "", base_name(&document.file.name));
+        let scope = Scope::new(&document.file, reference, false);
+        if let Some(root) = scope.root(&document.root).object() {
+            root.ignore_rest();
+            if let Some(field) = root.get(name) {
+                field.say_key(
+                    Severity::Note,
+                    codes::KUSTOMIZE,
+                    format!("Kustomize's `{name}` is not applied: resources are read as they stand"),
+                    "to read what will be deployed: `kustomize build DIR | rajut analyze -`",
+                );
+            }
+        }
+        self.diagnostics.extend(scope.finish());
+    }
+}
+
+enum Parsed {
+    Namespace(Namespace),
+    ServiceAccount(ServiceAccount),
+    ConfigMap(ConfigMap),
+    Services(Vec<Service>),
+    Deployment(Box<RawDeployment>),
+    Overlay(Box<Overlay>),
+    VirtualService(Box<RawVirtualService>),
+    DestinationRule(Box<DestinationRule>),
+    PeerAuthentication(PeerAuthentication),
+}
+
+fn parse(root: &Object<'_>, kind: &str, defaults: &Defaults) -> Option<Parsed> {
+    match kind {
+        "Namespace" => config_map::namespace(root).map(Parsed::Namespace),
+        "ServiceAccount" => config_map::service_account(root).map(Parsed::ServiceAccount),
+        "ConfigMap" => config_map::config_map(root).map(Parsed::ConfigMap),
+        "Service" => service::read(root, defaults).map(|s| Parsed::Services(vec![s])),
+        "Deployment" | "StatefulSet" => deployment::read(root, kind).map(|d| Parsed::Deployment(Box::new(d))),
+        "LocalWorkload" => local_workload::read(root).map(|it| match it {
+            RawLocalWorkload::Own(own) => Parsed::Deployment(own),
+            RawLocalWorkload::Over(over) => Parsed::Overlay(over),
+        }),
+        "VirtualService" => {
+            virtual_service::read(root, defaults).map(|v| Parsed::VirtualService(Box::new(v)))
+        }
+        "DestinationRule" => {
+            destination_rule::read(root, defaults).map(|d| Parsed::DestinationRule(Box::new(d)))
+        }
+        "PeerAuthentication" => peer_authentication::read(root).map(Parsed::PeerAuthentication),
+        _ => None,
+    }
+}
+
+/// The file's name without its folder, for objects that have no name of their own.
+fn base_name(path: &str) -> Text {
+    path.rsplit(['/', '\\']).next().unwrap_or(path).into()
+}
+
+/// Whether two trees say the same, wherever they stand; the version of the API does not count.
+fn same(a: &Node, b: &Node) -> bool {
+    match (&a.value, &b.value) {
+        (Value::Scalar(a), Value::Scalar(b)) => a == b,
+        (Value::Sequence(a), Value::Sequence(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b))
+        }
+        (Value::Mapping(a), Value::Mapping(b)) => {
+            a.len() == b.len()
+                && a.iter().all(|x| {
+                    b.iter().any(|y| {
+                        x.key.text == y.key.text && (same(&x.node, &y.node) || &*x.key.text == "apiVersion")
+                    })
+                })
+        }
+        _ => false,
+    }
+}

@@ -1,0 +1,224 @@
+//! The requirement's own documents, and merging.
+
+use super::*;
+use crate::model::{HttpAction, MtlsMode};
+
+/// The three documents of ADR-003, as its authors wrote them.
+const ADR_003: &str = "\
+# PeerAuthentication - require mTLS
+apiVersion: security.istio.io/v1beta1
+kind: PeerAuthentication
+metadata:
+  name: default
+  namespace: phoenix-guardian
+spec:
+  mtls:
+    mode: STRICT
+
+---
+# DestinationRule - circuit breaker
+apiVersion: networking.istio.io/v1beta1
+kind: DestinationRule
+metadata:
+  name: encounter-service
+spec:
+  host: encounter-service
+  trafficPolicy:
+    connectionPool:
+      tcp:
+        maxConnections: 100
+      http:
+        h2UpgradePolicy: UPGRADE
+        http1MaxPendingRequests: 100
+        http2MaxRequests: 1000
+    outlierDetection:
+      consecutiveErrors: 5
+      interval: 30s
+      baseEjectionTime: 30s
+      maxEjectionPercent: 50
+
+---
+# VirtualService - canary routing
+apiVersion: networking.istio.io/v1beta1
+kind: VirtualService
+metadata:
+  name: api-gateway
+spec:
+  hosts:
+    - api-gateway
+  http:
+    - route:
+        - destination:
+            host: api-gateway
+            subset: stable
+          weight: 90
+        - destination:
+            host: api-gateway
+            subset: canary
+          weight: 10
+";
+
+fn read(text: &str) -> Loaded {
+    read_as(text, "default")
+}
+
+fn read_as(text: &str, namespace: &str) -> Loaded {
+    let options = LoadOptions {
+        default_namespace: namespace.into(),
+        ..LoadOptions::default()
+    };
+    load(&[Source::new("a.yaml", text)], &options)
+}
+
+fn shown_all(loaded: &Loaded) -> String {
+    loaded.diagnostics.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn the_requirements_documents_are_read_as_they_stand() {
+    let loaded = read_as(ADR_003, "phoenix-guardian");
+    assert_eq!(
+        loaded.counts,
+        Counts {
+            documents: 3,
+            used: 3,
+            foreign: 0,
+            wrong: 0
+        },
+        "{}",
+        shown_all(&loaded)
+    );
+    let [policy] = &loaded.peer_authentications[..] else {
+        panic!("one policy")
+    };
+    assert_eq!(policy.mode, Some(MtlsMode::Strict));
+    let [rule] = &loaded.destination_rules[..] else {
+        panic!("one rule")
+    };
+    assert_eq!(
+        rule.host.as_str(),
+        "encounter-service.phoenix-guardian.svc.cluster.local"
+    );
+    let pool = rule.policy.connection_pool.as_ref().expect("a pool");
+    assert_eq!(
+        (
+            pool.max_connections,
+            pool.http1_max_pending_requests,
+            pool.http2_max_requests,
+            pool.h2_upgrade
+        ),
+        (Some(100), Some(100), Some(1000), Some(true))
+    );
+    let outlier = rule.policy.outlier_detection.as_ref().expect("outlier detection");
+    assert_eq!(
+        (outlier.consecutive_gateway, outlier.consecutive_5xx),
+        (Some(5), None)
+    );
+    assert_eq!(outlier.max_ejection_percent.millionths(), 500_000);
+    let [routes] = &loaded.virtual_services[..] else {
+        panic!("one virtual service")
+    };
+    let HttpAction::Route(to) = &routes.http[0].action else {
+        panic!("a route")
+    };
+    let weights: Vec<_> = to.iter().map(|d| (&*d.destination.subset, d.weight)).collect();
+    assert_eq!(weights, [("stable", 90), ("canary", 10)]);
+    // The one finding names the old field, its line and what to write instead.
+    let [finding] = &loaded.diagnostics[..] else {
+        panic!("{}", shown_all(&loaded))
+    };
+    assert_eq!(
+        (finding.code, finding.severity, finding.span.line),
+        (codes::CONSECUTIVE_ERRORS, Severity::Warning, 28)
+    );
+    assert!(finding.hint.contains("consecutiveGatewayErrors: 5"), "{finding}");
+    assert_eq!(&*to[1].origin.field_path, "spec.http[0].route[1]");
+    assert_eq!(to[1].origin.line, 48);
+}
+
+#[test]
+fn namespaces_that_are_written_win_over_the_default() {
+    let loaded = read_as(ADR_003, "clinic");
+    assert_eq!(&*loaded.peer_authentications[0].namespace, "phoenix-guardian");
+    assert_eq!(&*loaded.virtual_services[0].namespace, "clinic");
+}
+
+#[test]
+fn every_error_of_a_document_is_said_once_at_its_place_and_the_rest_goes_on() {
+    let loaded = read(
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: web}\nspec:\n  hosts: [web]\n  \
+         htp: []\n  http:\n  - timeout: 5\n    route:\n    - destination: {hots: web}\n      weight: -1\n---\n\
+         apiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n",
+    );
+    let places: Vec<_> = loaded
+        .diagnostics
+        .iter()
+        .map(|d| (d.code, d.span.line, d.span.column))
+        .collect();
+    assert_eq!(
+        places,
+        [
+            (codes::BAD_DURATION, 8, 14),
+            (codes::OUT_OF_RANGE, 11, 15),
+            (codes::MISSING_FIELD, 10, 7),
+            (codes::UNKNOWN_FIELD, 10, 21),
+            (codes::UNKNOWN_FIELD, 6, 3),
+        ],
+        "{}",
+        shown_all(&loaded)
+    );
+    assert_eq!(loaded.namespaces.len(), 1);
+    assert_eq!((loaded.counts.used, loaded.counts.wrong), (1, 1));
+}
+
+#[test]
+fn mesh_settings_inside_a_config_map_are_reported_at_their_own_lines() {
+    let text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, namespace: istio-system}\ndata:\n  mesh: |\n    \
+                trustDomain: clinic.example\n    outboundTrafficPolicy:\n      mode: REGISTRY_ONLY\n";
+    let loaded = read(text);
+    assert_eq!(
+        loaded.mesh.trust_domain.as_str(),
+        "clinic.example",
+        "{}",
+        shown_all(&loaded)
+    );
+    assert_eq!(
+        loaded.mesh.outbound_policy,
+        crate::model::OutboundPolicy::RegistryOnly
+    );
+    let loaded = read(&text.replace("mode:", "mod:"));
+    let finding = loaded.diagnostics.first().expect("a finding");
+    assert_eq!(
+        (finding.code, finding.span.line, finding.span.column),
+        (codes::UNKNOWN_FIELD, 8, 7),
+        "{finding}"
+    );
+}
+
+#[test]
+fn environments_come_from_config_maps_and_commands_from_the_command_line() {
+    let text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: app}\ndata: {A: \"1\", B: b}\n---\n\
+                apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  replicas: 3\n  selector: {matchLabels: {app: web}}\n  \
+                template:\n    metadata: {labels: {app: web}}\n    spec:\n      serviceAccountName: web\n      containers:\n      - name: web\n        \
+                ports: [{name: http, containerPort: 8080}]\n        readinessProbe: {httpGet: {path: /ready, port: http}}\n        \
+                envFrom: [{configMapRef: {name: app}}]\n        env:\n        - {name: B, value: \"$(A)2\"}\n        - name: C\n          valueFrom: {configMapKeyRef: {name: app, key: A}}\n---\n\
+                apiVersion: mesh.rajut.dev/v1alpha1\nkind: LocalWorkload\nmetadata: {name: web}\nspec:\n  deploymentRef: {name: web}\n  workingDir: web\n  env: [{name: D, value: d}]\n";
+    let options = LoadOptions {
+        run: [("web".into(), "node web.js".into())].into(),
+        ..LoadOptions::default()
+    };
+    let loaded = load(&[Source::new("a.yaml", text)], &options);
+    assert_eq!(shown_all(&loaded), "");
+    let [web] = &loaded.deployments[..] else {
+        panic!("one deployment")
+    };
+    let env: Vec<_> = web.env.iter().map(|(k, v)| format!("{k}={v}")).collect();
+    assert_eq!(env, ["A=1", "B=12", "C=1", "D=d"]);
+    assert_eq!(web.run, Some(RunCommand::Shell("node web.js".into())));
+    assert_eq!((web.replicas, &*web.service_account), (3, "web"));
+    assert_eq!(web.working_directory.as_deref(), Some("web"));
+    let probe = web.readiness.as_ref().expect("a probe");
+    assert!(
+        matches!(&probe.check, crate::model::ProbeCheck::Http { port: 8080, path, .. } if &**path == "/ready")
+    );
+}
