@@ -64,6 +64,12 @@ impl Step {
                 libc::EPERM | libc::EACCES => user_namespace_refusal(&error),
                 _ => format!("a user namespace can be made but not used: {error}"),
             },
+            Self::Network if errno == libc::ENOSPC => {
+                "no more network namespaces are allowed (sysctl user.max_net_namespaces)".into()
+            }
+            Self::Mount if errno == libc::ENOSPC => {
+                "no more mount namespaces are allowed (sysctl user.max_mnt_namespaces)".into()
+            }
             Self::Network if errno == libc::EPERM && rootless => user_namespace_refusal(&error),
             Self::Network if errno == libc::EPERM => {
                 "network namespaces are refused although this is root (CAP_SYS_ADMIN is missing, as in an \

@@ -84,7 +84,7 @@ impl NamespaceThread {
         let inside = namespace.clone();
         std::thread::Builder::new()
             .name("netns".into())
-            .stack_size(128 * 1024)
+            .stack_size(256 * 1024)
             .spawn(move || {
                 let outcome = enter(&inside);
                 let failed = outcome.is_err();

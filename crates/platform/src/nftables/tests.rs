@@ -440,3 +440,32 @@ fn the_longest_allowed_lists_fit_an_ordinary_users_send_buffer() {
     // Linux: twice net.core.wmem_max, whose default is 212,992.
     assert!(bytes < 2 * 212_992, "{bytes} bytes");
 }
+
+#[test]
+fn the_nft_program_agrees_where_there_is_one() {
+    let Some(made) = captured(&CaptureRules {
+        ipv6: true,
+        ..CaptureRules::kubernetes(vec![OWN.into()])
+    }) else {
+        return;
+    };
+    in_namespace(&made, || {
+        let Ok(listed) = std::process::Command::new("nft")
+            .args(["list", "ruleset"])
+            .output()
+        else {
+            println!("skipped: no nft program here");
+            return;
+        };
+        let text = String::from_utf8_lossy(&listed.stdout);
+        for part in [
+            "table ip rajut",
+            "chain capture-outbound",
+            "redirect to :15001",
+            "skuid 1337",
+        ] {
+            assert!(text.contains(part), "{part} is missing in\n{text}");
+        }
+    })
+    .unwrap();
+}

@@ -76,13 +76,14 @@ impl Isolation {
             let theirs = File::open(format!("/proc/{pid}/ns/{kind}"))?;
             let ours = std::fs::metadata(format!("/proc/self/ns/{kind}"))?;
             let metadata = theirs.metadata()?;
-            // Entering one's own user namespace is an error; for the others it is only unnecessary.
+            // Entering the namespace in which one is needs rights that an ordinary user lacks, for nothing.
             let same = (metadata.dev(), metadata.ino()) == (ours.dev(), ours.ino());
             Ok((!same).then(|| theirs.into()))
         };
+        let network = NetNs::of_process(pid)?;
         Ok(Self {
             user: open("user")?.map(UserNamespace::Existing),
-            network: Some(NetNs::of_process(pid)?),
+            network: (network.id() != NetNs::current()?.id()).then_some(network),
             mounts: open("mnt")?.map_or(Mounts::Inherit, Mounts::Existing),
             ..Self::default()
         })

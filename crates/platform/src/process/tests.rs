@@ -24,7 +24,7 @@ fn shell(script: &str) -> Command {
 }
 
 /// Runs it to its end and gives its output.
-async fn output(command: Command, isolation: Isolation) -> Result<String, SpawnError> {
+async fn output_of(command: Command, isolation: Isolation) -> Result<String, SpawnError> {
     let mut child = spawn(command, isolation)?;
     let mut text = String::new();
     child
@@ -74,7 +74,7 @@ async fn a_child_lives_in_the_given_namespace() {
         network: Some(made),
         ..Isolation::default()
     };
-    let inside = output(shell("readlink /proc/self/ns/net"), isolation)
+    let inside = output_of(shell("readlink /proc/self/ns/net"), isolation)
         .await
         .unwrap();
     assert_eq!(inside, expected.to_string_lossy());
@@ -104,7 +104,7 @@ async fn files_are_replaced_for_the_child_alone() {
         ..Isolation::default()
     };
     let script = format!("cat {}", target.0.display());
-    assert_eq!(output(shell(&script), isolation()).await.unwrap(), "ours");
+    assert_eq!(output_of(shell(&script), isolation()).await.unwrap(), "ours");
     assert_eq!(std::fs::read_to_string(&target.0).unwrap(), "theirs");
 
     // A command that joins the namespaces of a running child sees the same.
@@ -120,7 +120,7 @@ async fn files_are_replaced_for_the_child_alone() {
     let joined = Isolation::of_process(running.pid()).unwrap();
     let mut command = shell(&format!("{script}; echo; pwd"));
     command.current_dir("/usr");
-    assert_eq!(output(command, joined).await.unwrap(), "ours\n/usr");
+    assert_eq!(output_of(command, joined).await.unwrap(), "ours\n/usr");
     running.signal(Signal::KILL).unwrap();
     running.wait().await.unwrap();
 }
@@ -138,7 +138,7 @@ async fn resolv_conf_can_be_replaced() {
         target,
         required: true,
     }]);
-    let seen = output(
+    let seen = output_of(
         shell("cat /etc/resolv.conf"),
         Isolation {
             mounts,
@@ -160,7 +160,7 @@ async fn a_failed_step_is_named() {
         target: "/no/such/file".into(),
         required: true,
     }]);
-    let error = output(
+    let error = output_of(
         shell("true"),
         Isolation {
             mounts,
@@ -183,7 +183,7 @@ async fn a_failed_step_is_named() {
 async fn inherited_descriptors_keep_their_numbers() {
     let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
     let script = format!("echo hello > /proc/self/fd/{}", write.as_raw_fd());
-    output(
+    output_of(
         shell(&script),
         Isolation {
             inherit: vec![write],
@@ -203,7 +203,7 @@ async fn dangerous_capabilities_are_out_of_reach() {
         drop_capabilities: true,
         ..Isolation::default()
     };
-    let text = output(shell("grep -E 'CapEff|CapBnd' /proc/self/status"), isolation)
+    let text = output_of(shell("grep -E 'CapEff|CapBnd' /proc/self/status"), isolation)
         .await
         .unwrap();
     if !rustix::process::geteuid().is_root() {
@@ -468,26 +468,91 @@ fn orphans_are_adopted_and_collected() {
 #[test]
 fn an_ordinary_user_gets_a_captured_workload() {
     const TEST: &str = "an_ordinary_user_gets_a_captured_workload";
+    match role().as_str() {
+        "inside" => rootless_inside(),
+        _ if as_ordinary_user(TEST) => {
+            assert!(NetNs::create().is_err());
+            let isolation = Isolation {
+                user: Some(UserNamespace::New),
+                die_with_parent: true,
+                ..Isolation::default()
+            };
+            let mut child = spawn(again(TEST, "inside"), isolation).unwrap();
+            assert!(child.wait_blocking().unwrap().success());
+        }
+        _ => {}
+    }
+}
+
+/// Runs the test again as a user without privileges, or says why that is not possible. `true`: this is that user, go on.
+fn as_ordinary_user(test: &str) -> bool {
     const NOBODY: u32 = 65_534;
+    if role().is_empty() && rustix::process::geteuid().is_root() {
+        finish(again(test, "user").uid(NOBODY).gid(NOBODY));
+        return false;
+    }
+    match probe() {
+        Capability::Refused { reason } => println!("skipped: {reason}"),
+        Capability::Root => panic!("an ordinary user has root's capabilities"),
+        Capability::Rootless => return true,
+    }
+    false
+}
+
+#[tokio::test]
+async fn an_ordinary_user_may_run_a_command_beside_an_unisolated_process() {
+    const TEST: &str = "an_ordinary_user_may_run_a_command_beside_an_unisolated_process";
+    if role().is_empty() && rustix::process::geteuid().is_root() {
+        return finish(again(TEST, "user").uid(65_534).gid(65_534));
+    }
+    let mut neighbour = spawn(shell("exec sleep 67"), Isolation::default()).unwrap();
+    let isolation = Isolation::of_process(neighbour.pid()).unwrap();
+    assert!(isolation.network.is_none() && isolation.user.is_none());
+    assert_eq!(output_of(shell("echo here"), isolation).await.unwrap(), "here");
+    neighbour.signal(Signal::KILL).unwrap();
+    neighbour.wait().await.unwrap();
+}
+
+#[test]
+fn root_without_capabilities_falls_back_to_a_user_namespace() {
+    const TEST: &str = "root_without_capabilities_falls_back_to_a_user_namespace";
     match role().as_str() {
         "" if rustix::process::geteuid().is_root() => {
-            finish(again(TEST, "user").uid(NOBODY).gid(NOBODY));
+            let isolation = Isolation {
+                drop_capabilities: true,
+                ..Isolation::default()
+            };
+            let mut child = spawn(again(TEST, "dropped"), isolation).unwrap();
+            assert!(child.wait_blocking().unwrap().success());
         }
-        "" | "user" => match probe() {
-            Capability::Refused { reason } => println!("skipped: {reason}"),
-            Capability::Root => panic!("an ordinary user has root's capabilities"),
-            Capability::Rootless => {
-                assert!(NetNs::create().is_err());
-                let isolation = Isolation {
-                    user: Some(UserNamespace::New),
-                    die_with_parent: true,
-                    ..Isolation::default()
-                };
-                let mut child = spawn(again(TEST, "inside"), isolation).unwrap();
-                assert!(child.wait_blocking().unwrap().success());
-            }
-        },
-        _ => rootless_inside(),
+        "dropped" => assert_ne!(probe(), Capability::Root),
+        _ => println!("skipped: only root has capabilities to lose"),
+    }
+}
+
+#[test]
+fn a_refusal_names_the_setting_that_refuses() {
+    const TEST: &str = "a_refusal_names_the_setting_that_refuses";
+    if role() == "limited" {
+        // These settings belong to the user namespace, so that nobody else is affected.
+        let limit = |name: &str| std::fs::write(format!("/proc/sys/user/{name}"), "0").unwrap();
+        limit("max_net_namespaces");
+        let Capability::Refused { reason } = probe() else {
+            panic!("not refused")
+        };
+        assert!(reason.contains("user.max_net_namespaces"), "{reason}");
+        // What stops root is told even if user namespaces are refused as well.
+        limit("max_user_namespaces");
+        assert_eq!(probe(), Capability::Refused { reason });
+        return;
+    }
+    let isolation = Isolation {
+        user: Some(UserNamespace::New),
+        ..Isolation::default()
+    };
+    match spawn(again(TEST, "limited"), isolation) {
+        Ok(mut child) => assert!(child.wait_blocking().unwrap().success()),
+        Err(error) => println!("skipped: {error}"),
     }
 }
 
@@ -545,7 +610,7 @@ fn rootless_inside() {
         // The host's own loopback is still there for the sidecar.
         let outside = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         std::net::TcpStream::connect(outside.local_addr().unwrap()).unwrap();
-        text = output(shell("cat /etc/hosts; readlink /proc/self/ns/net"), isolation)
+        text = output_of(shell("cat /etc/hosts; readlink /proc/self/ns/net"), isolation)
             .await
             .unwrap();
     });

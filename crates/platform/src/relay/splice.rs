@@ -1,16 +1,19 @@
 //! Plain TCP to plain TCP.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::io;
 use std::net::Shutdown;
+use std::pin::Pin;
 
 use rustix::pipe::SpliceFlags;
 use socket2::SockRef;
-use tokio::io::Interest;
+use tokio::io::{AsyncRead, AsyncWriteExt, Interest, ReadBuf};
 
 use super::pipe::{PIPE_SIZE, Pipe};
 use super::{Activity, Broken, RelayOptions, RelayOutcome, RelayProgress, Side, count, outcome};
 use crate::socket::TcpStream;
+use crate::socket::tcp::{ReadHalf, WriteHalf};
 
 /// The buffer that a worker's connections share. A read that fills it starts splicing.
 const SHARED_BUFFER: usize = 16 * 1024;
@@ -34,27 +37,22 @@ pub async fn relay(
     progress: &RelayProgress,
 ) -> RelayOutcome {
     let activity = Activity::new(options);
-    let (a, b) = (&*a, &*b);
-    let moved = async {
-        tokio::try_join!(
-            Direction {
-                from: a,
-                to: b,
-                source: Side::A,
-                moved: &progress.a_to_b,
-                activity: &activity
-            }
-            .run(),
-            Direction {
-                from: b,
-                to: a,
-                source: Side::B,
-                moved: &progress.b_to_a,
-                activity: &activity
-            }
-            .run(),
-        )
+    let ((a_read, a_write), (b_read, b_write)) = (a.split(), b.split());
+    let forward = Direction {
+        from: a_read,
+        to: b_write,
+        source: Side::A,
+        moved: &progress.a_to_b,
+        activity: &activity,
     };
+    let backward = Direction {
+        from: b_read,
+        to: a_write,
+        source: Side::B,
+        moved: &progress.b_to_a,
+        activity: &activity,
+    };
+    let moved = async { tokio::try_join!(forward.run(), backward.run()) };
     let moved = tokio::select! {
         moved = moved => Some(moved.map(|_| ())),
         () = activity.idle() => None,
@@ -63,8 +61,8 @@ pub async fn relay(
 }
 
 struct Direction<'a> {
-    from: &'a TcpStream,
-    to: &'a TcpStream,
+    from: ReadHalf<'a>,
+    to: WriteHalf<'a>,
     source: Side,
     moved: &'a Cell<u64>,
     activity: &'a Activity,
@@ -81,11 +79,10 @@ enum Step {
 }
 
 impl Direction<'_> {
-    async fn run(self) -> Result<(), Broken> {
+    async fn run(mut self) -> Result<(), Broken> {
         let (mut bulk, mut splice_works) = (false, true);
         let mut turn = 0;
         loop {
-            self.from.readable().await.map_err(Broken::reading(self.source))?;
             let step = if bulk {
                 self.splice().await
             } else {
@@ -111,7 +108,7 @@ impl Direction<'_> {
                 tokio::task::yield_now().await;
             }
         }
-        match SockRef::from(self.to).shutdown(Shutdown::Write) {
+        match SockRef::from(self.to.as_ref()).shutdown(Shutdown::Write) {
             // The peer has reset it, or never connected: the other direction finds out, if it matters.
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
             other => other.map_err(Broken::writing(self.source.other())),
@@ -123,49 +120,57 @@ impl Direction<'_> {
         self.activity.note();
     }
 
-    async fn copy(&self) -> Result<Step, Broken> {
-        let mut buffer = SHARED.take();
-        buffer.resize(SHARED_BUFFER, 0);
-        let read = match self.from.try_read(&mut buffer) {
-            Ok(0) => Ok(Step::End),
-            Ok(length) => Ok(Step::Moved(length)),
-            Err(error) if is_transient(&error) => Ok(Step::Nothing),
-            Err(error) => Err(Broken::reading(self.source)(error)),
-        };
-        let Ok(Step::Moved(length)) = read else {
-            SHARED.set(buffer);
-            return read;
-        };
-        let mut written = 0;
-        loop {
-            match self.to.try_write(buffer.get(written..length).unwrap_or_default()) {
-                Ok(bytes) => {
-                    written += bytes;
-                    self.wrote(bytes);
-                }
-                Err(error) if is_transient(&error) => {
-                    // The buffer stays with this connection while it waits; the others get a new one.
-                    self.to
-                        .writable()
-                        .await
-                        .map_err(Broken::writing(self.source.other()))?;
-                }
-                Err(error) => return Err(Broken::writing(self.source.other())(error)),
+    /// Waits for input and moves one bufferful.
+    async fn copy(&mut self) -> Result<Step, Broken> {
+        // Polled rather than tried: a short read tells tokio that the socket is empty, which saves asking again.
+        let from = &mut self.from;
+        let (buffer, length) = poll_fn(|context| {
+            let mut buffer = SHARED.take();
+            buffer.resize(SHARED_BUFFER, 0);
+            let mut space = ReadBuf::new(&mut buffer);
+            let read = Pin::new(&mut *from).poll_read(context, &mut space);
+            let length = space.filled().len();
+            if length == 0 {
+                SHARED.set(std::mem::take(&mut buffer));
             }
-            if written >= length {
-                SHARED.set(buffer);
-                return Ok(Step::Moved(length));
-            }
+            read.map_ok(|()| (buffer, length))
+        })
+        .await
+        .map_err(Broken::reading(self.source))?;
+        if length == 0 {
+            return Ok(Step::End);
         }
+        // While this connection waits for its writer it keeps the buffer; the others get a new one.
+        let mut written = 0;
+        while written < length {
+            let rest = buffer.get(written..length).unwrap_or_default();
+            let bytes = self
+                .to
+                .write(rest)
+                .await
+                .map_err(Broken::writing(self.source.other()))?;
+            if bytes == 0 {
+                return Err(Broken::writing(self.source.other())(
+                    io::ErrorKind::WriteZero.into(),
+                ));
+            }
+            written += bytes;
+            self.wrote(bytes);
+        }
+        SHARED.set(buffer);
+        Ok(Step::Moved(length))
     }
 
-    async fn splice(&self) -> Result<Step, Broken> {
+    /// Waits for input and moves one pipeful.
+    async fn splice(&mut self) -> Result<Step, Broken> {
+        let (from, to) = (self.from.as_ref(), self.to.as_ref());
+        from.readable().await.map_err(Broken::reading(self.source))?;
         let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
         let pipe = Pipe::take().map_err(Broken::reading(self.source))?;
         // The pipe is empty, so that "would block" can only mean the socket.
-        let read = self.from.try_io(Interest::READABLE, || {
+        let read = from.try_io(Interest::READABLE, || {
             Ok(rustix::pipe::splice(
-                self.from,
+                from,
                 None,
                 &pipe.write,
                 None,
@@ -190,12 +195,15 @@ impl Direction<'_> {
         };
         let mut left = length;
         while left > 0 {
-            let written = self.to.try_io(Interest::WRITABLE, || {
-                Ok(rustix::pipe::splice(
-                    &pipe.read, None, self.to, None, left, flags,
-                )?)
+            let written = to.try_io(Interest::WRITABLE, || {
+                Ok(rustix::pipe::splice(&pipe.read, None, to, None, left, flags)?)
             });
             match written {
+                Ok(0) => {
+                    return Err(Broken::writing(self.source.other())(
+                        io::ErrorKind::WriteZero.into(),
+                    ));
+                }
                 Ok(bytes) => {
                     left = left.saturating_sub(bytes);
                     self.wrote(bytes);
