@@ -21,6 +21,9 @@ pub struct Cluster {
     pub lb_policy: LbPolicy,
     /// Below this share of healthy endpoints all are used; Envoy's default is 50 %, Istio sets 0.
     pub panic_threshold: Percent,
+    /// Localities share load by their weights (Envoy `locality_weighted_lb_config`); otherwise weights of localities
+    /// are not looked at.
+    pub locality_weighted: bool,
     /// Limits of the default priority.
     pub circuit_breakers: CircuitBreakers,
     /// Ejection of endpoints that fail.

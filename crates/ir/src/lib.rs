@@ -17,5 +17,6 @@ pub mod resources;
 pub mod route;
 pub mod secret;
 pub mod tls;
+pub mod wire;
 
 pub use resources::{NameTable, ResourceKind, Resources};
