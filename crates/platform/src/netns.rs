@@ -37,7 +37,7 @@ use rustix::thread::UnshareFlags;
 pub use holder::NamespaceHolder;
 pub use probe::{Capability, probe};
 pub use thread::{NamespaceConnector, NamespaceGone, NamespaceThread, STASH_SIZE, enter, in_namespace};
-pub use user::{UserNamespaceError, execute_again_in_user_namespace, unshare_user, user_namespace_refusal};
+pub use user::{UserNamespaceError, unshare_user, user_namespace_refusal};
 
 pub(crate) use user::IdMaps;
 

@@ -1,7 +1,7 @@
 //! A mesh in a user namespace, seen from outside, with the steps of `rajut up`, `rajut exec` and a `kill -9`.
 //!
 //! ```text
-//!  main (root or not) ─► as an ordinary user: tester ─► up ── executes itself again ─► supervisor, root inside
+//!  main (root or not) ─► as an ordinary user: tester ─► up ── unshares, or starts ──► supervisor, root inside
 //!                                               │                                        ├─ holder of the namespace
 //!                                               └── enters, kills, looks for remains      └─ workload
 //! ```
@@ -10,16 +10,15 @@
 
 #![expect(clippy::panic, reason = "a test fails by panicking")]
 
-use std::error::Error;
 use std::io::{self, BufRead};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rajut_platform::netns::{
-    Capability, NamespaceHolder, execute_again_in_user_namespace, in_namespace, probe,
+use rajut_platform::netns::{Capability, NamespaceHolder, in_namespace, probe, unshare_user};
+use rajut_platform::process::{
+    FileMount, Isolation, Mounts, ProcessId, UserNamespace, processes_with_variable, spawn,
 };
-use rajut_platform::process::{FileMount, Isolation, Mounts, ProcessId, spawn};
 use tokio::io::AsyncReadExt;
 
 const ROLE: &str = "RAJUT_TEST_ROLE";
@@ -43,9 +42,19 @@ fn main() {
             println!("test a_user_enters_the_workloads_of_a_mesh_in_a_user_namespace ... ok");
         }
         "tester" => tester(),
-        "up" => {
-            let error = execute_again_in_user_namespace(ROLE, "supervisor");
-            panic!("{error}: {:?}", error.source());
+        // Both ways of getting inside give the same mesh.
+        "unshare" => {
+            unshare_user().expect("the probe said so");
+            supervisor();
+        }
+        "spawn" => {
+            let isolation = Isolation {
+                user: Some(UserNamespace::New),
+                die_with_parent: true,
+                ..Isolation::default()
+            };
+            let mut inside = spawn(again("supervisor"), isolation).expect("the probe said so");
+            assert!(inside.wait_blocking().expect("it is our child").success());
         }
         _ => supervisor(),
     }
@@ -66,7 +75,15 @@ fn tester() {
         }
         Capability::Root => panic!("an ordinary user has root's capabilities"),
     }
-    let mut up = again("up")
+    for way in ["unshare", "spawn"] {
+        a_mesh_is_entered_and_killed(way);
+    }
+}
+
+fn a_mesh_is_entered_and_killed(way: &str) {
+    let run = format!("{}-{way}", std::process::id());
+    let mut up = again(way)
+        .env("RAJUT_TEST_RUN", &run)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -99,6 +116,10 @@ fn tester() {
         assert!(child.wait().await.expect("it is our child").success());
     });
     assert_eq!(seen, format!("10.96.0.10 signer\n{namespace}\n0\n"));
+
+    // `rajut down` after a kill: what belongs to a run is found from outside.
+    let found = processes_with_variable("RAJUT_TEST_RUN", &run).expect("/proc is mounted");
+    assert!(found.contains(&workload), "{found:?}");
 
     // The supervisor is killed: nothing of it stays.
     assert!(workload.is_alive() && holder.is_alive());
@@ -139,6 +160,14 @@ fn supervisor() {
         std::fs::read_link("/proc/thread-self/ns/net")
     });
     let link = link.expect("it can be entered").expect("/proc is mounted");
+    // A sidecar is another process: it opens the namespace by the holder's pid.
+    let mut sidecar = Command::new("/bin/sh");
+    sidecar.args(["-c", &format!("exec 9<{}", holder.path().display())]);
+    let mut sidecar = spawn(sidecar, Isolation::default()).expect("it needs nothing");
+    assert!(
+        sidecar.wait_blocking().expect("it is our child").success(),
+        "the sidecar can't open the namespace"
+    );
     println!("{}\n{}\n{}", child.pid(), holder.pid(), link.display());
     // Nobody ever writes: this ends with the process.
     let mut line = String::new();

@@ -24,9 +24,6 @@ pub enum UserNamespaceError {
         #[source]
         source: io::Error,
     },
-    /// The program could not be started again.
-    #[error("can't execute this program again")]
-    Execute(#[source] io::Error),
     /// The namespace was made but the ids could not be mapped: the process must not go on in it.
     #[error("can't write {}", file.display())]
     Map {
@@ -75,7 +72,7 @@ impl IdMaps {
 /// configure network and mount namespaces, and nothing outside changes (files are still the caller's own, the
 /// host's network namespace stays usable but not configurable).
 ///
-/// Use [`execute_again_in_user_namespace`] unless the process is to stay invisible to its user.
+/// A program that has threads already can start itself again with [`crate::process::UserNamespace::New`] instead.
 ///
 /// Call it before any thread exists, and start everything else below it; supplementary groups are given up for
 /// good (`setgroups` is denied, the kernel's condition for mapping a group without privileges).
@@ -102,24 +99,6 @@ pub fn unshare_user() -> Result<(), UserNamespaceError> {
         std::fs::write(&path, contents).map_err(|source| UserNamespaceError::Map { file: path, source })?;
     }
     Ok(())
-}
-
-/// [`unshare_user`], then executes this program again with the same arguments and `NAME=value` added to its environment, by
-/// which it knows not to come here again. Returns only when that failed.
-///
-/// Executing again is not a formality: a process that has just gained capabilities counts as privileged until it
-/// executes something, and nobody outside, its own user included, may look at it (`rajut exec` and `rajut status` have to).
-pub fn execute_again_in_user_namespace(name: &str, value: &str) -> UserNamespaceError {
-    use std::os::unix::process::CommandExt;
-    if let Err(error) = unshare_user() {
-        return error;
-    }
-    let mut arguments = std::env::args_os();
-    let mut command = std::process::Command::new("/proc/self/exe");
-    if let Some(first) = arguments.next() {
-        command.arg0(first);
-    }
-    UserNamespaceError::Execute(command.args(arguments).env(name, value).exec())
 }
 
 /// Why this machine refuses user namespaces, in one sentence that names the setting to change.

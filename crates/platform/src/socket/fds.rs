@@ -1,5 +1,5 @@
 //! Passing descriptors over a Unix socket (`SCM_RIGHTS`): listening sockets to a successor, namespace files to
-//! a helper.
+//! another process.
 //!
 //! A message is some bytes (at least one, the kernel attaches descriptors to bytes) and up to
 //! [`MAX_PASSED_FDS`] descriptors. Framing the bytes is the caller's part: a stream socket may deliver them in
