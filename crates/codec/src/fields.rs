@@ -43,33 +43,30 @@ pub enum FieldError {
     TooLarge,
 }
 
-/// A field's name as a caller gives it: one of the known ones (no comparison needed) or any other bytes.
+/// A field's name as a caller gives it: one of the known ones (no comparison needed) or any other bytes, which are
+/// compared without regard to case. Made from a [`Known`], a string or bytes.
 #[derive(Clone, Copy, Debug)]
-pub enum Name<'a> {
-    /// A name with a slot of its own.
-    Known(Known),
-    /// Any other name; compared without regard to case.
-    Other(&'a [u8]),
-}
-
-impl<'a> Name<'a> {
-    fn bytes(self) -> &'a [u8] {
-        match self {
-            Self::Known(known) => known.as_str().as_bytes(),
-            Self::Other(name) => name,
-        }
-    }
+pub struct Name<'a> {
+    /// In the case in which it will be written if it is new.
+    bytes: &'a [u8],
+    known: Option<Known>,
 }
 
 impl From<Known> for Name<'_> {
     fn from(known: Known) -> Self {
-        Self::Known(known)
+        Self {
+            bytes: known.as_str().as_bytes(),
+            known: Some(known),
+        }
     }
 }
 
 impl<'a> From<&'a [u8]> for Name<'a> {
     fn from(name: &'a [u8]) -> Self {
-        Known::classify(name).map_or(Self::Other(name), Self::Known)
+        Self {
+            bytes: name,
+            known: Known::classify(name),
+        }
     }
 }
 
@@ -252,8 +249,8 @@ impl Fields {
     ) -> Result<(), FieldError> {
         let name = name.into();
         let value = trim(value.as_ref());
-        if let Name::Other(bytes) = name {
-            check_name(bytes)?;
+        if name.known.is_none() {
+            check_name(name.bytes)?;
         }
         check_value(value)?;
         let line = self.write_line(&NameSource::Given(name), &[value])?;
@@ -274,13 +271,16 @@ impl Fields {
     }
 
     /// Adds `value` to the list in the last field of this name (`old, value`), or appends the field. For
-    /// `x-forwarded-for`, `via` and other comma-separated lists.
+    /// `x-forwarded-for`, `via` and other comma-separated lists. An empty value adds nothing to a list.
     pub fn join<'n>(&mut self, name: impl Into<Name<'n>>, value: impl AsRef<[u8]>) -> Result<(), FieldError> {
         let name = name.into();
         let value = trim(value.as_ref());
         let Some(index) = self.lines.iter().rposition(|line| self.matches(*line, name)) else {
             return self.append(name, value);
         };
+        if value.is_empty() {
+            return Ok(());
+        }
         if self.lines[index].value_len == 0 {
             return self.replace_at(index, &[value]);
         }
@@ -458,19 +458,19 @@ impl Fields {
         if line.is(REMOVED) {
             return false;
         }
-        match name {
-            Name::Known(known) => line.known == known.number(),
-            Name::Other(bytes) => {
+        match name.known {
+            Some(known) => line.known == known.number(),
+            None => {
                 line.known == 0
-                    && usize::from(line.name_len) == bytes.len()
-                    && self.name(line).eq_ignore_ascii_case(bytes)
+                    && usize::from(line.name_len) == name.bytes.len()
+                    && self.name(line).eq_ignore_ascii_case(name.bytes)
             }
         }
     }
 
     /// The index of the first line of this name.
     fn find(&self, name: Name<'_>) -> Option<usize> {
-        if let Name::Known(known) = name {
+        if let Some(known) = name.known {
             match self.first[usize::from(known.number())] {
                 0 => return None,
                 SEARCH => {}
@@ -535,12 +535,12 @@ impl Fields {
         let value_size: usize = value.iter().map(|part| part.len()).sum();
         let (name_len, old_value_len, known) = match name {
             NameSource::Given(name) => {
-                let number = if let Name::Known(known) = name {
+                let number = if let Some(known) = name.known {
                     known.number()
                 } else {
                     0
                 };
-                (name.bytes().len(), 0, number)
+                (name.bytes.len(), 0, number)
             }
             NameSource::Line(old, range) => (range.len(), 0, old.known),
             NameSource::Joined(old, range) => (range.len(), old.value_len as usize, old.known),
@@ -551,7 +551,7 @@ impl Fields {
         }
         self.edits.reserve(name_len + old_value_len + value_size + 4);
         match name {
-            NameSource::Given(name) => self.edits.extend_from_slice(name.bytes()),
+            NameSource::Given(name) => self.edits.extend_from_slice(name.bytes),
             NameSource::Line(old, range) | NameSource::Joined(old, range) => {
                 self.copy_to_edits(*old, range.clone());
             }

@@ -15,6 +15,9 @@ const COPY_UP_TO: usize = 1024;
 /// Buffer that an empty queue keeps.
 const KEEP_CAPACITY: usize = 4096;
 
+/// Entries that an empty queue keeps room for.
+const KEEP_SEGMENTS: usize = 16;
+
 #[derive(Debug)]
 enum Segment {
     /// That many of the next bytes of `copied`.
@@ -102,6 +105,9 @@ impl Output {
 
     fn reset_copied(&mut self) {
         self.written = 0;
+        if self.segments.is_empty() && self.segments.capacity() > KEEP_SEGMENTS {
+            self.segments = VecDeque::new();
+        }
         if self.copied.capacity() > KEEP_CAPACITY {
             self.copied = Vec::new();
         } else {

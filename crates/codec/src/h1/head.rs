@@ -536,7 +536,7 @@ pub(crate) fn check_authority(authority: &[u8], needs_port: bool) -> Result<(), 
 fn diagnose(error: httparse::Error, window: &[u8], start: Start) -> DecodeError {
     match error {
         httparse::Error::TooManyHeaders => return DecodeError::TooManyHeaders,
-        httparse::Error::Version => return DecodeError::Version,
+        httparse::Error::Version => return diagnose_version(window, start),
         httparse::Error::Status => return DecodeError::StatusLine,
         _ => {}
     }
@@ -546,10 +546,20 @@ fn diagnose(error: httparse::Error, window: &[u8], start: Start) -> DecodeError 
             return DecodeError::RequestLine;
         };
         let complete = first.ends_with(b"\r\n");
-        let content = first.strip_suffix(b"\r\n").unwrap_or(first);
-        let in_fields = matches!(error, httparse::Error::HeaderName | httparse::Error::HeaderValue);
-        if !(complete && (in_fields || error == httparse::Error::NewLine) && !content.contains(&b'\r')) {
-            return diagnose_start_line(content, first.ends_with(b"\n") && !complete, start);
+        let content = first
+            .strip_suffix(b"\r\n")
+            .or_else(|| first.strip_suffix(b"\r"))
+            .unwrap_or(first);
+        if first.ends_with(b"\n") && !complete || content.contains(&b'\r') {
+            return DecodeError::LineEnding;
+        }
+        let in_fields = match error {
+            httparse::Error::HeaderName | httparse::Error::HeaderValue => true,
+            httparse::Error::NewLine => has_version(content, start),
+            _ => false,
+        };
+        if !complete || !in_fields {
+            return diagnose_start_line(content, start);
         }
     }
     for line in lines {
@@ -564,14 +574,39 @@ fn diagnose(error: httparse::Error, window: &[u8], start: Start) -> DecodeError 
     }
 }
 
-fn diagnose_start_line(content: &[u8], bare_lf: bool, start: Start) -> DecodeError {
-    let without_cr = content
-        .iter()
-        .rposition(|byte| *byte != b'\r')
-        .map_or(0, |last| last + 1);
-    if bare_lf || content[..without_cr].contains(&b'\r') {
-        return DecodeError::LineEnding;
+/// Tells another version from no version at all.
+fn diagnose_version(window: &[u8], start: Start) -> DecodeError {
+    let is_version = |part: &[u8]| {
+        part.get(..5)
+            .is_some_and(|name| name.eq_ignore_ascii_case(b"HTTP/"))
+    };
+    let line = window
+        .split(|byte| matches!(byte, b'\r' | b'\n'))
+        .next()
+        .unwrap_or_default();
+    let mut parts = line.split(|byte| *byte == b' ');
+    match start {
+        Start::Request if parts.nth(2).is_some_and(is_version) => DecodeError::Version,
+        Start::Request => DecodeError::RequestLine,
+        Start::Response if parts.next().is_some_and(is_version) => DecodeError::Version,
+        Start::Response | Start::Trailers => DecodeError::StatusLine,
     }
+}
+
+/// Whether a start line is complete where its version belongs.
+fn has_version(content: &[u8], start: Start) -> bool {
+    let is_version = |part: &[u8]| part == b"HTTP/1.1" || part == b"HTTP/1.0";
+    match start {
+        Start::Request => content
+            .rsplit(|byte| *byte == b' ')
+            .next()
+            .is_some_and(is_version),
+        Start::Response => content.get(..8).is_some_and(is_version),
+        Start::Trailers => true,
+    }
+}
+
+fn diagnose_start_line(content: &[u8], start: Start) -> DecodeError {
     if start == Start::Response {
         return DecodeError::StatusLine;
     }

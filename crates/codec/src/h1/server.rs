@@ -348,6 +348,11 @@ impl ServerConn {
                 self.read = Read::Head;
                 self.write = Write::Idle;
                 self.progress = Progress::default();
+                // An error answer before the next request must not depend on this one.
+                self.version = Version::Http11;
+                self.response_to = ResponseTo::Other;
+                self.upgrade = false;
+                self.awaits_continue = false;
                 self.debug_check();
                 ServerNext::Request
             }
