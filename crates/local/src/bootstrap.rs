@@ -1,0 +1,197 @@
+//! The bootstrap of a sidecar: an ordinary Envoy bootstrap, in JSON.
+//!
+//! The node's metadata tells the control plane whom it serves and how it gets its traffic (`translate::Capture` on the
+//! other side). Pure.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+};
+
+use rajut_config::model::{canonical_service};
+use serde_json::{Map, Value, json};
+
+use crate::plan::{CaptureMode, Instance, OutboundPort};
+
+/// Which data plane runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DataPlane {
+    /// Ours.
+    Rajut,
+    /// Upstream Envoy with `rajut agent` beside it.
+    Envoy,
+}
+
+/// Where a sidecar finds its control plane.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Discovery {
+    /// TLS to the control plane itself; our proxy knows its roots and its own identity from its arguments.
+    Direct(SocketAddr),
+    /// Through the agent's Unix socket.
+    Agent(PathBuf),
+}
+
+/// The bootstrap of the sidecar of `instance`.
+pub fn sidecar(
+    instance: &Instance,
+    mode: CaptureMode,
+    namespace_path: Option<&Path>,
+    data_plane: DataPlane,
+    discovery: &Discovery,
+) -> Value {
+    let mut metadata = Map::new();
+    metadata.insert("NAMESPACE".into(), json!(instance.namespace));
+    metadata.insert("NAME".into(), json!(instance.name));
+    metadata.insert("LABELS".into(), json!(instance.labels));
+    metadata.insert("SERVICE_ACCOUNT".into(), json!(instance.service_account));
+    metadata.insert("WORKLOAD_NAME".into(), json!(instance.deployment));
+    metadata.insert("INSTANCE_IPS".into(), json!(instance.address.to_string()));
+    metadata.insert("RAJUT_DATA_PLANE".into(), json!(data_plane));
+    metadata.insert("RAJUT_CAPTURE".into(), capture(instance, mode, namespace_path));
+    let id = node_id(instance.address, &instance.name, &instance.namespace);
+    let cluster = format!(
+        "{}.{}",
+        canonical_service(&instance.labels, &instance.deployment),
+        instance.namespace
+    );
+    bootstrap(&id, &cluster, metadata, instance.admin(), data_plane, discovery)
+}
+
+/// Who the host gateway is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gateway {
+    /// Its own address, for its admin port.
+    pub address: Ipv4Addr,
+    /// Its name, also its service account.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// What it listens on for which service.
+    pub outbound: Vec<OutboundPort>,
+}
+
+/// The bootstrap of the host gateway.
+pub fn gateway(gateway: &Gateway, data_plane: DataPlane, discovery: &Discovery) -> Value {
+    let mut metadata = Map::new();
+    metadata.insert("NAMESPACE".into(), json!(gateway.namespace));
+    metadata.insert("NAME".into(), json!(gateway.name));
+    metadata.insert("LABELS".into(), json!({"app": gateway.name}));
+    metadata.insert("SERVICE_ACCOUNT".into(), json!(gateway.name));
+    metadata.insert("WORKLOAD_NAME".into(), json!(gateway.name));
+    metadata.insert("INSTANCE_IPS".into(), json!(gateway.address.to_string()));
+    metadata.insert("RAJUT_DATA_PLANE".into(), json!(data_plane));
+    metadata.insert("RAJUT_ROLE".into(), json!("host-gateway"));
+    metadata.insert(
+        "RAJUT_CAPTURE".into(),
+        json!({"mode": "explicit", "outbound": outbound(&gateway.outbound), "inbound": {}}),
+    );
+    let id = node_id(gateway.address, &gateway.name, &gateway.namespace);
+    let cluster = format!("{}.{}", gateway.name, gateway.namespace);
+    let admin = SocketAddr::from((gateway.address, crate::address::ADMIN_PORT));
+    bootstrap(&id, &cluster, metadata, admin, data_plane, discovery)
+}
+
+/// Istio's form: `sidecar~<ip>~<name>.<namespace>~<namespace>.svc.cluster.local`.
+pub fn node_id(address: Ipv4Addr, name: &str, namespace: &str) -> String {
+    format!("sidecar~{address}~{name}.{namespace}~{namespace}.svc.cluster.local")
+}
+
+fn capture(instance: &Instance, mode: CaptureMode, namespace_path: Option<&Path>) -> Value {
+    match mode {
+        CaptureMode::Netns => {
+            let inbound: Map<String, Value> = instance
+                .ports
+                .iter()
+                .map(|port| {
+                    let outside = instance.inbound_socket(port.container);
+                    (port.container.to_string(), json!(outside.to_string()))
+                })
+                .collect();
+            json!({
+                "mode": "netns",
+                "path": namespace_path.map(|path| path.display().to_string()),
+                "appAddress": instance.app_address.to_string(),
+                "inbound": inbound,
+            })
+        }
+        CaptureMode::Explicit => {
+            let inbound: Map<String, Value> = instance
+                .ports
+                .iter()
+                .map(|port| {
+                    let app = SocketAddr::from((Ipv4Addr::LOCALHOST, port.app));
+                    let listen = instance.inbound_socket(port.container);
+                    (
+                        port.container.to_string(),
+                        json!({"listen": listen.to_string(), "app": app.to_string()}),
+                    )
+                })
+                .collect();
+            json!({"mode": "explicit", "outbound": outbound(&instance.outbound), "inbound": inbound})
+        }
+    }
+}
+
+fn outbound(ports: &[OutboundPort]) -> Value {
+    ports
+        .iter()
+        .map(|port| json!({"host": port.host, "port": port.port, "listen": port.listen.to_string()}))
+        .collect()
+}
+
+fn bootstrap(
+    id: &str,
+    cluster: &str,
+    metadata: Map<String, Value>,
+    admin: SocketAddr,
+    data_plane: DataPlane,
+    discovery: &Discovery,
+) -> Value {
+    // Upstream Envoy stays with the state of the world, which more control planes have proven with it.
+    let api_type = match data_plane {
+        DataPlane::Rajut => "DELTA_GRPC",
+        DataPlane::Envoy => "GRPC",
+    };
+    let ads = json!({"ads": {}, "resource_api_version": "V3"});
+    json!({
+        "node": {"id": id, "cluster": cluster, "metadata": metadata},
+        "admin": {"address": socket_address(admin)},
+        "dynamic_resources": {
+            "ads_config": {
+                "api_type": api_type,
+                "transport_api_version": "V3",
+                "grpc_services": [{"envoy_grpc": {"cluster_name": "xds-grpc"}}],
+            },
+            "lds_config": ads,
+            "cds_config": ads,
+        },
+        "static_resources": {"clusters": [discovery_cluster(discovery)]},
+    })
+}
+
+fn discovery_cluster(discovery: &Discovery) -> Value {
+    let address = match discovery {
+        Discovery::Direct(address) => socket_address(*address),
+        Discovery::Agent(path) => json!({"pipe": {"path": path.display().to_string()}}),
+    };
+    json!({
+        "name": "xds-grpc",
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "typed_extension_protocol_options": {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                "explicit_http_config": {"http2_protocol_options": {}},
+            },
+        },
+        "load_assignment": {
+            "cluster_name": "xds-grpc",
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
+        },
+    })
+}
+
+fn socket_address(address: SocketAddr) -> Value {
+    json!({"socket_address": {"address": address.ip().to_string(), "port_value": address.port()}})
+}

@@ -1,0 +1,412 @@
+//! What is to run: instances with names, addresses, ports and environment, computed from the validated model.
+//!
+//! Pure but for the ports that explicit mode needs from the operating system, which come through an argument. The
+//! order is that of names, so that the same files give the same addresses each time.
+//!
+//! Bounds: [`WORKLOADS_MAX`] instances, [`OUTBOUND_MAX`] service ports in explicit mode.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+use rajut_config::model::{
+    ContainerPort, Deployment, Probe, Protocol, RunCommand, Service, TargetPort,
+};
+use rajut_types::{Hostname, Labels, Text};
+
+use crate::{
+    address::{self, AddressBlock, OUTBOUND_PORT_FIRST, WORKLOADS_MAX},
+    env,
+};
+
+/// Service ports that explicit mode can give a listener each.
+pub const OUTBOUND_MAX: usize = 10_000;
+
+/// Whether workloads live in namespaces of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CaptureMode {
+    /// A network namespace each.
+    Netns,
+    /// Local ports and environment variables.
+    Explicit,
+}
+
+/// One instance of a workload.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Instance {
+    /// Unique in the namespace: the deployment's name, with a number behind where there are several.
+    pub name: Text,
+    /// The deployment's name.
+    pub deployment: Text,
+    /// Its namespace.
+    pub namespace: Text,
+    /// Its labels.
+    pub labels: Labels,
+    /// Its service account.
+    pub service_account: Text,
+    /// Where other proxies reach it.
+    pub address: Ipv4Addr,
+    /// Its address inside its namespace (netns mode).
+    pub app_address: Ipv4Addr,
+    /// Its ports, ascending.
+    pub ports: Vec<InstancePort>,
+    /// Environment in order; later entries win.
+    pub env: Vec<(String, String)>,
+    /// Outbound listeners (explicit mode).
+    pub outbound: Vec<OutboundPort>,
+    /// What is started.
+    pub run: RunCommand,
+    /// When it may take traffic.
+    pub readiness: Option<Probe>,
+    /// When it is restarted.
+    pub liveness: Option<Probe>,
+    /// How long it may take to end.
+    pub grace_period: Duration,
+    /// Deployments that must be ready first.
+    pub depends_on: Vec<Text>,
+}
+
+impl Instance {
+    /// `<name>.<namespace>`, the key in files and messages.
+    pub fn key(&self) -> String {
+        format!("{}.{}", self.name, self.namespace)
+    }
+
+    /// Where the application is reached by its sidecar and its probes.
+    pub fn app_socket(&self, mode: CaptureMode, container_port: u16) -> Option<SocketAddr> {
+        let port = self.ports.iter().find(|port| port.container == container_port)?;
+        Some(match mode {
+            CaptureMode::Netns => SocketAddr::from((self.app_address, container_port)),
+            CaptureMode::Explicit => SocketAddr::from((Ipv4Addr::LOCALHOST, port.app)),
+        })
+    }
+
+    /// Where the others reach `container_port`.
+    pub fn inbound_socket(&self, container_port: u16) -> SocketAddr {
+        SocketAddr::from((self.address, container_port))
+    }
+
+    /// The sidecar's admin address.
+    pub fn admin(&self) -> SocketAddr {
+        SocketAddr::from((self.address, address::ADMIN_PORT))
+    }
+
+    /// `name → number` of its named ports.
+    pub fn named_ports(&self) -> BTreeMap<Text, u16> {
+        self.ports
+            .iter()
+            .filter(|port| !port.name.is_empty())
+            .map(|port| (port.name.clone(), port.container))
+            .collect()
+    }
+}
+
+/// A port of an instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InstancePort {
+    /// May be empty.
+    pub name: Text,
+    /// What the manifest says.
+    pub container: u16,
+    /// What the application listens on: the same in a namespace, one of its own in explicit mode.
+    pub app: u16,
+}
+
+/// One outbound listener of a sidecar in explicit mode.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutboundPort {
+    /// Fully qualified.
+    pub host: Hostname,
+    /// Short name.
+    pub service: Text,
+    /// Its namespace.
+    pub namespace: Text,
+    /// The service's port.
+    pub port: u16,
+    /// Of the port.
+    pub protocol: Protocol,
+    /// Where the sidecar listens.
+    pub listen: SocketAddr,
+}
+
+/// A deployment that has nothing to run.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NotStarted {
+    /// Its name.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// What to add on the command line.
+    pub add: String,
+}
+
+/// Everything that is to run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// Sorted by namespace and name.
+    pub instances: Vec<Instance>,
+    /// Sorted by namespace and name.
+    pub not_started: Vec<NotStarted>,
+}
+
+/// Why no plan could be made.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// More than the machine's address block holds.
+    #[error("{found} workload instances are asked for, at most {WORKLOADS_MAX} run on one machine")]
+    TooMany {
+        /// How many were asked for.
+        found: usize,
+    },
+    /// `--run` for a name that no manifest has.
+    #[error("--run {name}: there is no such workload{}", suggestion(.known))]
+    UnknownRun {
+        /// The name.
+        name: String,
+        /// Names that exist.
+        known: Vec<String>,
+    },
+    /// The operating system gave no port.
+    #[error("no free local port for {workload}")]
+    Port {
+        /// For whom.
+        workload: String,
+        /// What it said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+fn suggestion(known: &[String]) -> String {
+    if known.is_empty() {
+        String::new()
+    } else {
+        format!("; there are {}", known.join(", "))
+    }
+}
+
+/// What a plan is made from.
+#[derive(Debug)]
+pub struct PlanInput<'a> {
+    /// What is deployed.
+    pub deployments: &'a [std::sync::Arc<Deployment>],
+    /// What can be called.
+    pub services: &'a [std::sync::Arc<Service>],
+    /// `--run NAME=COMMAND`; a name may have `.NAMESPACE` behind.
+    pub runs: &'a [(String, String)],
+    /// How traffic is captured.
+    pub mode: CaptureMode,
+    /// Where addresses come from.
+    pub block: &'a AddressBlock,
+}
+
+/// Makes the plan; `free_port` gives ports for applications in explicit mode.
+pub fn plan(input: &PlanInput<'_>, mut free_port: impl FnMut() -> io::Result<u16>) -> Result<Plan, PlanError> {
+    check_runs(input)?;
+    let mut deployments: Vec<&Deployment> = input.deployments.iter().map(AsRef::as_ref).collect();
+    deployments.sort_by_key(|deployment| (deployment.namespace.clone(), deployment.name.clone()));
+    let mut result = Plan {
+        instances: Vec::new(),
+        not_started: Vec::new(),
+    };
+    for deployment in deployments {
+        let Some(run) = run_of(deployment, input.runs) else {
+            result.not_started.push(NotStarted {
+                name: deployment.name.to_string(),
+                namespace: deployment.namespace.to_string(),
+                add: format!("--run {}='COMMAND'", deployment.name),
+            });
+            continue;
+        };
+        for replica in 0..deployment.replicas {
+            let index = result.instances.len();
+            if index >= WORKLOADS_MAX {
+                let found = input.deployments.iter().map(|one| one.replicas as usize).sum();
+                return Err(PlanError::TooMany { found });
+            }
+            let instance = instance(input, deployment, run.clone(), replica, index, &mut free_port)?;
+            result.instances.push(instance);
+        }
+    }
+    Ok(result)
+}
+
+fn names(key: &str, deployment: &Deployment) -> bool {
+    match key.strip_prefix(&*deployment.name) {
+        Some("") => true,
+        Some(rest) => rest.strip_prefix('.') == Some(&deployment.namespace),
+        None => false,
+    }
+}
+
+fn check_runs(input: &PlanInput<'_>) -> Result<(), PlanError> {
+    for (name, _) in input.runs {
+        if !input.deployments.iter().any(|deployment| names(name, deployment)) {
+            return Err(PlanError::UnknownRun {
+                name: name.clone(),
+                known: input.deployments.iter().map(|one| one.name.to_string()).collect(),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn run_of(deployment: &Deployment, runs: &[(String, String)]) -> Option<RunCommand> {
+    runs.iter()
+        .rev()
+        .find(|(name, _)| names(name, deployment))
+        .map(|(_, command)| RunCommand::Shell(command.as_str().into()))
+        .or_else(|| deployment.run.clone())
+}
+
+fn instance(
+    input: &PlanInput<'_>,
+    deployment: &Deployment,
+    run: RunCommand,
+    replica: u32,
+    index: usize,
+    free_port: &mut impl FnMut() -> io::Result<u16>,
+) -> Result<Instance, PlanError> {
+    let name: Text = if deployment.replicas == 1 {
+        deployment.name.clone()
+    } else {
+        format!("{}-{replica}", deployment.name).into()
+    };
+    let mut ports = Vec::new();
+    for ContainerPort { name: port_name, number } in container_ports(deployment, input.services) {
+        let app = match input.mode {
+            CaptureMode::Netns => number,
+            CaptureMode::Explicit => free_port().map_err(|source| PlanError::Port {
+                workload: name.to_string(),
+                source,
+            })?,
+        };
+        ports.push(InstancePort {
+            name: port_name,
+            container: number,
+            app,
+        });
+    }
+    let mut instance = Instance {
+        name,
+        deployment: deployment.name.clone(),
+        namespace: deployment.namespace.clone(),
+        labels: deployment.labels.clone(),
+        service_account: deployment.service_account.clone(),
+        address: input.block.workload(index),
+        app_address: address::inside(index),
+        ports,
+        env: Vec::new(),
+        outbound: Vec::new(),
+        run,
+        readiness: deployment.readiness.clone(),
+        liveness: deployment.liveness.clone(),
+        grace_period: deployment.grace_period,
+        depends_on: deployment.depends_on.clone(),
+    };
+    if input.mode == CaptureMode::Explicit {
+        instance.outbound = outbound(&instance, input.services);
+    }
+    instance.env = environment(&instance, deployment, input.mode);
+    Ok(instance)
+}
+
+/// Declared ports, and those that a service which selects the deployment sends to.
+fn container_ports(deployment: &Deployment, services: &[std::sync::Arc<Service>]) -> Vec<ContainerPort> {
+    let mut ports: BTreeMap<u16, Text> = deployment
+        .ports
+        .iter()
+        .map(|port| (port.number, port.name.clone()))
+        .collect();
+    for service in services.iter().filter(|service| selects(service, deployment)) {
+        for port in service.ports.iter().filter(|port| port.protocol != Protocol::Udp) {
+            if let TargetPort::Number(number) = port.target {
+                ports.entry(number).or_insert_with(|| "".into());
+            }
+        }
+    }
+    ports
+        .into_iter()
+        .map(|(number, name)| ContainerPort { name, number })
+        .collect()
+}
+
+fn selects(service: &Service, deployment: &Deployment) -> bool {
+    service.namespace == deployment.namespace
+        && service
+            .selector
+            .as_ref()
+            .is_some_and(|selector| !selector.is_empty() && deployment.labels.matches(selector))
+}
+
+/// One listener for each port of each service that its namespace sees, on the instance's own address.
+fn outbound(instance: &Instance, services: &[std::sync::Arc<Service>]) -> Vec<OutboundPort> {
+    let taken: BTreeSet<u16> = instance.ports.iter().map(|port| port.container).collect();
+    let mut numbers = (OUTBOUND_PORT_FIRST..u16::MAX).filter(|number| !taken.contains(number));
+    service_ports(services, &instance.namespace)
+        .take(OUTBOUND_MAX)
+        .zip(&mut numbers)
+        .map(|((service, port), number)| OutboundPort {
+            host: service.host.clone(),
+            service: service.name.clone(),
+            namespace: service.namespace.clone(),
+            port: port.number,
+            protocol: port.protocol,
+            listen: SocketAddr::new(IpAddr::V4(instance.address), number),
+        })
+        .collect()
+}
+
+/// The ports of services (names without a wildcard) that `namespace` sees, in the order of namespace and name.
+pub fn service_ports<'a>(
+    services: &'a [std::sync::Arc<Service>],
+    namespace: &str,
+) -> impl Iterator<Item = (&'a Service, &'a rajut_config::model::ServicePort)> {
+    let mut visible: Vec<&Service> = services
+        .iter()
+        .map(AsRef::as_ref)
+        .filter(|service| !service.host.is_wildcard() && service.export_to.includes(namespace))
+        .collect();
+    visible.sort_by_key(|service| (service.namespace.clone(), service.name.clone()));
+    visible.into_iter().flat_map(|service| {
+        service
+            .ports
+            .iter()
+            .filter(|port| port.protocol != Protocol::Udp)
+            .map(move |port| (service, port))
+    })
+}
+
+fn environment(instance: &Instance, deployment: &Deployment, mode: CaptureMode) -> Vec<(String, String)> {
+    let mut variables = vec![
+        ("RAJUT_WORKLOAD".to_owned(), instance.name.to_string()),
+        ("RAJUT_NAMESPACE".to_owned(), instance.namespace.to_string()),
+        ("SERVICE_NAME".to_owned(), instance.deployment.to_string()),
+    ];
+    if mode == CaptureMode::Explicit {
+        variables.extend(env::outbound_variables(&instance.namespace, &instance.outbound));
+    }
+    for (name, value) in &deployment.env {
+        let value = match mode {
+            CaptureMode::Netns => value.to_string(),
+            CaptureMode::Explicit => env::rewrite_addresses(value, &instance.namespace, &instance.outbound),
+        };
+        variables.push((name.to_string(), value));
+    }
+    // Behind the manifest's own: in explicit mode its PORT is that of the container, which the sidecar holds.
+    for port in &instance.ports {
+        variables.push((format!("RAJUT_APP_PORT_{}", port.container), port.app.to_string()));
+    }
+    if let (CaptureMode::Explicit, Some(first)) = (mode, instance.ports.first()) {
+        variables.push(("PORT".to_owned(), first.app.to_string()));
+    }
+    variables
+}
+
+#[cfg(test)]
+mod tests;
