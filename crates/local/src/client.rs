@@ -11,7 +11,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
 use rajut_platform::{
     netns::{NetNs, in_namespace},
-    socket::{ConnectOptions, Family, UnixStream},
+    socket::{ConnectOptions, Family, TcpStream, UnixStream},
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -133,6 +133,20 @@ pub async fn ask(target: &Target, ask: &Ask<'_>) -> Result<Answer, ClientError> 
         })
 }
 
+/// A connection to an address, from inside the namespace where the target says so.
+pub(crate) async fn connect(target: &Target) -> io::Result<TcpStream> {
+    let options = ConnectOptions::default();
+    match target {
+        Target::Tcp(address) => options.socket(Family::of(address))?.connect(*address).await,
+        Target::Inside(namespace, address) => {
+            let family = Family::of(address);
+            let socket = in_namespace(namespace, || options.socket(family))??;
+            socket.connect(*address).await
+        }
+        Target::Unix(_) => Err(io::Error::new(io::ErrorKind::InvalidInput, "a Unix socket has no address")),
+    }
+}
+
 async fn exchange(target: &Target, ask: &Ask<'_>) -> Result<Answer, ClientError> {
     let connect_error = |source| ClientError::Connect {
         to: target.name(),
@@ -143,19 +157,8 @@ async fn exchange(target: &Target, ask: &Ask<'_>) -> Result<Answer, ClientError>
             let stream = UnixStream::connect(path).await.map_err(connect_error)?;
             speak(target, "localhost", stream, ask).await
         }
-        Target::Tcp(address) => {
-            let socket = ConnectOptions::default()
-                .socket(Family::of(address))
-                .map_err(connect_error)?;
-            let stream = socket.connect(*address).await.map_err(connect_error)?;
-            speak(target, &address.to_string(), stream, ask).await
-        }
-        Target::Inside(namespace, address) => {
-            let family = Family::of(address);
-            let socket = in_namespace(namespace, || ConnectOptions::default().socket(family))
-                .and_then(std::convert::identity)
-                .map_err(connect_error)?;
-            let stream = socket.connect(*address).await.map_err(connect_error)?;
+        Target::Tcp(address) | Target::Inside(_, address) => {
+            let stream = connect(target).await.map_err(connect_error)?;
             speak(target, &address.to_string(), stream, ask).await
         }
     }

@@ -1,1 +1,33 @@
-//! placeholder
+//! A whole mesh on one machine: every workload an operating-system process with a sidecar process of its own.
+//!
+//! The supervisor starts the control plane, the sidecars and the applications as processes (through `/proc/self/exe`),
+//! never as libraries, and keeps them running. Nothing here is on a request path.
+//!
+//! ```text
+//!  rajut up ─ supervisor ─┬─ rajut control                 serves discovery, identities and control.sock
+//!                         ├─ rajut proxy (host gateway)    127.0.0.1:18080 … for browsers and curl
+//!                         └─ per workload ─┬─ namespace    held by a process of its own (netns mode)
+//!                                          ├─ rajut proxy  its sidecar, outside the namespace
+//!                                          └─ the application, inside
+//! ```
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`plan`] | what is to run, with which addresses and environment (pure) |
+//! | [`supervisor`] | starting, probing, restarting, stopping |
+//! | [`state`] | the state directory and what is recorded there |
+//! | [`process`], [`logs`], [`probe`], [`client`] | one process, its log, its probes, its HTTP questions |
+//! | [`bootstrap`], [`env`], [`address`] | what a sidecar and an application are told |
+
+pub mod address;
+pub mod bootstrap;
+pub mod client;
+pub mod commands;
+pub mod env;
+mod grpc_health;
+pub mod logs;
+pub mod plan;
+pub mod probe;
+pub mod process;
+pub mod state;
+pub mod supervisor;

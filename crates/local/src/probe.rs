@@ -14,12 +14,9 @@
 use std::{net::SocketAddr, time::Duration};
 
 use rajut_config::model::{Probe, ProbeCheck};
-use rajut_platform::{
-    netns::{NetNs, in_namespace},
-    socket::{ConnectOptions, Family},
-};
+use rajut_platform::netns::NetNs;
 
-use crate::client::{Answer, Ask, ClientError, Target, ask};
+use crate::client::{Answer, Ask, ClientError, Target, ask, connect};
 
 /// Between two questions until the first success.
 pub const STARTING_PERIOD: Duration = Duration::from_millis(100);
@@ -137,7 +134,7 @@ pub async fn check(probe: &Probe, place: &Place) -> Result<(), String> {
         }
         ProbeCheck::Tcp { port } => {
             let socket = place.socket(*port).ok_or_else(|| unknown(*port))?;
-            connect(place, socket, probe.timeout)
+            accepts(&place.target(socket), probe.timeout)
                 .await
                 .map_err(|why| format!("port {port} {why}"))
         }
@@ -166,16 +163,8 @@ fn http_result(port: u16, path: &str, answer: Result<Answer, ClientError>) -> Re
     }
 }
 
-/// Whether a port accepts connections.
-pub async fn connect(place: &Place, socket: SocketAddr, timeout: Duration) -> Result<(), String> {
-    let family = Family::of(&socket);
-    let made = match &place.namespace {
-        Some(namespace) => in_namespace(namespace, || ConnectOptions::default().socket(family))
-            .and_then(std::convert::identity),
-        None => ConnectOptions::default().socket(family),
-    };
-    let unconnected = made.map_err(|error| format!("can't be tried: {error}"))?;
-    match tokio::time::timeout(timeout, unconnected.connect(socket)).await {
+async fn accepts(target: &Target, timeout: Duration) -> Result<(), String> {
+    match tokio::time::timeout(timeout, connect(target)).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => Err(format!("does not accept connections ({})", short(&error))),
         Err(_) => Err("does not accept connections".to_owned()),

@@ -107,6 +107,11 @@ impl StateDir {
         self.0.join("control")
     }
 
+    /// The roots that the control plane's certificate and everybody's identity are judged by (PEM).
+    pub fn roots_file(&self) -> PathBuf {
+        self.control_dir().join("roots.pem")
+    }
+
     /// What runs.
     pub fn mesh_file(&self) -> PathBuf {
         self.0.join("mesh.json")
@@ -226,8 +231,8 @@ pub struct Lock {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MeshRecord {
-    /// The supervisor's process.
-    pub supervisor: u32,
+    /// The supervisor's process (pid, start time, boot).
+    pub supervisor: String,
     /// Marks every process of this run (environment variable `RAJUT_RUN`).
     pub run: String,
     /// How traffic is captured.
@@ -246,6 +251,10 @@ pub struct MeshRecord {
     pub discovery: SocketAddr,
     /// The host gateway.
     pub gateway: ProcessRecord,
+    /// What the host gateway is doing.
+    pub gateway_state: WorkloadState,
+    /// The host gateway's admin address.
+    pub gateway_admin: SocketAddr,
     /// Sorted by namespace and name.
     pub workloads: Vec<WorkloadRecord>,
     /// Sorted by namespace and name.

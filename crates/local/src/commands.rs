@@ -1,0 +1,119 @@
+//! How the supervisor calls the daemons: the arguments of `rajut control`, `rajut proxy` and `rajut agent`. Their other
+//! half is the command line of the tool, which a test there holds against these.
+
+use std::{net::SocketAddr, path::{Path, PathBuf}};
+
+use crate::state::StateDir;
+
+/// Where names are answered inside a workload's namespace; Istio's port for captured DNS.
+pub const DNS_LISTEN: &str = "127.0.0.1:15053";
+
+/// What the control plane is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ControlCommand {
+    /// Where it serves discovery and issues identities.
+    pub listen: SocketAddr,
+    /// Files and folders; `-` is not among them.
+    pub sources: Vec<PathBuf>,
+    /// The namespace of documents without one.
+    pub namespace: String,
+}
+
+/// `rajut control …`
+pub fn control(command: &ControlCommand, state: &StateDir) -> Vec<String> {
+    let mut arguments = vec![
+        "control".to_owned(),
+        "--state-dir".to_owned(),
+        text(state.path()),
+        "--listen".to_owned(),
+        command.listen.to_string(),
+        "--namespace".to_owned(),
+        command.namespace.clone(),
+    ];
+    arguments.push("--".to_owned());
+    arguments.extend(command.sources.iter().map(|path| text(path)));
+    arguments
+}
+
+/// What stands beside a workload is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SidecarCommand {
+    /// Its folder: bootstrap and token.
+    pub folder: PathBuf,
+    /// The control plane.
+    pub control: SocketAddr,
+    /// The workload's network namespace, where it answers names.
+    pub namespace: Option<PathBuf>,
+}
+
+impl SidecarCommand {
+    /// Its bootstrap.
+    pub fn bootstrap(&self) -> PathBuf {
+        self.folder.join("bootstrap.json")
+    }
+
+    /// Its token.
+    pub fn token(&self) -> PathBuf {
+        self.folder.join("token")
+    }
+
+    /// The agent's socket (Envoy).
+    pub fn agent_socket(&self) -> PathBuf {
+        self.folder.join("agent.sock")
+    }
+
+    fn identity(&self, state: &StateDir) -> Vec<String> {
+        let mut arguments = vec![
+            "--ca-address".to_owned(),
+            self.control.to_string(),
+            "--ca-roots".to_owned(),
+            text(&state.roots_file()),
+            "--token-file".to_owned(),
+            text(&self.token()),
+        ];
+        if let Some(namespace) = &self.namespace {
+            arguments.extend(["--dns-listen".to_owned(), DNS_LISTEN.to_owned(), "--netns".to_owned(), text(namespace)]);
+        }
+        arguments
+    }
+}
+
+/// `rajut proxy …`
+pub fn proxy(command: &SidecarCommand, state: &StateDir) -> Vec<String> {
+    let mut arguments = vec!["proxy".to_owned(), "-c".to_owned(), text(&command.bootstrap())];
+    arguments.extend(command.identity(state));
+    arguments
+}
+
+/// `rajut agent …`, beside Envoy.
+pub fn agent(command: &SidecarCommand, state: &StateDir) -> Vec<String> {
+    let mut arguments = vec![
+        "agent".to_owned(),
+        "-c".to_owned(),
+        text(&command.bootstrap()),
+        "--socket".to_owned(),
+        text(&command.agent_socket()),
+    ];
+    arguments.extend(command.identity(state));
+    arguments
+}
+
+/// `envoy …`: one worker, as our sidecars have.
+pub fn envoy(command: &SidecarCommand) -> Vec<String> {
+    // Hot restart would need a memory segment of its own for each; the supervisor starts anew instead.
+    vec![
+        "-c".to_owned(),
+        text(&command.bootstrap()),
+        "--concurrency".to_owned(),
+        "1".to_owned(),
+        "--disable-hot-restart".to_owned(),
+        "--drain-time-s".to_owned(),
+        "5".to_owned(),
+        "--parent-shutdown-time-s".to_owned(),
+        "6".to_owned(),
+    ]
+}
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
+}

@@ -1,0 +1,131 @@
+//! What the supervisor tells the control plane: which workloads there are, and whether they may take traffic.
+//!
+//! The control plane keeps none of it over a restart, so everything is told again after each of its starts. Between
+//! starts only differences are told, one after the other, so that the last word is always the right one.
+
+use std::{rc::Rc, time::Duration};
+
+use serde_json::{Value, json};
+
+use super::{CONTROL_START_MAX, Context, Phase};
+use crate::{client::ClientError, state::WorkloadState};
+
+const READY_POLL: Duration = Duration::from_millis(15);
+/// After a failed attempt.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
+
+/// Waits until a control plane that was just started serves, and tells it about all workloads.
+pub(super) async fn introduce(context: &Context) -> Result<(), String> {
+    let serving = async {
+        while !context.control.ready().await {
+            tokio::time::sleep(READY_POLL).await;
+        }
+    };
+    tokio::time::timeout(CONTROL_START_MAX, serving)
+        .await
+        .map_err(|_| format!("did not serve within {} s", CONTROL_START_MAX.as_secs()))?;
+    let workloads: Vec<Value> = (0..context.options.plan.instances.len())
+        .map(|index| workload(context, index))
+        .collect();
+    context
+        .control
+        .json("PUT", "/v1/workloads", Some(&json!({"workloads": workloads})))
+        .await
+        .map_err(|error| error.to_string())?;
+    context.control_ready.send_replace(true);
+    context.tell.notify_one();
+    Ok(())
+}
+
+fn workload(context: &Context, index: usize) -> Value {
+    let instance = context.instance(index);
+    json!({
+        "name": instance.name,
+        "deployment": instance.deployment,
+        "namespace": instance.namespace,
+        "labels": instance.labels,
+        "serviceAccount": instance.service_account,
+        "address": instance.address.to_string(),
+        "namedPorts": instance.named_ports(),
+        "mesh": true,
+        "weight": 1,
+        "health": health_text(context.record.borrow().workloads[index].state),
+    })
+}
+
+fn health_text(state: WorkloadState) -> &'static str {
+    match state {
+        WorkloadState::Ready => "ready",
+        WorkloadState::Starting | WorkloadState::NotReady | WorkloadState::Restarting => "notready",
+        WorkloadState::Stopping => "terminating",
+    }
+}
+
+/// Tells every change of health, until the end.
+pub(super) async fn health(context: Rc<Context>) {
+    let mut told: Vec<Option<&'static str>> = vec![None; context.options.plan.instances.len()];
+    loop {
+        tokio::select! {
+            () = context.tell.notified() => {}
+            () = context.reached(Phase::StopControl) => return,
+        }
+        if !*context.control_ready.borrow() {
+            // Told in full when it is back.
+            told.fill(None);
+            continue;
+        }
+        for (index, told) in told.iter_mut().enumerate() {
+            let health = health_text(context.record.borrow().workloads[index].state);
+            if *told == Some(health) {
+                continue;
+            }
+            match patch(&context, index, health).await {
+                Ok(()) => *told = Some(health),
+                Err(error) => {
+                    tracing::debug!(%error, "the control plane was not told");
+                    *told = None;
+                    context.retry_telling();
+                }
+            }
+        }
+    }
+}
+
+async fn patch(context: &Context, index: usize, health: &str) -> Result<(), ClientError> {
+    let instance = context.instance(index);
+    let path = format!("/v1/workloads/{}/{}", instance.namespace, instance.name);
+    context
+        .control
+        .json("PATCH", &path, Some(&json!({"health": health})))
+        .await
+        .map(drop)
+}
+
+impl Context {
+    fn retry_telling(self: &Rc<Self>) {
+        let context = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(RETRY_PAUSE).await;
+            context.tell.notify_one();
+        });
+    }
+}
+
+/// A token with which the sidecar of a workload proves who it is.
+pub(super) async fn token(
+    context: &Context,
+    namespace: &str,
+    service_account: &str,
+    workload: &str,
+) -> Result<String, String> {
+    let body = json!({"namespace": namespace, "serviceAccount": service_account, "workload": workload});
+    let answer = context
+        .control
+        .json("POST", "/v1/tokens", Some(&body))
+        .await
+        .map_err(|error| error.to_string())?;
+    match answer.get("token").and_then(Value::as_str) {
+        Some(token) => Ok(token.to_owned()),
+        None => Err("the control plane answered without a token".to_owned()),
+    }
+}
