@@ -194,9 +194,9 @@ fn suggestion(known: &[String]) -> String {
 #[derive(Debug)]
 pub struct PlanInput<'a> {
     /// What is deployed.
-    pub deployments: &'a [std::sync::Arc<Deployment>],
+    pub deployments: &'a [Deployment],
     /// What can be called.
-    pub services: &'a [std::sync::Arc<Service>],
+    pub services: &'a [Service],
     /// `--run NAME=COMMAND`; a name may have `.NAMESPACE` behind.
     pub runs: &'a [(String, String)],
     /// How traffic is captured.
@@ -208,7 +208,7 @@ pub struct PlanInput<'a> {
 /// Makes the plan; `free_port` gives ports for applications in explicit mode.
 pub fn plan(input: &PlanInput<'_>, mut free_port: impl FnMut() -> io::Result<u16>) -> Result<Plan, PlanError> {
     check_runs(input)?;
-    let mut deployments: Vec<&Deployment> = input.deployments.iter().map(AsRef::as_ref).collect();
+    let mut deployments: Vec<&Deployment> = input.deployments.iter().collect();
     deployments.sort_by_key(|deployment| (deployment.namespace.clone(), deployment.name.clone()));
     let mut result = Plan {
         instances: Vec::new(),
@@ -317,7 +317,7 @@ fn instance(
 }
 
 /// Declared ports, and those that a service which selects the deployment sends to.
-fn container_ports(deployment: &Deployment, services: &[std::sync::Arc<Service>]) -> Vec<ContainerPort> {
+fn container_ports(deployment: &Deployment, services: &[Service]) -> Vec<ContainerPort> {
     let mut ports: BTreeMap<u16, Text> = deployment
         .ports
         .iter()
@@ -345,7 +345,7 @@ fn selects(service: &Service, deployment: &Deployment) -> bool {
 }
 
 /// One listener for each port of each service that its namespace sees, on the instance's own address.
-fn outbound(instance: &Instance, services: &[std::sync::Arc<Service>]) -> Vec<OutboundPort> {
+fn outbound(instance: &Instance, services: &[Service]) -> Vec<OutboundPort> {
     let taken: BTreeSet<u16> = instance.ports.iter().map(|port| port.container).collect();
     let mut numbers = (OUTBOUND_PORT_FIRST..u16::MAX).filter(|number| !taken.contains(number));
     service_ports(services, &instance.namespace)
@@ -364,12 +364,11 @@ fn outbound(instance: &Instance, services: &[std::sync::Arc<Service>]) -> Vec<Ou
 
 /// The ports of services (names without a wildcard) that `namespace` sees, in the order of namespace and name.
 pub fn service_ports<'a>(
-    services: &'a [std::sync::Arc<Service>],
+    services: &'a [Service],
     namespace: &str,
 ) -> impl Iterator<Item = (&'a Service, &'a rajut_config::model::ServicePort)> {
     let mut visible: Vec<&Service> = services
         .iter()
-        .map(AsRef::as_ref)
         .filter(|service| !service.host.is_wildcard() && service.export_to.includes(namespace))
         .collect();
     visible.sort_by_key(|service| (service.namespace.clone(), service.name.clone()));

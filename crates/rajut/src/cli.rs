@@ -9,8 +9,9 @@ mod logs;
 mod mesh;
 mod proxies;
 mod resources;
+mod sources;
 mod status;
-mod verify;
+mod time;
 mod why;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -70,9 +71,6 @@ pub(crate) enum Command {
     ProxyStatus(OutputFormat),
     /// What a workload's proxy runs on
     ProxyConfig(proxies::ProxyConfigArgs),
-    /// Show for the eye what is protected
-    #[command(subcommand)]
-    Verify(verify::VerifyCommand),
     /// The control plane, as a process
     Control(Box<daemons::ControlArgs>),
     /// The proxy, as a process
@@ -82,9 +80,6 @@ pub(crate) enum Command {
     /// The sample server of the built-in example
     #[command(hide = true)]
     Sample,
-    /// Becomes another program inside a workload's network; how `up` and `exec` start applications
-    #[command(hide = true)]
-    Enter(exec::EnterArgs),
 }
 
 /// Reads the command line and does what it says.
@@ -133,7 +128,6 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Why(args) => why::why(&place?, &args),
         Command::ProxyStatus(args) => proxies::status(&place?, args.format),
         Command::ProxyConfig(args) => proxies::config(&place?, &args),
-        Command::Verify(args) => verify::verify(&place?, &args),
         Command::Control(args) => daemons::control(&args),
         Command::Proxy(args) => daemons::proxy(&args),
         Command::Agent(args) => daemons::agent(&args),
@@ -141,7 +135,6 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
             crate::sample::run(&std::env::vars().collect())?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Enter(args) => exec::enter(&args),
     }
 }
 

@@ -1,0 +1,160 @@
+use rajut_config::model::{Resolution, ServicePort, Visibility};
+use rajut_types::{ObjectRef, Origin};
+
+use super::*;
+
+fn origin() -> Origin {
+    Origin {
+        source: "test.yaml".into(),
+        object: ObjectRef::new("Deployment", "clinic", "x"),
+        field_path: "".into(),
+        line: 1,
+    }
+}
+
+fn deployment(name: &str, replicas: u32, run: Option<RunCommand>) -> Deployment {
+    Deployment {
+        name: name.into(),
+        namespace: "clinic".into(),
+        kind: "Deployment".into(),
+        replicas,
+        labels: [("app", name)].into_iter().collect(),
+        service_account: "default".into(),
+        env: vec![("AUTH".into(), "http://auth:8080".into())],
+        ports: vec![ContainerPort {
+            name: "http".into(),
+            number: 8080,
+        }],
+        readiness: None,
+        liveness: None,
+        run,
+        working_directory: None,
+        host_ports: Vec::new(),
+        image: "".into(),
+        grace_period: Duration::from_secs(30),
+        depends_on: Vec::new(),
+        origin: origin(),
+    }
+}
+
+fn service(name: &str, namespace: &str, ports: &[(u16, u16)]) -> Service {
+    Service {
+        host: format!("{name}.{namespace}.svc.cluster.local").parse().unwrap(),
+        name: name.into(),
+        namespace: namespace.into(),
+        ports: ports
+            .iter()
+            .map(|(number, target)| ServicePort {
+                name: "http".into(),
+                number: *number,
+                target: TargetPort::Number(*target),
+                protocol: Protocol::Http,
+                origin: origin(),
+            })
+            .collect(),
+        selector: Some([("app", name)].into_iter().collect()),
+        resolution: Resolution::Static,
+        addresses: Vec::new(),
+        headless: false,
+        external: false,
+        endpoints: Vec::new(),
+        subject_alt_names: Vec::new(),
+        export_to: Visibility::All,
+        aliases: Vec::new(),
+        origin: origin(),
+        age: 0,
+    }
+}
+
+fn made(
+    deployments: &[Deployment],
+    services: &[Service],
+    runs: &[(String, String)],
+    mode: CaptureMode,
+) -> Result<Plan, PlanError> {
+    let block = AddressBlock::claim().unwrap();
+    let input = PlanInput {
+        deployments,
+        services,
+        runs,
+        mode,
+        block: &block,
+    };
+    let mut next = 41_000;
+    plan(&input, || {
+        next += 1;
+        Ok(next)
+    })
+}
+
+#[test]
+fn replicas_are_numbered_and_single_ones_are_not() {
+    let deployments = [
+        deployment("b", 1, Some(RunCommand::Sample)),
+        deployment("a", 2, Some(RunCommand::Sample)),
+    ];
+    let plan = made(&deployments, &[], &[], CaptureMode::Netns).unwrap();
+    let names: Vec<_> = plan.instances.iter().map(|instance| &*instance.name).collect();
+    assert_eq!(names, ["a-0", "a-1", "b"]);
+    let addresses: BTreeSet<_> = plan.instances.iter().map(|instance| instance.address).collect();
+    assert_eq!(addresses.len(), 3);
+}
+
+#[test]
+fn what_has_no_command_is_listed_with_the_line_to_add() {
+    let deployments = [deployment("signer", 2, None)];
+    let plan = made(&deployments, &[], &[], CaptureMode::Netns).unwrap();
+    assert!(plan.instances.is_empty());
+    assert_eq!(plan.not_started[0].add, "--run signer='COMMAND'");
+}
+
+#[test]
+fn a_command_line_run_wins_and_may_name_the_namespace() {
+    let deployments = [deployment("signer", 1, Some(RunCommand::Sample))];
+    for name in ["signer", "signer.clinic"] {
+        let runs = [(name.to_owned(), "node x.js".to_owned())];
+        let plan = made(&deployments, &[], &runs, CaptureMode::Netns).unwrap();
+        assert_eq!(plan.instances[0].run, RunCommand::Shell("node x.js".into()));
+    }
+    for name in ["sign", "signer.other", "signers"] {
+        let runs = [(name.to_owned(), "x".to_owned())];
+        let error = made(&deployments, &[], &runs, CaptureMode::Netns).unwrap_err();
+        assert!(matches!(error, PlanError::UnknownRun { .. }), "{error}");
+    }
+}
+
+#[test]
+fn explicit_mode_gives_ports_of_its_own_and_tells_them() {
+    let deployments = [deployment("web", 1, Some(RunCommand::Sample))];
+    let services = [service("auth", "clinic", &[(8080, 8080)]), service("web", "clinic", &[(80, 8080)])];
+    let plan = made(&deployments, &services, &[], CaptureMode::Explicit).unwrap();
+    let instance = &plan.instances[0];
+    let env: BTreeMap<_, _> = instance.env.iter().cloned().collect();
+    assert_eq!(env["PORT"], "41001");
+    assert_eq!(env["RAJUT_APP_PORT_8080"], "41001");
+    assert_eq!(env["AUTH_URL"], format!("http://{}:20000", instance.address));
+    assert_eq!(env["AUTH"], env["AUTH_URL"], "the manifest's address is that of the listener");
+    assert_eq!(
+        instance.app_socket(CaptureMode::Explicit, 8080).unwrap().to_string(),
+        "127.0.0.1:41001"
+    );
+}
+
+#[test]
+fn in_a_namespace_everything_is_as_the_manifest_says() {
+    let deployments = [deployment("web", 1, Some(RunCommand::Sample))];
+    let plan = made(&deployments, &[service("auth", "clinic", &[(8080, 8080)])], &[], CaptureMode::Netns).unwrap();
+    let env: BTreeMap<_, _> = plan.instances[0].env.iter().cloned().collect();
+    assert_eq!(env["AUTH"], "http://auth:8080");
+    assert!(!env.contains_key("PORT"));
+    assert!(plan.instances[0].outbound.is_empty());
+}
+
+#[test]
+fn a_port_that_only_a_service_names_is_served_too() {
+    let deployments = [deployment("web", 1, Some(RunCommand::Sample))];
+    let services = [service("web", "clinic", &[(80, 9090)]), service("web", "other", &[(80, 7070)])];
+    let plan = made(&deployments, &services, &[], CaptureMode::Netns).unwrap();
+    let ports: Vec<_> = plan.instances[0].ports.iter().map(|port| port.container).collect();
+    assert_eq!(ports, [8080, 9090]);
+}

@@ -1,0 +1,147 @@
+//! What the reading commands ask of a sidecar's admin port. The forms are Envoy's, so the same code reads both data
+//! planes.
+
+use std::{net::SocketAddr, time::Duration};
+
+use anyhow::bail;
+use rajut_local::client::{Ask, Target, ask};
+use serde_json::Value;
+
+/// An admin port is on this machine; a busy one may need a moment.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The text of an admin page.
+pub(crate) async fn text(admin: SocketAddr, path: &str) -> anyhow::Result<String> {
+    let request = Ask {
+        path,
+        timeout: TIMEOUT,
+        ..Ask::default()
+    };
+    let answer = ask(&Target::Tcp(admin), &request).await?;
+    if !answer.status.is_success() {
+        bail!("{admin}{path} answered {}", answer.status);
+    }
+    Ok(String::from_utf8_lossy(&answer.body).into_owned())
+}
+
+/// The JSON of an admin page.
+pub(crate) async fn json(admin: SocketAddr, path: &str) -> anyhow::Result<Value> {
+    Ok(serde_json::from_str(&text(admin, path).await?)?)
+}
+
+/// What is wrong with a sidecar's upstreams, from its counters.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Upstreams {
+    /// (cluster, which limit): circuits that are open now.
+    pub(crate) open_circuits: Vec<(String, String)>,
+    /// (cluster, endpoints): ejected now.
+    pub(crate) ejections: Vec<(String, u64)>,
+}
+
+/// Reads a Prometheus exposition.
+pub(crate) fn upstreams(exposition: &str) -> Upstreams {
+    let mut found = Upstreams::default();
+    for line in exposition.lines().filter(|line| !line.starts_with('#')) {
+        let Some((series, value)) = line.rsplit_once(' ') else {
+            continue;
+        };
+        let Ok(value) = value.parse::<f64>() else { continue };
+        if value <= 0.0 {
+            continue;
+        }
+        let (name, labels) = series.split_once('{').unwrap_or((series, ""));
+        let cluster = label(labels, "envoy_cluster_name").unwrap_or_default();
+        if let Some(limit) = name
+            .strip_prefix("envoy_cluster_circuit_breakers_default_")
+            .and_then(|rest| rest.strip_suffix("_open"))
+        {
+            found.open_circuits.push((cluster, limit_name(limit).to_owned()));
+        } else if name == "envoy_cluster_outlier_detection_ejections_active" {
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a positive count of endpoints")]
+            found.ejections.push((cluster, value as u64));
+        }
+    }
+    found
+}
+
+/// The field of a `DestinationRule` that sets the limit.
+fn limit_name(limit: &str) -> &str {
+    match limit {
+        "cx" => "maxConnections",
+        "rq" => "http2MaxRequests",
+        "rq_pending" => "http1MaxPendingRequests",
+        "rq_retry" => "maxRetries",
+        other => other,
+    }
+}
+
+fn label(labels: &str, name: &str) -> Option<String> {
+    let (_, rest) = labels.split_once(&format!("{name}=\""))?;
+    rest.split_once('"').map(|(value, _)| value.to_owned())
+}
+
+/// A certificate that a sidecar uses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Certificate {
+    /// The SPIFFE identity in it.
+    pub(crate) identity: String,
+    /// RFC 3339.
+    pub(crate) not_before: String,
+    /// RFC 3339.
+    pub(crate) not_after: String,
+}
+
+/// The workload certificate among what `/certs` lists.
+pub(crate) fn certificate(certs: &Value) -> Option<Certificate> {
+    let field = |value: &Value, name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    certs
+        .get("certificates")?
+        .as_array()?
+        .iter()
+        .filter_map(|entry| entry.get("cert_chain")?.as_array()?.first())
+        .find_map(|leaf| {
+            let identity = leaf
+                .get("subject_alt_names")?
+                .as_array()?
+                .iter()
+                .filter_map(|name| name.get("uri")?.as_str())
+                .find(|uri| uri.starts_with("spiffe://"))?;
+            Some(Certificate {
+                identity: identity.to_owned(),
+                not_before: field(leaf, "valid_from"),
+                not_after: field(leaf, "expiration_time"),
+            })
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn open_circuits_and_ejections_are_found_and_closed_ones_are_not() {
+        let text = "\
+# TYPE envoy_cluster_circuit_breakers_default_rq_open gauge
+envoy_cluster_circuit_breakers_default_rq_open{envoy_cluster_name=\"outbound|8080||a\"} 1
+envoy_cluster_circuit_breakers_default_cx_open{envoy_cluster_name=\"outbound|8080||a\"} 0
+envoy_cluster_outlier_detection_ejections_active{envoy_cluster_name=\"outbound|8080||b\"} 2
+envoy_server_live 1
+";
+        let found = upstreams(text);
+        assert_eq!(found.open_circuits, [("outbound|8080||a".into(), "http2MaxRequests".into())]);
+        assert_eq!(found.ejections, [("outbound|8080||b".into(), 2)]);
+    }
+
+    #[test]
+    fn the_workloads_certificate_is_the_one_with_a_spiffe_identity() {
+        let certs = serde_json::json!({"certificates": [
+            {"ca_cert": [{"path": "x"}], "cert_chain": []},
+            {"cert_chain": [{"subject_alt_names": [{"uri": "spiffe://td/ns/a/sa/b"}],
+                "valid_from": "2026-01-01T00:00:00Z", "expiration_time": "2026-01-02T00:00:00Z"}]},
+        ]});
+        let found = certificate(&certs).expect("there is one");
+        assert_eq!(found.identity, "spiffe://td/ns/a/sa/b");
+        assert_eq!(found.not_after, "2026-01-02T00:00:00Z");
+        assert_eq!(certificate(&serde_json::json!({})), None);
+    }
+}

