@@ -16,11 +16,13 @@
 //! | [`plan`] | what is to run, with which addresses and environment (pure) |
 //! | [`supervisor`] | starting, probing, restarting, stopping |
 //! | [`state`] | the state directory and what is recorded there |
-//! | [`process`], [`logs`], [`probe`], [`client`] | one process, its log, its probes, its HTTP questions |
+//! | [`process`], [`logs`], [`probe`], [`client`] | one process, its log, its probes, HTTP questions |
+//! | [`certificate`] | what a sidecar says of its certificate |
 //! | [`bootstrap`], [`env`], [`address`] | what a sidecar and an application are told |
 
 pub mod address;
 pub mod bootstrap;
+pub mod certificate;
 pub mod client;
 pub mod commands;
 pub mod env;

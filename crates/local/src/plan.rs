@@ -9,6 +9,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -22,8 +23,8 @@ use crate::{
     env,
 };
 
-/// Service ports that explicit mode can give a listener each.
-pub const OUTBOUND_MAX: usize = 10_000;
+/// Service ports that explicit mode can give a listener each; the control plane takes no more of one node.
+pub const OUTBOUND_MAX: usize = 4_096;
 
 /// Whether workloads live in namespaces of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -68,6 +69,10 @@ pub struct Instance {
     pub grace_period: Duration,
     /// Deployments that must be ready first.
     pub depends_on: Vec<Text>,
+    /// Where it is started; `None`: where `up` was.
+    pub directory: Option<PathBuf>,
+    /// Container port → port of this machine that is forwarded to it, past its sidecar.
+    pub host_ports: Vec<(u16, u16)>,
 }
 
 impl Instance {
@@ -308,12 +313,23 @@ fn instance(
         liveness: deployment.liveness.clone(),
         grace_period: deployment.grace_period,
         depends_on: deployment.depends_on.clone(),
+        directory: directory(deployment),
+        // One machine port goes to one instance: the first.
+        host_ports: if replica == 0 { deployment.host_ports.clone() } else { Vec::new() },
     };
     if input.mode == CaptureMode::Explicit {
         instance.outbound = outbound(&instance, input.services);
     }
     instance.env = environment(&instance, deployment, input.mode);
     Ok(instance)
+}
+
+/// A `workingDir` is relative to the folder of the file that says it.
+fn directory(deployment: &Deployment) -> Option<PathBuf> {
+    let written = Path::new(&**deployment.working_directory.as_ref()?);
+    let folder = Path::new(&*deployment.origin.source).parent().unwrap_or(Path::new(""));
+    let directory = folder.join(written);
+    Some(if directory.as_os_str().is_empty() { PathBuf::from(".") } else { directory })
 }
 
 /// Declared ports, and those that a service which selects the deployment sends to.

@@ -94,7 +94,7 @@ pub struct Place {
 }
 
 impl Place {
-    fn socket(&self, port: u16) -> Option<SocketAddr> {
+    pub(crate) fn socket(&self, port: u16) -> Option<SocketAddr> {
         self.ports
             .iter()
             .find(|(container, _)| *container == port)
@@ -106,7 +106,7 @@ impl Place {
             })
     }
 
-    fn target(&self, socket: SocketAddr) -> Target {
+    pub(crate) fn target(&self, socket: SocketAddr) -> Target {
         match &self.namespace {
             Some(namespace) => Target::Inside(namespace.clone(), socket),
             None => Target::Tcp(socket),

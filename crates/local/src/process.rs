@@ -43,6 +43,8 @@ pub struct Spawn {
     pub arguments: Vec<String>,
     /// On top of the supervisor's environment.
     pub env: Vec<(String, String)>,
+    /// Where it is started; `None`: where the supervisor was.
+    pub directory: Option<PathBuf>,
     /// Its namespaces; the ties to the supervisor are added.
     pub isolation: Isolation,
 }
@@ -105,6 +107,9 @@ impl Process {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
+        if let Some(directory) = &what.directory {
+            command.current_dir(directory);
+        }
         let isolation = Isolation {
             new_session: true,
             die_with_parent: true,
@@ -259,6 +264,7 @@ mod tests {
             program: "/bin/sh".into(),
             arguments: vec!["-c".into(), script.into()],
             env: env.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect(),
+            directory: None,
             isolation: Isolation::default(),
         }
     }

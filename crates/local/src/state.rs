@@ -289,6 +289,8 @@ pub struct WorkloadRecord {
     pub service_account: String,
     /// Its SPIFFE identity.
     pub identity: String,
+    /// When its certificate ended as of the last look, RFC 3339; empty before the first.
+    pub certificate_until: String,
     /// Where the others reach it.
     pub address: String,
     /// Its sidecar's admin address.

@@ -13,6 +13,7 @@
 
 mod application;
 mod files;
+mod forward;
 mod keep;
 mod sidecar;
 mod tell;
@@ -344,6 +345,7 @@ async fn control(context: Rc<Context>, failed: tokio::sync::mpsc::Sender<UpError
         program: context.options.executable.clone(),
         arguments: crate::commands::control(&context.options.control, &context.options.state),
         env: context.common_env(),
+        directory: None,
         isolation: rajut_platform::process::Isolation::default(),
     };
     let beside = || async {
@@ -427,6 +429,7 @@ fn workload_record(instance: &Instance, trust_domain: &str) -> WorkloadRecord {
             "spiffe://{trust_domain}/ns/{}/sa/{}",
             instance.namespace, instance.service_account
         ),
+        certificate_until: String::new(),
         address: instance.address.to_string(),
         admin: instance.admin(),
         network_namespace: String::new(),

@@ -158,3 +158,15 @@ fn a_port_that_only_a_service_names_is_served_too() {
     let ports: Vec<_> = plan.instances[0].ports.iter().map(|port| port.container).collect();
     assert_eq!(ports, [8080, 9090]);
 }
+
+#[test]
+fn a_working_directory_is_relative_to_the_file_that_names_it() {
+    let mut one = deployment("web", 2, Some(RunCommand::Sample));
+    one.working_directory = Some("services/web".into());
+    one.host_ports = vec![(8080, 18)];
+    one.origin.source = "/repo/mesh/run.yaml".into();
+    let plan = made(&[one], &[], &[], CaptureMode::Netns).unwrap();
+    assert_eq!(plan.instances[0].directory.as_deref(), Some(Path::new("/repo/mesh/services/web")));
+    assert_eq!(plan.instances[0].host_ports, [(8080, 18)]);
+    assert!(plan.instances[1].host_ports.is_empty());
+}

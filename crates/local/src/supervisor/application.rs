@@ -12,11 +12,12 @@ use rajut_platform::{
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
 use super::{
-    APPLICATION_GRACE_MAX, Context, Phase, files,
+    APPLICATION_GRACE_MAX, Context, Phase, files, forward,
     keep::{Change, keep},
     sidecar,
 };
 use crate::{
+    certificate::workload_certificate,
     plan::{CaptureMode, Instance},
     probe::{self, Place, STARTING_PERIOD, Tally},
     process::{Spawn, causes},
@@ -73,6 +74,9 @@ async fn application(context: Rc<Context>, index: usize, namespace: Option<NetNs
     let instance = context.instance(index);
     let begin = async {
         sidecar::wait_ready(instance.admin()).await;
+        if let Some(certificate) = workload_certificate(instance.admin()).await {
+            context.update(|record| record.workloads[index].certificate_until = certificate.not_after);
+        }
         dependencies(&context, index).await;
     };
     tokio::select! {
@@ -82,6 +86,7 @@ async fn application(context: Rc<Context>, index: usize, namespace: Option<NetNs
     let place = place(&context, instance, namespace.clone());
     let grace = instance.grace_period.min(APPLICATION_GRACE_MAX);
     let spawn = || spawn_of(&context, instance, namespace.clone());
+    let forwards = forward::spawn(instance, &place);
     let beside = || probes(&context, index, &place);
     let on = |change: Change| {
         match &change {
@@ -91,6 +96,7 @@ async fn application(context: Rc<Context>, index: usize, namespace: Option<NetNs
         context.update(|record| change.apply(&mut record.workloads[index].app));
     };
     keep(&context, Phase::StopApplications, grace, spawn, beside, on).await;
+    drop(forwards);
 }
 
 /// Waits for what the workload depends on (Compose `depends_on`).
@@ -148,6 +154,7 @@ fn spawn_of(context: &Context, instance: &Instance, namespace: Option<NetNs>) ->
         program,
         arguments,
         env,
+        directory: instance.directory.clone(),
         isolation: isolation(context, instance, namespace),
     }
 }

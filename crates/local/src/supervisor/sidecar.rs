@@ -188,6 +188,7 @@ async fn one(context: &Context, name: String, program: impl Fn() -> (PathBuf, Ve
             program,
             arguments,
             env: context.common_env(),
+        directory: None,
             isolation: Isolation::default(),
         }
     };

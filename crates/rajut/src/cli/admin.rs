@@ -80,40 +80,6 @@ fn label(labels: &str, name: &str) -> Option<String> {
     rest.split_once('"').map(|(value, _)| value.to_owned())
 }
 
-/// A certificate that a sidecar uses.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Certificate {
-    /// The SPIFFE identity in it.
-    pub(crate) identity: String,
-    /// RFC 3339.
-    pub(crate) not_before: String,
-    /// RFC 3339.
-    pub(crate) not_after: String,
-}
-
-/// The workload certificate among what `/certs` lists.
-pub(crate) fn certificate(certs: &Value) -> Option<Certificate> {
-    let field = |value: &Value, name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
-    certs
-        .get("certificates")?
-        .as_array()?
-        .iter()
-        .filter_map(|entry| entry.get("cert_chain")?.as_array()?.first())
-        .find_map(|leaf| {
-            let identity = leaf
-                .get("subject_alt_names")?
-                .as_array()?
-                .iter()
-                .filter_map(|name| name.get("uri")?.as_str())
-                .find(|uri| uri.starts_with("spiffe://"))?;
-            Some(Certificate {
-                identity: identity.to_owned(),
-                not_before: field(leaf, "valid_from"),
-                not_after: field(leaf, "expiration_time"),
-            })
-        })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,18 +96,5 @@ envoy_server_live 1
         let found = upstreams(text);
         assert_eq!(found.open_circuits, [("outbound|8080||a".into(), "http2MaxRequests".into())]);
         assert_eq!(found.ejections, [("outbound|8080||b".into(), 2)]);
-    }
-
-    #[test]
-    fn the_workloads_certificate_is_the_one_with_a_spiffe_identity() {
-        let certs = serde_json::json!({"certificates": [
-            {"ca_cert": [{"path": "x"}], "cert_chain": []},
-            {"cert_chain": [{"subject_alt_names": [{"uri": "spiffe://td/ns/a/sa/b"}],
-                "valid_from": "2026-01-01T00:00:00Z", "expiration_time": "2026-01-02T00:00:00Z"}]},
-        ]});
-        let found = certificate(&certs).expect("there is one");
-        assert_eq!(found.identity, "spiffe://td/ns/a/sa/b");
-        assert_eq!(found.not_after, "2026-01-02T00:00:00Z");
-        assert_eq!(certificate(&serde_json::json!({})), None);
     }
 }

@@ -245,7 +245,7 @@ fn secret_table(found: &[(String, Value)], certs: &Value) -> Table {
     for (_, secret) in found {
         table.row([text_at(secret, "/name"), String::new(), String::new(), String::new()]);
     }
-    if let Some(certificate) = admin::certificate(certs) {
+    if let Some(certificate) = rajut_local::certificate::certificate(certs) {
         table.row([
             "(in use)".to_owned(),
             certificate.identity,

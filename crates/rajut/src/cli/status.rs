@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use rajut_local::{
+    certificate::{Certificate, workload_certificate},
     plan::CaptureMode,
     state::{MeshRecord, ProcessRecord, WorkloadRecord, WorkloadState},
     supervisor::is_ready,
@@ -10,7 +11,7 @@ use rajut_local::{
 use serde_json::{Value, json};
 
 use super::{
-    admin::{self, Certificate, Upstreams},
+    admin::{self, Upstreams},
     answer, block_on, lifecycle,
     mesh::Place,
 };
@@ -59,11 +60,10 @@ pub(crate) fn status(place: &Place, format: Format) -> anyhow::Result<ExitCode> 
 
 async fn look(workload: &WorkloadRecord) -> Seen<'_> {
     let stats = admin::text(workload.admin, "/stats/prometheus").await;
-    let certs = admin::json(workload.admin, "/certs").await;
     Seen {
         workload,
         upstreams: stats.as_deref().map(admin::upstreams).unwrap_or_default(),
-        certificate: certs.ok().as_ref().and_then(admin::certificate),
+        certificate: workload_certificate(workload.admin).await,
         silent: stats.err().map(|error| error.to_string()),
     }
 }

@@ -72,14 +72,14 @@ fn summary(mesh: &MeshRecord) -> String {
 }
 
 /// The table: workload, identity, state, certificate's expiry; then each service's address.
-pub(crate) fn table(mesh: &MeshRecord, expiry: impl Fn(&str) -> String) -> String {
+pub(super) fn table(mesh: &MeshRecord) -> String {
     let mut workloads = Table::new(&["WORKLOAD", "IDENTITY", "STATE", "CERTIFICATE UNTIL"]);
     for workload in &mesh.workloads {
         workloads.row([
             workload.name.clone(),
             workload.identity.clone(),
             state_text(workload.state).to_owned(),
-            expiry(&workload.identity),
+            if workload.certificate_until.is_empty() { "-".to_owned() } else { workload.certificate_until.clone() },
         ]);
     }
     let mut text = workloads.render();

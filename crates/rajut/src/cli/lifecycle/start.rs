@@ -374,7 +374,6 @@ fn envoy(place: &Place, args: &UpArgs) -> anyhow::Result<PathBuf> {
 struct Voice {
     progress: Progress,
     reports: Option<Reports>,
-    control: PathBuf,
 }
 
 impl Voice {
@@ -383,7 +382,6 @@ impl Voice {
         Ok(Self {
             progress: Progress::new(reports.is_none() && output::is_terminal()),
             reports,
-            control: place.state.control_socket(),
         })
     }
 
@@ -412,7 +410,7 @@ impl Voice {
             Event::Ready(mesh) => self.ready(mesh),
             Event::Late(mesh) => {
                 *late = true;
-                let text = format!("{}\nnot ready yet:\n{}", progress::table(mesh, |_| "-".into()), progress::not_ready(mesh));
+                let text = format!("{}\nnot ready yet:\n{}", progress::table(mesh), progress::not_ready(mesh));
                 self.say(&text).and_then(|()| self.end(false))
             }
             Event::Stopping => {
@@ -428,7 +426,7 @@ impl Voice {
     }
 
     fn ready(&mut self, mesh: &MeshRecord) -> anyhow::Result<()> {
-        let table = progress::table(mesh, |identity| expiry(mesh, identity));
+        let table = progress::table(mesh);
         let last = if self.reports.is_none() { "Ctrl-C stops it\n" } else { "`rajut down` stops it\n" };
         self.say(&format!("{table}\n{last}"))?;
         self.end(true)
@@ -438,10 +436,4 @@ impl Voice {
         self.progress.clear();
         Ok(())
     }
-}
-
-/// When the certificate of an identity ends, as its sidecar says.
-fn expiry(mesh: &MeshRecord, identity: &str) -> String {
-    let _ = (mesh, identity);
-    "-".to_owned()
 }
