@@ -2,7 +2,11 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use super::OutputFormat;
+use rajut_config::codes;
+use serde_json::json;
+
+use super::{OutputFormat, WrongUsage};
+use crate::output::{self, Format};
 
 /// `rajut analyze`
 #[derive(Debug, clap::Args)]
@@ -42,6 +46,30 @@ pub(crate) fn analyze(_: &AnalyzeArgs) -> anyhow::Result<ExitCode> {
     anyhow::bail!("later")
 }
 
-pub(crate) fn explain(_: &ExplainArgs) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("later")
+/// Exit status 2 for what is no code, 1 for a code that does not exist.
+pub(crate) fn explain(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
+    let code = codes::parse(&args.code)
+        .ok_or_else(|| WrongUsage(format!("{} is not a code; codes look like RJ0101", args.code)))?;
+    let Some(entry) = codes::find(code) else {
+        anyhow::bail!("there is no {code}");
+    };
+    if args.output.format == Format::Json {
+        output::print_json(&json!({
+            "code": code, "title": entry.title, "explanation": entry.explanation,
+            "wrong": entry.wrong, "right": entry.right,
+        }))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut text = format!("{code}: {}\n\n{}\n", entry.title, entry.explanation);
+    if !entry.wrong.is_empty() {
+        text.push_str(&format!("\nWrong:\n\n{}\nRight:\n\n{}", indented(entry.wrong), indented(entry.right)));
+    }
+    output::print(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn indented(text: &str) -> String {
+    text.lines().fold(String::new(), |all, line| {
+        if line.is_empty() { all + "\n" } else { all + "    " + line + "\n" }
+    })
 }
