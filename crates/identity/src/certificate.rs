@@ -36,6 +36,8 @@ pub struct Facts {
     pub is_ca: bool,
     /// The DER of the subject public key info.
     pub public_key: Vec<u8>,
+    /// SHA-256 of the whole certificate, lower-case hexadecimal: `Hash=` of `x-forwarded-client-cert`.
+    pub sha256: String,
 }
 
 /// A certificate that can't be read.
@@ -71,6 +73,7 @@ impl Facts {
             issuer: certificate.issuer().to_string(),
             is_ca: certificate.is_ca(),
             public_key: certificate.public_key().raw.to_vec(),
+            sha256: sha256_hex(der),
         };
         for extension in certificate.extensions() {
             if let ParsedExtension::SubjectAlternativeName(names) = extension.parsed_extension() {
@@ -107,6 +110,11 @@ impl Facts {
 }
 
 /// Seconds since 1970 as a time; before 1970 counts as 1970.
+fn sha256_hex(bytes: &[u8]) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 fn time(timestamp: i64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(timestamp).unwrap_or(0))
 }

@@ -3,19 +3,44 @@
 //! Built once per change on the main thread ([`Config`]), sent to every worker, which wraps it with its own pools
 //! ([`Epoch`]) and adopts it between polls. A request takes the worker's epoch once, when it is decided.
 
-use std::{collections::HashMap, rc::Rc, sync::Arc};
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    rc::Rc,
+    sync::Arc,
+};
 
+use rajut_ir::decide::RouteTable;
 use rajut_types::Text;
 
-use crate::{cluster::Cluster, upstream::pool::Pools};
+use crate::{cluster::Cluster, listener::Listener, upstream::pool::Pools};
 
 /// What all workers share of one epoch. Never changed.
 #[derive(Debug, Default)]
 pub struct Config {
     /// Rises by one with every change that the proxy adopts.
     pub version: u64,
+    /// name → listener.
+    pub listeners: HashMap<Text, Arc<Listener>>,
+    /// Address → the listener without a socket that takes connections to it; an unspecified IP takes every address.
+    pub redirected: HashMap<SocketAddr, Arc<Listener>>,
+    /// name → compiled routes of RDS; routes in place belong to their connection manager.
+    pub routes: HashMap<Text, Arc<RouteTable>>,
     /// name → cluster with its hosts, breakers and TLS.
     pub clusters: HashMap<Text, Arc<Cluster>>,
+}
+
+impl Config {
+    /// The listener that redirected connections to `destination` go to: that address, else its port on any address.
+    pub fn listener_at(&self, destination: SocketAddr) -> Option<&Arc<Listener>> {
+        let any: IpAddr = match destination {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        self.redirected
+            .get(&destination)
+            .or_else(|| self.redirected.get(&SocketAddr::new(any, destination.port())))
+    }
 }
 
 /// One worker's epoch.

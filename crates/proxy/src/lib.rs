@@ -21,13 +21,25 @@
 //! Thread per core: every worker ([`worker::Worker`]) is one thread with a single-threaded runtime, its own accept
 //! sockets and its own pools. Configuration reaches it as a message that replaces its [`epoch::Epoch`] between polls.
 
+pub mod admin;
+pub mod agent;
+pub mod assemble;
 pub mod cluster;
+pub mod discovery;
+pub mod dns;
+pub mod enrol;
 pub mod connection;
 pub mod epoch;
 pub mod failure;
 pub mod http;
 pub mod stats;
+pub mod listener;
+pub mod resolver;
+pub mod run;
+pub mod sockets;
 pub mod stream;
+pub mod tcp;
 pub mod tls;
 pub mod upstream;
 pub mod worker;
+pub mod workers;

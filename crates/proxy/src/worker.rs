@@ -3,11 +3,12 @@
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
+    sync::Arc,
 };
 
 use tokio::sync::watch;
 
-use crate::{epoch::Epoch, upstream::namespace::Namespaces};
+use crate::{epoch::Epoch, listener::stats::ListenerCounters, upstream::namespace::Namespaces};
 
 /// What every task of a worker's thread shares.
 #[derive(Debug)]
@@ -20,11 +21,19 @@ pub struct Worker {
     drain: watch::Receiver<bool>,
     /// Makes sockets inside workloads' network namespaces.
     pub namespaces: Namespaces,
+    /// What its listeners count.
+    pub listeners: Arc<ListenerCounters>,
 }
 
 impl Worker {
-    /// A worker with its first epoch; `seed` feeds its random draws.
-    pub fn new(index: usize, epoch: Rc<Epoch>, seed: u64, drain: watch::Receiver<bool>) -> Rc<Self> {
+    /// A worker with its first epoch; `seed` feeds its random draws, `listeners` is read by the scrape.
+    pub fn new(
+        index: usize,
+        epoch: Rc<Epoch>,
+        seed: u64,
+        drain: watch::Receiver<bool>,
+        listeners: Arc<ListenerCounters>,
+    ) -> Rc<Self> {
         Rc::new(Self {
             index,
             epoch: RefCell::new(epoch),
@@ -32,6 +41,7 @@ impl Worker {
             random: Cell::new(seed | 1),
             drain,
             namespaces: Namespaces::default(),
+            listeners,
         })
     }
 

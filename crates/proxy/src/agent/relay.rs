@@ -1,0 +1,233 @@
+//! Relays one discovery stream, answering secrets and taking the name table for itself.
+
+use std::{io, pin::Pin, sync::Arc};
+
+use rajut_identity::{Identity, IdentityStore};
+use rajut_ir::{
+    NameTable,
+    secret::{Secret, SecretValue},
+    tls::{DataSource, TlsCertificate, ValidationContext},
+    wire,
+};
+use rajut_proto::{
+    Any,
+    discovery::{
+        DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
+        aggregated_discovery_service_client::AggregatedDiscoveryServiceClient,
+        aggregated_discovery_service_server::{AggregatedDiscoveryService, AggregatedDiscoveryServiceServer},
+    },
+    type_url,
+};
+use rajut_runtime::connector::Connector;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
+use tonic::{Request, Response, Status, Streaming, transport::Endpoint};
+
+/// Messages that wait in one direction of a stream.
+const QUEUED_MAX: usize = 16;
+
+/// The largest discovery message, bytes; the control plane's own bound is the same.
+const MESSAGE_MAX: usize = 64 * 1024 * 1024;
+
+/// The service that Envoy talks to.
+#[derive(Clone)]
+pub(super) struct Relay {
+    connector: Connector,
+    store: IdentityStore,
+    identity: Arc<Identity>,
+    names: watch::Sender<Arc<NameTable>>,
+}
+
+type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+impl Relay {
+    pub(super) fn new(
+        connector: Connector,
+        store: IdentityStore,
+        identity: Arc<Identity>,
+        names: watch::Sender<Arc<NameTable>>,
+    ) -> Self {
+        Self { connector, store, identity, names }
+    }
+
+    /// Serves on a stream of accepted connections.
+    pub(super) async fn serve<S, C>(self, incoming: S) -> Result<(), tonic::transport::Error>
+    where
+        S: Stream<Item = io::Result<C>>,
+        C: tonic::transport::server::Connected + tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
+    {
+        let service = AggregatedDiscoveryServiceServer::new(self)
+            .max_decoding_message_size(MESSAGE_MAX)
+            .max_encoding_message_size(MESSAGE_MAX);
+        tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming).await
+    }
+
+    async fn upstream(&self) -> Result<(mpsc::Sender<DiscoveryRequest>, Streaming<DiscoveryResponse>), Status> {
+        let unavailable = |error: &dyn std::error::Error| Status::unavailable(format!("control plane: {error}"));
+        let channel = Endpoint::from_static("http://control-plane")
+            .connect_with_connector(self.connector.clone())
+            .await
+            .map_err(|error| unavailable(&error))?;
+        let mut client = AggregatedDiscoveryServiceClient::new(channel)
+            .max_decoding_message_size(MESSAGE_MAX)
+            .max_encoding_message_size(MESSAGE_MAX);
+        let (requests, outgoing) = mpsc::channel(QUEUED_MAX);
+        // The node goes with Envoy's first request; the name table is asked for after it (see `Conversation`).
+        let responses = client.stream_aggregated_resources(ReceiverStream::new(outgoing)).await?;
+        Ok((requests, responses.into_inner()))
+    }
+}
+
+#[tonic::async_trait]
+impl AggregatedDiscoveryService for Relay {
+    type StreamAggregatedResourcesStream = Responses<DiscoveryResponse>;
+    type DeltaAggregatedResourcesStream = Responses<DeltaDiscoveryResponse>;
+
+    async fn stream_aggregated_resources(
+        &self,
+        request: Request<Streaming<DiscoveryRequest>>,
+    ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
+        let (answers, outgoing) = mpsc::channel(QUEUED_MAX);
+        let relay = self.clone();
+        tokio::spawn(async move {
+            if let Err(status) = relay.converse(request.into_inner(), &answers).await {
+                tracing::info!(reason = status.message(), "discovery stream ended");
+                // Envoy has gone where nobody takes it.
+                drop(answers.send(Err(status)).await);
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(outgoing))))
+    }
+
+    async fn delta_aggregated_resources(
+        &self,
+        _: Request<Streaming<DeltaDiscoveryRequest>>,
+    ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
+        Err(Status::unimplemented("the agent takes state-of-the-world streams: set api_type GRPC in ads_config"))
+    }
+}
+
+/// Names that Envoy has asked for among the secrets that are answered here.
+struct Conversation {
+    secrets: Vec<String>,
+    secrets_sent: u64,
+    names_asked: bool,
+}
+
+impl Relay {
+    async fn converse(
+        mut self,
+        mut envoy: Streaming<DiscoveryRequest>,
+        answers: &mpsc::Sender<Result<DiscoveryResponse, Status>>,
+    ) -> Result<(), Status> {
+        if let Some(newest) = self.store.current() {
+            self.identity = newest;
+        }
+        let (requests, mut responses) = self.upstream().await?;
+        let mut conversation = Conversation { secrets: Vec::new(), secrets_sent: 0, names_asked: false };
+        let gone = |_| Status::unavailable("the other side has gone");
+        loop {
+            tokio::select! {
+                request = envoy.next() => {
+                    let Some(request) = request.transpose()? else { return Ok(()) };
+                    if request.type_url == type_url::SECRET {
+                        if let Some(response) = self.secrets(&mut conversation, &request) {
+                            answers.send(Ok(response)).await.map_err(|_| Status::cancelled("Envoy has gone"))?;
+                        }
+                        continue;
+                    }
+                    requests.send(request).await.map_err(gone)?;
+                    if !conversation.names_asked {
+                        conversation.names_asked = true;
+                        let names = DiscoveryRequest { type_url: type_url::NAME_TABLE.into(), ..Default::default() };
+                        requests.send(names).await.map_err(gone)?;
+                    }
+                }
+                response = responses.next() => {
+                    let Some(response) = response.transpose()? else {
+                        return Err(Status::unavailable("the control plane ended the stream"));
+                    };
+                    if response.type_url == type_url::NAME_TABLE {
+                        requests.send(self.take_names(response)).await.map_err(gone)?;
+                    } else {
+                        answers.send(Ok(response)).await.map_err(|_| Status::cancelled("Envoy has gone"))?;
+                    }
+                }
+                newer = self.store.newer_than(self.identity.generation) => {
+                    self.identity = newer.ok_or_else(|| Status::internal("the identity's owner has ended"))?;
+                    if !conversation.secrets.is_empty() {
+                        let response = self.secret_response(&mut conversation);
+                        answers.send(Ok(response)).await.map_err(|_| Status::cancelled("Envoy has gone"))?;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The answer to a request for secrets; `None` for an acknowledgement.
+    fn secrets(&self, conversation: &mut Conversation, request: &DiscoveryRequest) -> Option<DiscoveryResponse> {
+        if let Some(error) = &request.error_detail {
+            tracing::warn!(reason = %error.message, "Envoy refused its certificate");
+            return None;
+        }
+        let mut wanted = request.resource_names.clone();
+        wanted.sort();
+        if wanted == conversation.secrets && !request.response_nonce.is_empty() {
+            return None;
+        }
+        conversation.secrets = wanted;
+        Some(self.secret_response(conversation))
+    }
+
+    fn secret_response(&self, conversation: &mut Conversation) -> DiscoveryResponse {
+        conversation.secrets_sent += 1;
+        let encode = |name: &String| {
+            let encoded = wire::encode_secret(&secret(&self.identity, name)?);
+            Some(Any { type_url: type_url::SECRET.into(), value: encoded.value.to_vec() })
+        };
+        DiscoveryResponse {
+            version_info: self.identity.generation.to_string(),
+            nonce: conversation.secrets_sent.to_string(),
+            type_url: type_url::SECRET.into(),
+            resources: conversation.secrets.iter().filter_map(encode).collect(),
+            ..Default::default()
+        }
+    }
+
+    /// Adopts the name table and gives its acknowledgement.
+    fn take_names(&self, response: DiscoveryResponse) -> DiscoveryRequest {
+        let table = response.resources.first().map(|any| wire::decode_name_table(&any.value));
+        let error = match table {
+            Some(Ok(table)) => {
+                self.names.send_replace(Arc::new(table.value));
+                None
+            }
+            Some(Err(error)) => Some(error.to_string()),
+            None => None,
+        };
+        DiscoveryRequest {
+            type_url: type_url::NAME_TABLE.into(),
+            version_info: response.version_info,
+            response_nonce: response.nonce,
+            error_detail: error.map(|message| rajut_proto::google::rpc::Status { code: 3, message, details: Vec::new() }),
+            ..Default::default()
+        }
+    }
+}
+
+/// The secret of that name: `default` is the workload's certificate and key, `ROOTCA` its trust bundle.
+fn secret(identity: &Identity, name: &str) -> Option<Secret> {
+    let inline = |text: String| DataSource::Inline(text.into());
+    let value = match name {
+        "default" => SecretValue::Certificate(TlsCertificate {
+            chain: inline(identity.chain_pem()),
+            key: inline(identity.key.secret_pem()),
+        }),
+        "ROOTCA" => SecretValue::Validation(ValidationContext {
+            trusted_ca: Some(inline(identity.roots.to_pem())),
+            ..ValidationContext::default()
+        }),
+        _ => return None,
+    };
+    Some(Secret { name: name.into(), value })
+}

@@ -1,0 +1,314 @@
+//! From discovery updates to adopted epochs: decodes, assembles, has every worker adopt, binds sockets, then answers.
+//!
+//! ```text
+//!  Update ─► decode (ir::wire) ─► Resources ─► Assembler ─► workers adopt ─► sockets ─► ACK, or NACK naming what was refused
+//!                 │ a refused resource keeps its previous version
+//! ```
+//!
+//! Runs on the main thread. An update of listeners or routes that waits for endpoints is answered when it is in force.
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeSet, HashMap},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use rajut_ir::{NameTable, ResourceKind, Resources, endpoint::LoadAssignment, wire};
+use rajut_runtime::clock::Clock;
+use rajut_types::Text;
+use rajut_xds::{
+    client::{Handle, Refusal, Ticket, Update},
+    type_url,
+};
+use tokio::sync::watch;
+
+use crate::{
+    admin::{Dump, DumpEntry},
+    assemble::{Assembler, assignment_names, route_names},
+    epoch::Config,
+    sockets::Sockets,
+    stats::Registry,
+    tls::secrets::Secrets,
+    workers::{WorkerGone, Workers},
+};
+
+/// Time between looks at what is still waited for.
+pub const WARMING_CHECK: Duration = Duration::from_millis(500);
+
+/// The main thread's state of configuration.
+pub struct Discovery {
+    resources: Resources,
+    resolved: HashMap<Text, Arc<LoadAssignment>>,
+    secrets: Secrets,
+    assembler: Assembler,
+    sockets: Sockets,
+    workers: Rc<Workers>,
+    clock: Clock,
+    /// Where names and routes are subscribed to; `None` without a control plane.
+    control: Option<Handle>,
+    subscribed: [BTreeSet<Text>; 2],
+    /// Answers that wait until nothing is warming any more.
+    held: Vec<(Ticket, Vec<Refusal>)>,
+    seen_clusters: bool,
+    seen_listeners: bool,
+    published: watch::Sender<Arc<Config>>,
+    names: watch::Sender<Arc<NameTable>>,
+    dump: Rc<RefCell<Dump>>,
+}
+
+impl std::fmt::Debug for Discovery {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Discovery").field("held", &self.held.len()).finish_non_exhaustive()
+    }
+}
+
+/// Where the results go.
+#[derive(Debug)]
+pub struct Outlets {
+    /// Every configuration that was adopted.
+    pub config: watch::Sender<Arc<Config>>,
+    /// The name table, for the DNS.
+    pub names: watch::Sender<Arc<NameTable>>,
+    /// The resources as received.
+    pub dump: Rc<RefCell<Dump>>,
+    /// Counters that outlive configurations.
+    pub registry: Arc<Registry>,
+}
+
+impl Discovery {
+    /// Begins with the resources of the bootstrap file.
+    pub fn new(resources: Resources, secrets: Secrets, workers: Rc<Workers>, clock: Clock, outlets: Outlets) -> Self {
+        Self {
+            resources,
+            resolved: HashMap::new(),
+            secrets,
+            assembler: Assembler::new(outlets.registry),
+            sockets: Sockets::default(),
+            workers,
+            clock,
+            control: None,
+            subscribed: Default::default(),
+            held: Vec::new(),
+            seen_clusters: false,
+            seen_listeners: false,
+            published: outlets.config,
+            names: outlets.names,
+            dump: outlets.dump,
+        }
+    }
+
+    /// From now on subscribes through `handle`.
+    pub async fn use_control_plane(&mut self, handle: Handle) {
+        for url in [type_url::CLUSTER, type_url::LISTENER, type_url::NAME_TABLE] {
+            handle.subscribe_all(url).await;
+        }
+        self.control = Some(handle);
+    }
+
+    /// Whether listeners and clusters have come and nothing is waited for: the proxy may take traffic.
+    pub fn is_complete(&self) -> bool {
+        self.seen_clusters && self.seen_listeners && !self.assembler.is_warming()
+    }
+
+    /// Whether something that was asked for is still waited for.
+    pub fn is_warming(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// Newer secrets: the own certificate was renewed, or the trust changed.
+    pub async fn secrets(&mut self, change: impl FnOnce(&mut Secrets)) -> Result<(), WorkerGone> {
+        change(&mut self.secrets);
+        self.adopt().await.map(drop)
+    }
+
+    /// Newer endpoints of a DNS cluster.
+    pub async fn resolved(&mut self, cluster: Text, assignment: Arc<LoadAssignment>) -> Result<(), WorkerGone> {
+        self.resolved.insert(cluster, assignment);
+        self.adopt().await.map(drop)
+    }
+
+    /// The DNS clusters that are configured now.
+    pub fn resources(&self) -> &Resources {
+        &self.resources
+    }
+
+    /// Takes an update of the control plane to its answer.
+    pub async fn update(&mut self, update: Update) -> Result<(), WorkerGone> {
+        let Some(kind) = ResourceKind::of_type_url(&update.type_url) else {
+            tracing::debug!(type_url = %update.type_url, "an update of a type that was not asked for");
+            return Ok(());
+        };
+        let mut refusals = Vec::new();
+        for resource in &update.resources {
+            if let Err(mut refused) = self.take(kind, &resource.name, &resource.body) {
+                refusals.append(&mut refused);
+                continue;
+            }
+            let entry = DumpEntry {
+                version: resource.version.clone(),
+                updated: rajut_runtime::clock::rfc3339(self.clock.wall()),
+                body: resource.body.clone(),
+                is_static: false,
+            };
+            self.dump.borrow_mut().insert(kind, resource.name.clone(), entry);
+        }
+        for name in &update.removed {
+            self.forget(kind, name);
+        }
+        self.seen_clusters |= kind == ResourceKind::Cluster;
+        self.seen_listeners |= kind == ResourceKind::Listener;
+        self.subscribe().await;
+        let refused = self.adopt().await?;
+        refusals.extend(refused.into_iter().filter(|(of, _)| *of == kind).map(|(_, refusal)| refusal));
+        for refusal in &refusals {
+            tracing::warn!(resource = %refusal.resource, path = %refusal.path, reason = %refusal.reason, "refused");
+        }
+        self.held.push((update.ticket, refusals));
+        self.answer_held(kind).await;
+        Ok(())
+    }
+
+    /// Assembles, has the workers adopt, binds; gives what was refused.
+    pub async fn adopt(&mut self) -> Result<Vec<(ResourceKind, Refusal)>, WorkerGone> {
+        let assembled = self.assembler.assemble(&self.resources, &self.resolved, &self.secrets, self.clock.now());
+        self.workers.adopt(&assembled.config).await?;
+        let not_bound = self.sockets.apply(&assembled.config, &self.workers).await?;
+        let mut refused: Vec<_> = assembled
+            .refused
+            .into_iter()
+            .map(|refused| (refused.kind, refusal(refused.name, refused.reason)))
+            .collect();
+        for listener in not_bound {
+            let reason = listener.to_string();
+            refused.push((ResourceKind::Listener, refusal(listener.name, reason)));
+        }
+        self.published.send_replace(assembled.config);
+        if assembled.warming.is_empty() {
+            self.answer_all().await;
+        } else {
+            tracing::debug!(waiting_for = ?assembled.warming, "listeners and routes are held back");
+        }
+        Ok(refused)
+    }
+
+    /// Stops accepting on all listeners.
+    pub fn close_listeners(&mut self) {
+        self.sockets.close_all();
+    }
+
+    /// Answers what is in force: everything when nothing is warming, else all but listeners and routes.
+    async fn answer_held(&mut self, kind: ResourceKind) {
+        let waits = matches!(kind, ResourceKind::Listener | ResourceKind::RouteConfiguration);
+        if !waits || !self.assembler.is_warming() {
+            if let Some((ticket, refusals)) = self.held.pop() {
+                self.answer(ticket, refusals).await;
+            }
+        }
+    }
+
+    async fn answer_all(&mut self) {
+        for (ticket, refusals) in std::mem::take(&mut self.held) {
+            self.answer(ticket, refusals).await;
+        }
+    }
+
+    async fn answer(&self, ticket: Ticket, refusals: Vec<Refusal>) {
+        if let Some(control) = &self.control {
+            control.answer(ticket, refusals).await;
+        }
+    }
+
+    /// Subscribes to the endpoints and routes that clusters and listeners name, and drops what none names any more.
+    async fn subscribe(&mut self) {
+        let Some(control) = &self.control else { return };
+        let routes = self.resources.listeners.values().flat_map(|listener| route_names(listener)).collect();
+        let wanted = [assignment_names(self.resources.clusters.values()), routes];
+        for (at, url) in [type_url::LOAD_ASSIGNMENT, type_url::ROUTE].into_iter().enumerate() {
+            let added: Vec<Text> = wanted[at].difference(&self.subscribed[at]).cloned().collect();
+            let dropped: Vec<Text> = self.subscribed[at].difference(&wanted[at]).cloned().collect();
+            if !added.is_empty() {
+                control.subscribe(url, added).await;
+            }
+            for name in &dropped {
+                if at == 0 {
+                    self.resources.assignments.remove(name);
+                } else {
+                    self.resources.routes.remove(name);
+                }
+            }
+            if !dropped.is_empty() {
+                control.unsubscribe(url, dropped).await;
+            }
+        }
+        self.subscribed = wanted;
+    }
+
+    fn take(&mut self, kind: ResourceKind, name: &Text, body: &Bytes) -> Result<(), Vec<Refusal>> {
+        let all = &mut self.resources;
+        match kind {
+            ResourceKind::Cluster => {
+                let cluster = accept(name, wire::decode_cluster(body))?;
+                all.clusters.insert(name.clone(), Arc::new(cluster));
+            }
+            ResourceKind::LoadAssignment => {
+                let assignment = accept(name, wire::decode_load_assignment(body))?;
+                all.assignments.insert(name.clone(), Arc::new(assignment));
+            }
+            ResourceKind::Listener => {
+                let listener = accept(name, wire::decode_listener(body))?;
+                all.listeners.insert(name.clone(), Arc::new(listener));
+            }
+            ResourceKind::RouteConfiguration => {
+                let routes = accept(name, wire::decode_route_configuration(body))?;
+                all.routes.insert(name.clone(), Arc::new(routes));
+            }
+            ResourceKind::Secret => {
+                let secret = Arc::new(accept(name, wire::decode_secret(body))?);
+                self.secrets.set_named(secret.clone());
+                all.secrets.insert(name.clone(), secret);
+            }
+            ResourceKind::NameTable => {
+                let names = Arc::new(accept(name, wire::decode_name_table(body))?);
+                self.names.send_replace(names.clone());
+                all.names = Some(names);
+            }
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self, kind: ResourceKind, name: &Text) {
+        let all = &mut self.resources;
+        match kind {
+            ResourceKind::Cluster => drop(all.clusters.remove(name)),
+            ResourceKind::LoadAssignment => drop(all.assignments.remove(name)),
+            ResourceKind::Listener => drop(all.listeners.remove(name)),
+            ResourceKind::RouteConfiguration => drop(all.routes.remove(name)),
+            ResourceKind::Secret => drop(all.secrets.remove(name)),
+            ResourceKind::NameTable => all.names = None,
+        }
+        self.dump.borrow_mut().remove(kind, name);
+    }
+}
+
+fn refusal(resource: Text, reason: String) -> Refusal {
+    Refusal { resource, path: String::new(), reason }
+}
+
+/// The decoded value; what was ignored in it is said once per resource version, at debug level.
+fn accept<T>(name: &Text, decoded: wire::DecodeResult<T>) -> Result<T, Vec<Refusal>> {
+    match decoded {
+        Ok(decoded) => {
+            for ignored in &decoded.ignored {
+                tracing::debug!(resource = %name, path = %ignored.path, what = %ignored.what, "ignored");
+            }
+            Ok(decoded.value)
+        }
+        Err(errors) => Err(errors
+            .into_iter()
+            .map(|error| Refusal { resource: name.clone(), reason: error.fault.to_string(), path: error.path })
+            .collect()),
+    }
+}

@@ -1,0 +1,64 @@
+//! Steps 1 to 3 of walk one: accept, detect, choose a filter chain, terminate TLS, hand over to HTTP or TCP.
+//!
+//! A compiled listener is part of the shared [`crate::epoch::Config`]; its sockets are not, so that filter chains
+//! change without a socket being closed. What connections arrive on a socket is looked up in the worker's epoch of
+//! that moment.
+
+pub mod accept;
+pub mod chain;
+pub mod detect;
+pub mod stats;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use rajut_ir::listener as ir;
+use rajut_types::Text;
+
+use crate::{http::manager::Manager, tls::terminate::Terminator};
+
+/// A running listener, shared by all workers.
+#[derive(Debug)]
+pub struct Listener {
+    /// As configured.
+    pub ir: Arc<ir::Listener>,
+    /// Chooses among `chains`.
+    pub matcher: chain::Matcher,
+    /// In the listener's order.
+    pub chains: Vec<Arc<Chain>>,
+    /// Where none matches.
+    pub default_chain: Option<Arc<Chain>>,
+}
+
+/// A running filter chain.
+#[derive(Debug)]
+pub struct Chain {
+    /// Its name.
+    pub name: Text,
+    /// Terminates TLS where set.
+    pub tls: Option<Terminator>,
+    /// How long the handshake may take.
+    pub handshake_timeout: Duration,
+    /// What serves the connection then.
+    pub action: Action,
+}
+
+/// What serves a chain's connections.
+#[derive(Debug)]
+pub enum Action {
+    /// HTTP.
+    Http(Arc<Manager>),
+    /// Bytes.
+    Tcp(Arc<crate::tcp::Proxy>),
+}
+
+impl Listener {
+    /// The chain of that name, so that its state is carried over a change.
+    pub fn chain_named(&self, name: &str) -> Option<&Arc<Chain>> {
+        self.chains.iter().chain(&self.default_chain).find(|chain| *chain.name == *name)
+    }
+
+    /// Where its socket is; `None` where connections are only handed over to it.
+    pub fn bound_address(&self) -> Option<SocketAddr> {
+        (self.ir.bind_to_port && self.ir.api_listener.is_none()).then_some(self.ir.address.socket)
+    }
+}

@@ -1,0 +1,178 @@
+//! Step 1: accept connections on one socket, recover the original destination, find the listener that takes them.
+//!
+//! Bounds: at most [`CONNECTIONS_MAX`] connections a worker; at the bound the socket is not accepted from until one
+//! ends, so that the kernel's queue pushes back.
+
+use std::{io, rc::Rc, sync::Arc, time::Duration};
+
+use rajut_ir::listener::Direction;
+use rajut_platform::socket::{self, AcceptFault, TcpListener, TcpStream};
+use rajut_types::Text;
+use tokio::sync::{Semaphore, watch};
+
+use super::{
+    Action, Chain, Listener,
+    chain::View,
+    detect,
+    stats::{add, sub},
+};
+use crate::{
+    connection::{Connection, Peer},
+    http,
+    stream::Stream,
+    tcp,
+    worker::Worker,
+};
+
+/// Connections of one worker; a sidecar's descriptors are usually limited to 65,536 or more.
+pub const CONNECTIONS_MAX: usize = 32_768;
+
+/// How long accepting pauses when the process is out of descriptors: there is nothing to wait for but other
+/// connections' ends.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
+
+/// Accepts on `socket` for the listener of that name until `stop` turns true.
+pub async fn accept_loop(
+    worker: Rc<Worker>,
+    name: Text,
+    socket: TcpListener,
+    permits: Arc<Semaphore>,
+    mut stop: watch::Receiver<bool>,
+) {
+    loop {
+        let Ok(permit) = permits.clone().acquire_owned().await else { return };
+        let accepted = tokio::select! {
+            accepted = socket.accept() => accepted,
+            _ = stop.wait_for(|stop| *stop) => return,
+        };
+        let tcp = match accepted {
+            Ok((tcp, _)) => tcp,
+            Err(error) => {
+                if socket::accept_fault(&error) == AcceptFault::Exhausted {
+                    tracing::warn!(listener = %name, %error, "out of resources for new connections");
+                    tokio::time::sleep(EXHAUSTED_PAUSE).await;
+                }
+                continue;
+            }
+        };
+        let (worker, name) = (worker.clone(), name.clone());
+        tokio::task::spawn_local(async move {
+            let _permit = permit;
+            let _open = Open::new(&worker);
+            if let Err(error) = serve(&worker, &name, tcp).await {
+                tracing::debug!(listener = %name, %error, "connection ended");
+            }
+        });
+    }
+}
+
+/// Counts an open connection of a worker.
+struct Open(Rc<Worker>);
+
+impl Open {
+    fn new(worker: &Rc<Worker>) -> Self {
+        add(&worker.listeners.connections, 1);
+        add(&worker.listeners.active, 1);
+        Self(worker.clone())
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        sub(&self.0.listeners.active, 1);
+    }
+}
+
+/// One connection from its first byte to its last.
+async fn serve(worker: &Rc<Worker>, name: &str, tcp: TcpStream) -> io::Result<()> {
+    let epoch = worker.epoch();
+    let Some(bound) = epoch.config.listeners.get(name).cloned() else {
+        return Ok(());
+    };
+    let remote = tcp.peer_addr()?;
+    let mut local = tcp.local_addr()?;
+    let mut listener = bound;
+    if listener.ir.use_original_dst || listener.ir.inspectors.original_dst {
+        if let Ok(original) = socket::original_destination(&tcp) {
+            local = original;
+        }
+        if listener.ir.use_original_dst {
+            if let Some(other) = epoch.config.listener_at(local) {
+                listener = other.clone();
+            }
+        }
+    }
+    drop(epoch);
+
+    let seen = detect::inspect(&tcp, &listener.ir).await?;
+    let Some(seen) = seen else {
+        add(&worker.listeners.detection_timeouts, 1);
+        return Ok(());
+    };
+    let view = View { destination: local, source: remote, seen: &seen };
+    let chain = listener.matcher.select(&view).map_or(listener.default_chain.as_ref(), |at| listener.chains.get(at));
+    let Some(chain) = chain.cloned() else {
+        refused(worker, &listener, &view);
+        return Ok(());
+    };
+    let opened = std::time::Instant::now();
+    let (stream, peer) = match terminate(worker, &chain, tcp).await {
+        Ok(done) => done,
+        Err(error) => {
+            add(&worker.listeners.handshake_failures, 1);
+            tracing::debug!(listener = %listener.ir.name, chain = %chain.name, %remote, %error, "TLS handshake failed");
+            return Ok(());
+        }
+    };
+    let connection = Rc::new(Connection {
+        id: worker.next_connection_id(),
+        listener: listener.ir.name.clone(),
+        direction: listener.ir.direction,
+        local,
+        remote,
+        sni: seen.server_name,
+        peer,
+        opened,
+    });
+    match &chain.action {
+        Action::Http(manager) => {
+            http::serve::serve_connection(worker.clone(), stream, connection, manager.clone()).await;
+        }
+        Action::Tcp(proxy) => tcp::serve::serve_connection(worker, stream, &connection, proxy).await,
+    }
+    Ok(())
+}
+
+/// Terminates TLS where the chain says so, within its time.
+async fn terminate(worker: &Rc<Worker>, chain: &Arc<Chain>, tcp: TcpStream) -> io::Result<(Stream, Peer)> {
+    let Some(terminator) = &chain.tls else {
+        return Ok((Stream::Tcp(tcp), Peer::None));
+    };
+    let handshake = terminator.accept(tcp);
+    let done = if chain.handshake_timeout.is_zero() {
+        handshake.await
+    } else {
+        tokio::time::timeout(chain.handshake_timeout, handshake).await.map_err(io::Error::other)?
+    };
+    if done.is_ok() {
+        add(&worker.listeners.handshakes, 1);
+    }
+    done
+}
+
+/// A connection that no chain takes: counted, logged with what would be needed, and closed with a reset, so that the
+/// client knows at once.
+fn refused(worker: &Rc<Worker>, listener: &Arc<Listener>, view: &View<'_>) {
+    add(&worker.listeners.no_filter_chain, 1);
+    let plaintext = view.seen.transport == rajut_ir::listener::TransportProtocol::RawBuffer;
+    let hint = if listener.ir.direction == Direction::Inbound && plaintext {
+        "a plaintext client met a workload that takes mTLS only; give the caller a sidecar, or a PeerAuthentication \
+         with mode PERMISSIVE for this port"
+    } else {
+        "no filter chain of the listener matches it"
+    };
+    tracing::info!(
+        listener = %listener.ir.name, client = %view.source, destination = %view.destination,
+        transport = ?view.seen.transport, flag = "NR", "connection refused: {hint}"
+    );
+}

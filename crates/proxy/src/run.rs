@@ -1,0 +1,331 @@
+//! The proxy process: bootstrap, identity, discovery, workers, admin, signals.
+//!
+//! ```text
+//!  main thread                                   worker threads
+//!  bootstrap ─► identity ─► Discovery ── adopt ─► Epoch, accept, serve
+//!      admin, DNS, name resolution, signals
+//! ```
+//!
+//! Ends by draining: `SIGTERM` (or `/quitquitquit`) stops keep-alive and sends GOAWAY; the process ends when no
+//! connection is left or the drain time is over. A second signal ends it at once.
+
+use std::{
+    cell::RefCell,
+    io,
+    path::PathBuf,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::Context;
+use rajut_identity::{
+    Identity, IdentityStore,
+    enrol::{Issuer, control_plane_connector},
+};
+use rajut_ir::{
+    NameTable,
+    cluster::{Cluster, Discovery as Discover},
+    wire::bootstrap::{self, Bootstrap},
+};
+use rajut_platform::{
+    signals::ShutdownSignals,
+    socket::{self, ConnectOptions},
+};
+use rajut_runtime::{
+    Clock,
+    connector::Connector,
+    readiness::{Gate, Readiness},
+};
+use rajut_xds::{
+    Node, Protocol,
+    client::{self, ClientOptions, Event},
+};
+use tokio::{
+    runtime::{Builder, LocalOptions},
+    sync::{mpsc, watch},
+};
+
+use crate::{
+    admin::{self, Admin, Dump},
+    discovery::{Discovery, Outlets, WARMING_CHECK},
+    dns::{self, DnsOptions},
+    enrol::{self, Enrolment},
+    epoch::Config,
+    resolver::Resolver,
+    stats::Registry,
+    tls::secrets::Secrets,
+    workers::Workers,
+};
+
+/// How a proxy is started.
+#[derive(Debug, Clone)]
+pub struct ProxyOptions {
+    /// An Envoy bootstrap, YAML or JSON.
+    pub bootstrap: PathBuf,
+    /// Worker threads; a sidecar has one, a gateway one per core.
+    pub concurrency: usize,
+    /// How the workload's identity is obtained; `None` where the bootstrap has its own certificates, or none.
+    pub enrolment: Option<Enrolment>,
+    /// The workload's DNS; `None` where names are not captured.
+    pub dns: Option<DnsOptions>,
+    /// Time for connections to finish after `SIGTERM`; Istio's `terminationDrainDuration` is 5 s.
+    pub drain_time: Duration,
+}
+
+/// Runs a proxy until it is told to end.
+pub fn run(options: ProxyOptions) -> anyhow::Result<()> {
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    runtime.block_on(serve(options))
+}
+
+async fn serve(options: ProxyOptions) -> anyhow::Result<()> {
+    let clock = Clock::system();
+    let started = clock.now();
+    let shown = options.bootstrap.display();
+    let text = std::fs::read_to_string(&options.bootstrap).with_context(|| format!("the bootstrap file {shown}"))?;
+    let bootstrap = bootstrap::parse_bootstrap(&text).map_err(|errors| {
+        let lines: Vec<_> = errors.into_iter().map(|error| format!("  {error}")).collect();
+        anyhow::anyhow!("{shown} can't be used:\n{}", lines.join("\n"))
+    })?;
+
+    let readiness = Readiness::default();
+    let (drain, draining) = watch::channel(false);
+    let (quit, quitting) = watch::channel(false);
+    let (config, configs) = watch::channel(Arc::new(Config::default()));
+    let (names, named) = watch::channel(Arc::new(NameTable::default()));
+    let concurrency = options.concurrency.max(1);
+    let registry = Registry::new(concurrency);
+    let workers = Rc::new(Workers::start(concurrency, &configs.borrow(), &draining, seed)?);
+    let dump = Rc::new(RefCell::new(Dump::default()));
+
+    let certificate = options.enrolment.as_ref().map(|_| readiness.gate("certificate"));
+    let listeners = readiness.gate("listeners");
+    let (store_known, stores) = watch::channel(None);
+    if let Some(address) = bootstrap.admin {
+        let admin = Admin {
+            node: bootstrap.node.id.to_string(),
+            readiness: readiness.clone(),
+            config: configs.clone(),
+            workers: workers.clone(),
+            dump: dump.clone(),
+            registry: registry.clone(),
+            identity: stores.clone(),
+            clock: clock.clone(),
+            drain: drain.clone(),
+            quit,
+            started,
+        };
+        let listener = admin::bind(address).with_context(|| format!("the admin port {address}"))?;
+        tokio::task::spawn_local(admin::serve(listener, Rc::new(admin)));
+    }
+    if let Some(dns) = options.dns.clone() {
+        tokio::task::spawn_local(async move {
+            if let Err(error) = dns::serve(dns, named).await {
+                tracing::error!(%error, "the workload's DNS can't be served");
+            }
+        });
+    }
+
+    let mut secrets = Secrets::new(bootstrap.resources.secrets.values().cloned());
+    let mut identity = None;
+    if let Some(enrolment) = &options.enrolment {
+        let (store, first) = enrol::obtain(enrolment, &clock).await?;
+        store_known.send_replace(Some(store.clone()));
+        secrets.set_identity(Some(first.clone()));
+        identity = Some(Own { store, generation: first.generation, issuer: enrolment.issuer()? });
+    }
+    if let Some(gate) = certificate {
+        gate.open();
+    }
+    let outlets = Outlets { config, names, dump, registry };
+    let discovery = Discovery::new(bootstrap.resources.clone(), secrets, workers.clone(), clock.clone(), outlets);
+    let main = Main { discovery, workers, listeners, identity, quitting, drain };
+    main.run(&bootstrap, options.drain_time).await
+}
+
+/// What the main thread goes round with.
+struct Main {
+    discovery: Discovery,
+    workers: Rc<Workers>,
+    listeners: Gate,
+    identity: Option<Own>,
+    quitting: watch::Receiver<bool>,
+    drain: watch::Sender<bool>,
+}
+
+/// The own identity as the main thread follows it.
+struct Own {
+    store: IdentityStore,
+    generation: u64,
+    issuer: Issuer,
+}
+
+/// Endpoints of DNS clusters that wait for the main thread.
+const RESOLVED_QUEUED_MAX: usize = 64;
+
+/// Time between looks at whether connections are left while draining.
+const DRAIN_CHECK: Duration = Duration::from_millis(50);
+
+impl Main {
+    async fn run(mut self, bootstrap: &Bootstrap, drain_time: Duration) -> anyhow::Result<()> {
+        let mut events = self.connect(bootstrap).await?;
+        for (_, refused) in self.discovery.adopt().await? {
+            // What the operator wrote by hand must work: a port in use is no reason to serve the rest silently.
+            anyhow::bail!("{}: {}", refused.resource, refused.reason);
+        }
+        if events.is_none() {
+            self.listeners.open();
+        }
+        let (resolved, mut resolutions) = mpsc::channel(RESOLVED_QUEUED_MAX);
+        let mut resolver = Resolver::new(resolved);
+        let mut warming = tokio::time::interval(WARMING_CHECK);
+        let mut quitting = self.quitting.clone();
+        let mut shutdown = ShutdownSignals::listen()?;
+        loop {
+            resolver.follow(&self.discovery.resources().clusters);
+            tokio::select! {
+                event = next(&mut events) => self.event(event).await?,
+                newer = newer(self.identity.as_ref()) => {
+                    if let Some(own) = &mut self.identity {
+                        own.generation = newer.generation;
+                    }
+                    self.discovery.secrets(|secrets| secrets.set_identity(Some(newer))).await?;
+                }
+                Some((cluster, assignment)) = resolutions.recv() => {
+                    self.discovery.resolved(cluster, assignment).await?;
+                }
+                _ = warming.tick(), if self.discovery.is_warming() => {
+                    self.discovery.adopt().await?;
+                    self.open_when_complete();
+                }
+                _ = quitting.wait_for(|quit| *quit) => break,
+                signal = shutdown.next() => {
+                    tracing::info!(?signal, "the proxy ends");
+                    break;
+                }
+            }
+            if self.workers.any_ended() {
+                anyhow::bail!("a worker thread has ended");
+            }
+        }
+        self.drain(drain_time, &mut shutdown).await;
+        Ok(())
+    }
+
+    /// The discovery stream, where the bootstrap has one.
+    async fn connect(&mut self, bootstrap: &Bootstrap) -> anyhow::Result<Option<mpsc::Receiver<Event>>> {
+        let Some(ads) = &bootstrap.ads else { return Ok(None) };
+        let cluster = bootstrap.resources.clusters.get(&ads.cluster);
+        let cluster = cluster.with_context(|| format!("ads_config names the cluster {}, which is not there", ads.cluster))?;
+        let address = discovery_address(cluster)?;
+        let connector = match &self.identity {
+            Some(own) => {
+                let issuer = Issuer { address, ..own.issuer.clone() };
+                control_plane_connector(issuer, own.store.clone())
+            }
+            None => plaintext(address),
+        };
+        let mut options = ClientOptions::new(node(&bootstrap.node), connector);
+        if !ads.delta {
+            options.protocol = Protocol::StateOfTheWorld;
+        }
+        let (handle, events) = client::spawn(options);
+        self.discovery.use_control_plane(handle).await;
+        Ok(Some(events))
+    }
+
+    async fn event(&mut self, event: Event) -> anyhow::Result<()> {
+        match event {
+            Event::Connected => tracing::info!("connected to the control plane"),
+            Event::Disconnected { reason, retry_in } => {
+                tracing::warn!(%reason, ?retry_in, "no control plane; serving on what is known");
+            }
+            Event::Update(update) => {
+                self.discovery.update(update).await?;
+                self.open_when_complete();
+            }
+        }
+        Ok(())
+    }
+
+    fn open_when_complete(&self) {
+        if self.discovery.is_complete() {
+            self.listeners.open();
+        }
+    }
+
+    /// No new keep-alive, GOAWAY; ends when no connection is left or the time is over.
+    async fn drain(mut self, drain_time: Duration, shutdown: &mut ShutdownSignals) {
+        self.drain.send_replace(true);
+        let finished = async {
+            while self.workers.active_connections() > 0 {
+                tokio::time::sleep(DRAIN_CHECK).await;
+            }
+        };
+        tokio::select! {
+            () = finished => {}
+            () = tokio::time::sleep(drain_time) => {
+                tracing::info!(connections = self.workers.active_connections(), "the drain time is over");
+            }
+            _ = shutdown.next() => {}
+        }
+        self.discovery.close_listeners();
+    }
+}
+
+/// The next identity of this process; without an enrolment there is never one.
+async fn newer(own: Option<&Own>) -> Arc<Identity> {
+    let newer = match own {
+        Some(own) => own.store.newer_than(own.generation).await,
+        None => None,
+    };
+    match newer {
+        Some(identity) => identity,
+        None => std::future::pending().await,
+    }
+}
+
+/// Where the discovery cluster's first endpoint is.
+fn discovery_address(cluster: &Cluster) -> anyhow::Result<String> {
+    let assignment = match &cluster.discovery {
+        Discover::Static(assignment) | Discover::StrictDns(assignment) | Discover::LogicalDns(assignment) => assignment,
+        Discover::Eds { .. } | Discover::OriginalDst => {
+            anyhow::bail!("cluster {}: the control plane's own cluster must give its endpoints in place", cluster.name)
+        }
+    };
+    let first = assignment.endpoints().next();
+    let first = first.with_context(|| format!("cluster {}: the control plane has no endpoint", cluster.name))?;
+    Ok(first.address.to_string())
+}
+
+/// A connector without TLS, for a bootstrap that has no enrolment: a control plane on a trusted socket.
+fn plaintext(address: String) -> Connector {
+    Connector::new(move || {
+        let address = address.clone();
+        async move {
+            let mut addresses = socket::lookup_host(&address).await?;
+            let to = addresses.next().ok_or_else(|| io::Error::other(format!("{address} has no address")))?;
+            socket::connect(to, &ConnectOptions::default()).await
+        }
+    })
+}
+
+/// The next event; without a control plane there is never one.
+async fn next(events: &mut Option<mpsc::Receiver<Event>>) -> Event {
+    match events {
+        Some(receiver) => match receiver.recv().await {
+            Some(event) => event,
+            None => std::future::pending().await,
+        },
+        None => std::future::pending().await,
+    }
+}
+
+/// A seed for a worker's draws: from the address space's and the process's own randomness, never for secrets.
+fn seed(worker: usize) -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    let mut hasher = std::collections::hash_map::RandomState::new().build_hasher();
+    hasher.write_usize(worker);
+    hasher.finish()
+}

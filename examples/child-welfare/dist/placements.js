@@ -1,0 +1,10 @@
+// Which child can live where: asks for the case and the families.
+import { address, serve } from './service.js';
+serve('placements', {
+    'GET /placements/:case': async ({ params, ask }) => {
+        const file = await ask(`${address('case-files')}/cases/${encodeURIComponent(params['case'] ?? '')}`);
+        const families = await ask(`${address('families')}/families`);
+        const fitting = families.filter((family) => family.places > 0);
+        return { case: file.id, now: file.family, fitting: fitting.map((family) => family.name) };
+    }
+});
