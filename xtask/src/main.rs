@@ -1,1 +1,56 @@
-fn main() {}
+//! The repository's own commands: `cargo xtask <command>`.
+//!
+//! `ci` runs what continuous integration runs, in the same order; the other commands are its stages, by name.
+
+mod ci;
+mod layers;
+mod tidy;
+
+use std::{path::PathBuf, process::ExitCode};
+
+/// Where the workspace is.
+fn root() -> PathBuf {
+    let manifest = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().map_or(manifest.clone(), PathBuf::from)
+}
+
+const HELP: &str = "\
+cargo xtask <command>
+
+  ci       everything that continuous integration runs, in the same order
+  fix      format, and apply what clippy can mend by itself
+  layers   check the crates' edges against the table in xtask/src/layers.rs
+  tidy     check the fences and module docs; print the largest files
+  golden   run the golden tests and accept what they print now
+";
+
+#[expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command-line tool talks to its terminal"
+)]
+fn main() -> ExitCode {
+    let command = std::env::args().nth(1).unwrap_or_default();
+    let done = match command.as_str() {
+        "ci" => ci::run(&root()),
+        "fix" => ci::fix(&root()),
+        "layers" => layers::check(&root()),
+        "tidy" => tidy::check(&root()),
+        "golden" => ci::golden(&root()),
+        "" | "help" | "--help" | "-h" => {
+            print!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        other => {
+            eprint!("cargo xtask: there is no command `{other}`\n\n{HELP}");
+            return ExitCode::from(2);
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cargo xtask {command}: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! Scenario tests: real processes, real sockets, real namespaces, driven from outside through the `rajut` command, the
+//! same tests on both data planes.
+//!
+//! ```text
+//! cargo test -p rajut --test scenario                      everything
+//! cargo test -p rajut --test scenario -- canary            names that contain "canary"
+//! cargo test -p rajut --test scenario -- --plane envoy     one data plane
+//! cargo test -p rajut --test scenario -- --list
+//! ```
+//!
+//! A scenario waits on conditions, with deadlines of about ten times the goal, and prints how long it took. What can't run
+//! on Envoy is listed in `exceptions.rs` with its reason. Missing counterparts (Envoy, grpcio, Node, openssl) are skips
+//! that are printed, and failures where `RAJUT_TEST_REQUIRE` names them.
+
+#![expect(clippy::print_stdout, reason = "a test runner talks to its terminal")]
+
+mod client;
+mod exceptions;
+mod mesh;
+mod runner;
+mod scenarios;
+
+fn main() -> std::process::ExitCode {
+    runner::run(&scenarios::all())
+}

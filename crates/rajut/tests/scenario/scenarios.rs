@@ -1,0 +1,11 @@
+//! All scenarios, in the order in which they run. Those that look at one shared mesh stand together.
+
+mod clinic;
+mod security;
+mod traffic;
+
+use crate::runner::Scenario;
+
+pub fn all() -> Vec<Scenario> {
+    [clinic::SCENARIOS, security::SCENARIOS, traffic::SCENARIOS].concat()
+}

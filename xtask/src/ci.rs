@@ -1,0 +1,114 @@
+//! What continuous integration runs, in this order: seconds first, minutes last. Each stage prints how long it took.
+
+use std::{
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{layers, tidy};
+
+/// Everything, in order; stops at the first stage that fails.
+pub(crate) fn run(root: &Path) -> Result<()> {
+    let mut stages = Stages {
+        root,
+        done: Vec::new(),
+    };
+    stages.cargo("format", &["fmt", "--all", "--check"])?;
+    stages.own("layers", layers::check)?;
+    stages.own("tidy", tidy::check)?;
+    stages.cargo(
+        "clippy",
+        &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"],
+    )?;
+    // The README's test command: unit, property, golden and scenario tests, the last on both data planes.
+    stages.cargo("test", &["test", "--workspace"])?;
+    stages.cargo("release build", &["build", "--release"])?;
+    stages.script("first hour", "docs/tutorials/check.sh")?;
+    stages.print();
+    Ok(())
+}
+
+/// Format, and what clippy can mend.
+pub(crate) fn fix(root: &Path) -> Result<()> {
+    let mut stages = Stages {
+        root,
+        done: Vec::new(),
+    };
+    stages.cargo(
+        "clippy --fix",
+        &["clippy", "--fix", "--allow-dirty", "--workspace", "--all-targets"],
+    )?;
+    stages.cargo("format", &["fmt", "--all"])
+}
+
+/// Runs the golden tests and accepts what they print now; the change is then reviewed like code.
+pub(crate) fn golden(root: &Path) -> Result<()> {
+    let status = Command::new(env!("CARGO"))
+        .args(["test", "-p", "rajut-translate", "-p", "rajut-config"])
+        .env("INSTA_UPDATE", "always")
+        .current_dir(root)
+        .status()?;
+    if status.success() {
+        Ok(())
+    } else {
+        bail!("the golden tests fail for another reason than their snapshots")
+    }
+}
+
+struct Stages<'a> {
+    root: &'a Path,
+    done: Vec<(&'static str, Duration)>,
+}
+
+impl Stages<'_> {
+    fn cargo(&mut self, name: &'static str, arguments: &[&str]) -> Result<()> {
+        let mut command = Command::new(env!("CARGO"));
+        command.args(arguments);
+        self.command(name, command)
+    }
+
+    fn script(&mut self, name: &'static str, path: &str) -> Result<()> {
+        let mut command = Command::new("bash");
+        command.arg(path);
+        self.command(name, command)
+    }
+
+    fn command(&mut self, name: &'static str, mut command: Command) -> Result<()> {
+        let root = self.root;
+        self.own(name, |_| {
+            let status = command
+                .current_dir(root)
+                .status()
+                .context("it can't be started")?;
+            if status.success() {
+                Ok(())
+            } else {
+                bail!("{status}")
+            }
+        })
+    }
+
+    #[expect(
+        clippy::print_stdout,
+        clippy::disallowed_methods,
+        reason = "a command-line tool with a stopwatch"
+    )]
+    fn own(&mut self, name: &'static str, stage: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+        println!("== {name}");
+        let started = Instant::now();
+        stage(self.root).with_context(|| format!("stage `{name}`"))?;
+        self.done.push((name, started.elapsed()));
+        Ok(())
+    }
+
+    #[expect(clippy::print_stdout, reason = "a command-line tool talks to its terminal")]
+    fn print(&self) {
+        println!("\nminutes by stage:");
+        for (name, took) in &self.done {
+            println!("  {:5.1}  {name}", took.as_secs_f64() / 60.0);
+        }
+    }
+}
