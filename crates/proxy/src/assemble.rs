@@ -266,7 +266,7 @@ impl Assembler {
                     continue;
                 }
             }
-            match listener(ir, secrets, known.as_ref().map(|(.., running)| running)) {
+            match listener(ir, secrets, &self.registry) {
                 Ok(running) => {
                     let running = Arc::new(running);
                     compiled.insert(name.clone(), running.clone());
@@ -296,27 +296,18 @@ fn transports(ir: &cluster::Cluster, secrets: &Secrets) -> Result<Transports, St
     })
 }
 
-fn listener(ir: &Arc<ir::Listener>, secrets: &Secrets, previous: Option<&Arc<Listener>>) -> Result<Listener, String> {
+fn listener(ir: &Arc<ir::Listener>, secrets: &Secrets, registry: &Registry) -> Result<Listener, String> {
     let compile = |configured: &Arc<ir::FilterChain>| -> Result<Arc<Chain>, String> {
-        let known = previous.and_then(|previous| previous.chain_named(&configured.name));
         let action = match &configured.action {
             ir::ChainAction::Http(manager) => {
-                let previous = match known.map(|chain| &chain.action) {
-                    Some(Action::Http(previous)) => Some(previous),
-                    _ => None,
-                };
-                Action::Http(Manager::compile(manager.clone(), previous).map_err(|error| error.to_string())?)
+                Action::Http(Manager::compile(manager.clone(), registry).map_err(|error| error.to_string())?)
             }
             ir::ChainAction::Tcp(proxy) => Action::Tcp(Arc::new(tcp::Proxy::compile(proxy.clone()))),
         };
+        let tls = configured.tls.as_ref().map(|tls| secrets.terminator(tls)).transpose();
         Ok(Arc::new(Chain {
             name: configured.name.clone(),
-            tls: configured
-                .tls
-                .as_ref()
-                .map(|tls| secrets.terminator(tls))
-                .transpose()
-                .map_err(|error| error.to_string())?,
+            tls: tls.map_err(|error| error.to_string())?,
             handshake_timeout: configured.transport_connect_timeout,
             action,
         }))

@@ -52,11 +52,6 @@ pub enum Action {
 }
 
 impl Listener {
-    /// The chain of that name, so that its state is carried over a change.
-    pub fn chain_named(&self, name: &str) -> Option<&Arc<Chain>> {
-        self.chains.iter().chain(&self.default_chain).find(|chain| *chain.name == *name)
-    }
-
     /// Where its socket is; `None` where connections are only handed over to it.
     pub fn bound_address(&self) -> Option<SocketAddr> {
         (self.ir.bind_to_port && self.ir.api_listener.is_none()).then_some(self.ir.address.socket)

@@ -286,6 +286,17 @@ async fn newer(own: Option<&Own>) -> Arc<Identity> {
     }
 }
 
+/// The node as the discovery client sends it.
+fn node(node: &bootstrap::Node) -> Node {
+    Node {
+        id: node.id.clone(),
+        cluster: node.cluster.clone(),
+        metadata: node.metadata.clone(),
+        user_agent: "rajut".into(),
+        ..Node::default()
+    }
+}
+
 /// Where the discovery cluster's first endpoint is.
 fn discovery_address(cluster: &Cluster) -> anyhow::Result<String> {
     let assignment = match &cluster.discovery {

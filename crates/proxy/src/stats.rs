@@ -510,6 +510,18 @@ pub fn prometheus_text(rows: &[Row]) -> String {
     out
 }
 
+/// Rows in Envoy's plain form: `name{labels}: value` a line, in the order given.
+pub fn plain_text(rows: &[Row]) -> String {
+    use std::fmt::Write as _;
+    let mut out = String::new();
+    for row in rows {
+        let labels: Vec<String> = row.labels.iter().map(|(label, value)| format!("{label}={value}")).collect();
+        // Writing to a string cannot fail.
+        let _ = writeln!(out, "{}.{}: {}", row.name, labels.join("."), row.value);
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -78,3 +78,20 @@ names! {
     HTTP_UPGRADES_TOTAL = "envoy_http_downstream_cx_upgrades_total", "Upgrades and CONNECT tunnels.";
     ACCESS_LOG_DROPPED = "rajut_access_log_dropped_total", "Lines of access logs that found no room.";
 }
+
+/// Connections accepted.
+pub const LISTENER_CX_TOTAL: &str = "envoy_listener_downstream_cx_total";
+/// Connections open.
+pub const LISTENER_CX_ACTIVE: &str = "envoy_listener_downstream_cx_active";
+/// Connections that no filter chain took.
+pub const LISTENER_NO_FILTER_CHAIN: &str = "envoy_listener_no_filter_chain_match";
+/// TLS handshakes finished.
+pub const LISTENER_HANDSHAKES: &str = "envoy_listener_ssl_handshake";
+/// TLS handshakes failed.
+pub const LISTENER_HANDSHAKE_FAILURES: &str = "envoy_listener_ssl_connection_error";
+/// Connections that sent nothing while their protocol was waited for.
+pub const LISTENER_DETECTION_TIMEOUTS: &str = "envoy_listener_downstream_pre_cx_timeout";
+/// Bytes passed on from clients by TCP proxies.
+pub const TCP_RX_BYTES: &str = "envoy_tcp_downstream_cx_rx_bytes_total";
+/// Bytes passed back to clients by TCP proxies.
+pub const TCP_TX_BYTES: &str = "envoy_tcp_downstream_cx_tx_bytes_total";

@@ -21,14 +21,14 @@ pub async fn serve_connection(worker: &Rc<Worker>, mut stream: Stream, connectio
         Ok(established) => established,
         Err(failure) => {
             tracing::info!(
-                listener = %connection.listener, destination = %connection.local, reason = %failure.reason,
+                listener = %connection.listener, destination = %connection.local, reason = failure.reason.as_deref(),
                 "connection refused: {:?}", failure.kind
             );
             abort(&stream);
             return;
         }
     };
-    let Established { stream: mut upstream, guard } = established;
+    let Established { stream: mut upstream, permit } = established;
     let progress = RelayProgress::default();
     let relaying = relay(&mut stream, &mut upstream, proxy.ir.idle_timeout, &progress);
     let finished = match proxy.ir.max_downstream_connection_duration {
@@ -42,7 +42,7 @@ pub async fn serve_connection(worker: &Rc<Worker>, mut stream: Stream, connectio
         abort(&stream);
         abort(&upstream);
     }
-    drop(guard);
+    drop(permit);
 }
 
 fn is_orderly(outcome: &RelayOutcome) -> bool {
@@ -62,7 +62,7 @@ async fn establish(worker: &Rc<Worker>, connection: &Rc<Connection>, proxy: &Pro
             Err(failure) if attempt >= proxy.ir.max_connect_attempts => return Err(failure),
             Err(_) => {
                 attempt += 1;
-                tried.push(host.id());
+                tried.push(host.id);
             }
         }
     }
