@@ -8,7 +8,9 @@
 //! Pure: no clock, no randomness, no I/O. Draws and times are arguments.
 
 pub mod access_log;
+pub mod chain;
 pub mod cluster;
+pub mod decide;
 pub mod endpoint;
 pub mod http;
 pub mod listener;

@@ -28,6 +28,7 @@ use crate::{
 };
 
 mod access_log;
+pub mod bootstrap;
 mod cluster;
 mod endpoint;
 mod http;

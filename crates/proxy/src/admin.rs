@@ -73,8 +73,12 @@ pub struct Admin {
 pub async fn serve(listener: TcpListener, admin: Rc<Admin>) {
     let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
-        let Ok(permit) = connections.clone().acquire_owned().await else { return };
-        let Ok((stream, client)) = listener.accept().await else { continue };
+        let Ok(permit) = connections.clone().acquire_owned().await else {
+            return;
+        };
+        let Ok((stream, client)) = listener.accept().await else {
+            continue;
+        };
         let admin = admin.clone();
         tokio::task::spawn_local(async move {
             let service = service_fn(|request| {
@@ -105,7 +109,10 @@ impl Admin {
         match (request.method(), request.uri().path()) {
             (&Method::GET | &Method::HEAD, path) => self.read(path, query),
             (&Method::POST, path) => self.change(path, query),
-            _ => text(StatusCode::METHOD_NOT_ALLOWED, "use GET to read and POST to change\n"),
+            _ => text(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "use GET to read and POST to change\n",
+            ),
         }
     }
 
@@ -118,20 +125,30 @@ impl Admin {
             "/stats" if parameter(query, "format") == Some("prometheus") => self.prometheus(&config),
             "/stats" => text(StatusCode::OK, plain_text(&self.rows(&config))),
             "/stats/prometheus" | "/metrics" => self.prometheus(&config),
-            "/clusters" if parameter(query, "format") == Some("json") => json(&status::clusters_json(&config)),
+            "/clusters" if parameter(query, "format") == Some("json") => {
+                json(&status::clusters_json(&config))
+            }
             "/clusters" => text(StatusCode::OK, status::clusters_text(&config)),
             "/config_dump" => json(&self.dump.borrow().to_json(parameter(query, "resource"))),
             "/listeners" => json(&listeners(&config)),
             "/certs" => json(&self.certificates()),
-            "/logging" => text(StatusCode::OK, format!("{}\n", logging::filter().unwrap_or_default())),
-            _ => text(StatusCode::NOT_FOUND, format!("there is no {path}; there are:\n{HELP}")),
+            "/logging" => text(
+                StatusCode::OK,
+                format!("{}\n", logging::filter().unwrap_or_default()),
+            ),
+            _ => text(
+                StatusCode::NOT_FOUND,
+                format!("there is no {path}; there are:\n{HELP}"),
+            ),
         }
     }
 
     fn change(&self, path: &str, query: &str) -> Response<Full<Bytes>> {
         match path {
             "/logging" => {
-                let level = parameter(query, "level").or_else(|| parameter(query, "filter")).unwrap_or_default();
+                let level = parameter(query, "level")
+                    .or_else(|| parameter(query, "filter"))
+                    .unwrap_or_default();
                 match logging::set_filter(level) {
                     Ok(()) => text(StatusCode::OK, format!("{level}\n")),
                     Err(error) => text(StatusCode::BAD_REQUEST, format!("{error}\n")),
@@ -145,7 +162,10 @@ impl Admin {
                 self.quit.send_replace(true);
                 text(StatusCode::OK, "OK\n")
             }
-            _ => text(StatusCode::NOT_FOUND, format!("there is nothing to change at {path}; there are:\n{HELP}")),
+            _ => text(
+                StatusCode::NOT_FOUND,
+                format!("there is nothing to change at {path}; there are:\n{HELP}"),
+            ),
         }
     }
 
@@ -157,7 +177,10 @@ impl Admin {
         if pending.is_empty() {
             text(StatusCode::OK, "LIVE\n")
         } else {
-            text(StatusCode::SERVICE_UNAVAILABLE, format!("PRE_INITIALIZING, waiting for: {}\n", pending.join(", ")))
+            text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!("PRE_INITIALIZING, waiting for: {}\n", pending.join(", ")),
+            )
         }
     }
 
@@ -232,7 +255,9 @@ fn listeners(config: &Config) -> serde_json::Value {
 
 /// The value of a query parameter; admin parameters need no decoding.
 fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
-    query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
+    query
+        .split('&')
+        .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
 }
 
 fn text(status: StatusCode, body: impl Into<String>) -> Response<Full<Bytes>> {
@@ -246,7 +271,9 @@ fn json(value: &serde_json::Value) -> Response<Full<Bytes>> {
 fn respond(status: StatusCode, kind: &'static str, body: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
-    response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static(kind));
+    response
+        .headers_mut()
+        .insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static(kind));
     response
 }
 

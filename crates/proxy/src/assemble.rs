@@ -102,7 +102,10 @@ pub fn assignment_names<'a>(clusters: impl IntoIterator<Item = &'a Arc<cluster::
 
 /// The RDS names that a listener asks for.
 pub fn route_names(listener: &ir::Listener) -> BTreeSet<Text> {
-    let chains = listener.filter_chains.iter().chain(&listener.default_filter_chain);
+    let chains = listener
+        .filter_chains
+        .iter()
+        .chain(&listener.default_filter_chain);
     let managers = chains.filter_map(|chain| match &chain.action {
         ir::ChainAction::Http(manager) => Some(manager),
         ir::ChainAction::Tcp(_) => None,
@@ -154,9 +157,19 @@ impl Assembler {
             .map(|listener| (listener.ir.address.socket, listener.clone()))
             .collect();
         self.version += 1;
-        let config = Arc::new(Config { version: self.version, listeners, redirected, routes, clusters });
+        let config = Arc::new(Config {
+            version: self.version,
+            listeners,
+            redirected,
+            routes,
+            clusters,
+        });
         self.previous = config.clone();
-        Assembled { config, refused, warming }
+        Assembled {
+            config,
+            refused,
+            warming,
+        }
     }
 
     /// Whether the last round held listeners and routes back.
@@ -167,8 +180,13 @@ impl Assembler {
     /// Assignments and routes that were asked for and have not come, within the time that they are waited for.
     fn warming(&mut self, resources: &Resources, now: Instant) -> BTreeSet<Text> {
         let assignments = assignment_names(resources.clusters.values());
-        let missing_assignments = assignments.into_iter().filter(|name| !resources.assignments.contains_key(name));
-        let routes = resources.listeners.values().flat_map(|listener| route_names(listener));
+        let missing_assignments = assignments
+            .into_iter()
+            .filter(|name| !resources.assignments.contains_key(name));
+        let routes = resources
+            .listeners
+            .values()
+            .flat_map(|listener| route_names(listener));
         let missing_routes = routes.filter(|name| !resources.routes.contains_key(name));
         let missing: BTreeSet<Text> = missing_assignments.chain(missing_routes).collect();
         self.waiting_since.retain(|name, _| missing.contains(name));
@@ -207,11 +225,27 @@ impl Assembler {
                 match transports(ir, secrets) {
                     Ok(transports) => {
                         let previous = before.as_ref().map(|before| &before.running);
-                        let running = Cluster::build(ir.clone(), assignment.clone(), transports, &self.registry, previous);
-                        Some(CompiledCluster { ir: ir.clone(), assignment, secrets: secrets.generation(), running, removed: None })
+                        let running = Cluster::build(
+                            ir.clone(),
+                            assignment.clone(),
+                            transports,
+                            &self.registry,
+                            previous,
+                        );
+                        Some(CompiledCluster {
+                            ir: ir.clone(),
+                            assignment,
+                            secrets: secrets.generation(),
+                            running,
+                            removed: None,
+                        })
                     }
                     Err(reason) => {
-                        refused.push(Refused { kind: ResourceKind::Cluster, name: name.clone(), reason });
+                        refused.push(Refused {
+                            kind: ResourceKind::Cluster,
+                            name: name.clone(),
+                            reason,
+                        });
                         before
                     }
                 }
@@ -262,7 +296,8 @@ impl Assembler {
             if let Some((before, generation, running)) = &known {
                 if Arc::ptr_eq(before, ir) && *generation == secrets.generation() {
                     compiled.insert(name.clone(), running.clone());
-                    self.listeners.insert(name.clone(), (ir.clone(), *generation, running.clone()));
+                    self.listeners
+                        .insert(name.clone(), (ir.clone(), *generation, running.clone()));
                     continue;
                 }
             }
@@ -270,10 +305,15 @@ impl Assembler {
                 Ok(running) => {
                     let running = Arc::new(running);
                     compiled.insert(name.clone(), running.clone());
-                    self.listeners.insert(name.clone(), (ir.clone(), secrets.generation(), running));
+                    self.listeners
+                        .insert(name.clone(), (ir.clone(), secrets.generation(), running));
                 }
                 Err(reason) => {
-                    refused.push(Refused { kind: ResourceKind::Listener, name: name.clone(), reason });
+                    refused.push(Refused {
+                        kind: ResourceKind::Listener,
+                        name: name.clone(),
+                        reason,
+                    });
                     if let Some(known) = known {
                         compiled.insert(name.clone(), known.2.clone());
                         self.listeners.insert(name.clone(), known);
@@ -288,11 +328,18 @@ impl Assembler {
 
 fn transports(ir: &cluster::Cluster, secrets: &Secrets) -> Result<Transports, String> {
     let build = |tls: &Option<UpstreamTls>| {
-        tls.as_ref().map(|tls| secrets.originator(tls)).transpose().map_err(|error| error.to_string())
+        tls.as_ref()
+            .map(|tls| secrets.originator(tls))
+            .transpose()
+            .map_err(|error| error.to_string())
     };
     Ok(Transports {
         default: build(&ir.tls)?,
-        matches: ir.tls_matches.iter().map(|entry| build(&entry.tls)).collect::<Result<_, _>>()?,
+        matches: ir
+            .tls_matches
+            .iter()
+            .map(|entry| build(&entry.tls))
+            .collect::<Result<_, _>>()?,
     })
 }
 
@@ -304,7 +351,11 @@ fn listener(ir: &Arc<ir::Listener>, secrets: &Secrets, registry: &Registry) -> R
             }
             ir::ChainAction::Tcp(proxy) => Action::Tcp(Arc::new(tcp::Proxy::compile(proxy.clone()))),
         };
-        let tls = configured.tls.as_ref().map(|tls| secrets.terminator(tls)).transpose();
+        let tls = configured
+            .tls
+            .as_ref()
+            .map(|tls| secrets.terminator(tls))
+            .transpose();
         Ok(Arc::new(Chain {
             name: configured.name.clone(),
             tls: tls.map_err(|error| error.to_string())?,

@@ -61,7 +61,9 @@ pub struct Discovery {
 
 impl std::fmt::Debug for Discovery {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Discovery").field("held", &self.held.len()).finish_non_exhaustive()
+        f.debug_struct("Discovery")
+            .field("held", &self.held.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -80,7 +82,13 @@ pub struct Outlets {
 
 impl Discovery {
     /// Begins with the resources of the bootstrap file.
-    pub fn new(resources: Resources, secrets: Secrets, workers: Rc<Workers>, clock: Clock, outlets: Outlets) -> Self {
+    pub fn new(
+        resources: Resources,
+        secrets: Secrets,
+        workers: Rc<Workers>,
+        clock: Clock,
+        outlets: Outlets,
+    ) -> Self {
         Self {
             resources,
             resolved: HashMap::new(),
@@ -125,7 +133,11 @@ impl Discovery {
     }
 
     /// Newer endpoints of a DNS cluster.
-    pub async fn resolved(&mut self, cluster: Text, assignment: Arc<LoadAssignment>) -> Result<(), WorkerGone> {
+    pub async fn resolved(
+        &mut self,
+        cluster: Text,
+        assignment: Arc<LoadAssignment>,
+    ) -> Result<(), WorkerGone> {
         self.resolved.insert(cluster, assignment);
         self.adopt().await.map(drop)
     }
@@ -162,7 +174,12 @@ impl Discovery {
         self.seen_listeners |= kind == ResourceKind::Listener;
         self.subscribe().await;
         let refused = self.adopt().await?;
-        refusals.extend(refused.into_iter().filter(|(of, _)| *of == kind).map(|(_, refusal)| refusal));
+        refusals.extend(
+            refused
+                .into_iter()
+                .filter(|(of, _)| *of == kind)
+                .map(|(_, refusal)| refusal),
+        );
         for refusal in &refusals {
             tracing::warn!(resource = %refusal.resource, path = %refusal.path, reason = %refusal.reason, "refused");
         }
@@ -173,7 +190,9 @@ impl Discovery {
 
     /// Assembles, has the workers adopt, binds; gives what was refused.
     pub async fn adopt(&mut self) -> Result<Vec<(ResourceKind, Refusal)>, WorkerGone> {
-        let assembled = self.assembler.assemble(&self.resources, &self.resolved, &self.secrets, self.clock.now());
+        let assembled =
+            self.assembler
+                .assemble(&self.resources, &self.resolved, &self.secrets, self.clock.now());
         self.workers.adopt(&assembled.config).await?;
         let not_bound = self.sockets.apply(&assembled.config, &self.workers).await?;
         let mut refused: Vec<_> = assembled
@@ -224,9 +243,17 @@ impl Discovery {
     /// Subscribes to the endpoints and routes that clusters and listeners name, and drops what none names any more.
     async fn subscribe(&mut self) {
         let Some(control) = &self.control else { return };
-        let routes = self.resources.listeners.values().flat_map(|listener| route_names(listener)).collect();
+        let routes = self
+            .resources
+            .listeners
+            .values()
+            .flat_map(|listener| route_names(listener))
+            .collect();
         let wanted = [assignment_names(self.resources.clusters.values()), routes];
-        for (at, url) in [type_url::LOAD_ASSIGNMENT, type_url::ROUTE].into_iter().enumerate() {
+        for (at, url) in [type_url::LOAD_ASSIGNMENT, type_url::ROUTE]
+            .into_iter()
+            .enumerate()
+        {
             let added: Vec<Text> = wanted[at].difference(&self.subscribed[at]).cloned().collect();
             let dropped: Vec<Text> = self.subscribed[at].difference(&wanted[at]).cloned().collect();
             if !added.is_empty() {
@@ -294,7 +321,11 @@ impl Discovery {
 }
 
 fn refusal(resource: Text, reason: String) -> Refusal {
-    Refusal { resource, path: String::new(), reason }
+    Refusal {
+        resource,
+        path: String::new(),
+        reason,
+    }
 }
 
 /// The decoded value; what was ignored in it is said once per resource version, at debug level.
@@ -308,7 +339,11 @@ fn accept<T>(name: &Text, decoded: wire::DecodeResult<T>) -> Result<T, Vec<Refus
         }
         Err(errors) => Err(errors
             .into_iter()
-            .map(|error| Refusal { resource: name.clone(), reason: error.fault.to_string(), path: error.path })
+            .map(|error| Refusal {
+                resource: name.clone(),
+                reason: error.fault.to_string(),
+                path: error.path,
+            })
             .collect()),
     }
 }

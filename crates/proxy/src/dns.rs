@@ -74,7 +74,11 @@ pub fn resolvers_of(resolv_conf: &str) -> Vec<SocketAddr> {
         Some(SocketAddr::new(address, 53))
     });
     let found: Vec<_> = named.take(3).collect();
-    if found.is_empty() { vec![SocketAddr::from(([127, 0, 0, 1], 53))] } else { found }
+    if found.is_empty() {
+        vec![SocketAddr::from(([127, 0, 0, 1], 53))]
+    } else {
+        found
+    }
 }
 
 struct Server {
@@ -88,7 +92,10 @@ struct Server {
 pub async fn serve(options: DnsOptions, names: watch::Receiver<Arc<NameTable>>) -> io::Result<()> {
     let address = options.listen;
     let bind = || -> io::Result<_> {
-        Ok((socket::bind_udp(address, UdpOptions::default())?, socket::listen(address, &ListenOptions::default())?))
+        Ok((
+            socket::bind_udp(address, UdpOptions::default())?,
+            socket::listen(address, &ListenOptions::default())?,
+        ))
     };
     let (udp, tcp) = match &options.netns {
         Some(path) => in_namespace(&NetNs::open(Path::new(path))?, bind)??,
@@ -110,7 +117,9 @@ async fn serve_udp(server: Rc<Server>, socket: Rc<UdpSocket>) {
     let mut buffer = vec![0_u8; UDP_MESSAGE_MAX];
     loop {
         // An error here is a port-unreachable of an earlier answer: the client is gone, the socket is not.
-        let Ok((length, client)) = socket.recv_from(&mut buffer).await else { continue };
+        let Ok((length, client)) = socket.recv_from(&mut buffer).await else {
+            continue;
+        };
         let query = buffer[..length].to_vec();
         let (server, socket) = (server.clone(), socket.clone());
         tokio::task::spawn_local(async move {
@@ -124,8 +133,12 @@ async fn serve_udp(server: Rc<Server>, socket: Rc<UdpSocket>) {
 async fn serve_tcp(server: Rc<Server>, listener: TcpListener) {
     let connections = Arc::new(Semaphore::new(TCP_CONNECTIONS_MAX));
     loop {
-        let Ok(permit) = connections.clone().acquire_owned().await else { return };
-        let Ok((stream, _)) = listener.accept().await else { continue };
+        let Ok(permit) = connections.clone().acquire_owned().await else {
+            return;
+        };
+        let Ok((stream, _)) = listener.accept().await else {
+            continue;
+        };
         let server = server.clone();
         tokio::task::spawn_local(async move {
             drop(tokio::time::timeout(TCP_IDLE, server.serve_stream(stream)).await);
@@ -147,7 +160,9 @@ impl Server {
             let length = stream.read_u16().await?;
             let mut query = vec![0_u8; usize::from(length)];
             stream.read_exact(&mut query).await?;
-            let Some(answer) = self.answer(&query, Transport::Tcp).await else { return Ok(()) };
+            let Some(answer) = self.answer(&query, Transport::Tcp).await else {
+                return Ok(());
+            };
             let length = u16::try_from(answer.len()).map_err(io::Error::other)?;
             stream.write_u16(length).await?;
             stream.write_all(&answer).await?;
@@ -196,7 +211,11 @@ impl Server {
 }
 
 async fn forward_udp(query: &[u8], resolver: SocketAddr) -> io::Result<Vec<u8>> {
-    let any: SocketAddr = if resolver.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0_u16; 8], 0).into() };
+    let any: SocketAddr = if resolver.is_ipv4() {
+        ([0, 0, 0, 0], 0).into()
+    } else {
+        ([0_u16; 8], 0).into()
+    };
     let socket = UdpSocket::from_std(socket::bind_udp(any, UdpOptions::default())?)?;
     // Connected: answers from anywhere else never reach the socket.
     socket.connect(resolver).await?;
@@ -214,7 +233,9 @@ async fn forward_udp(query: &[u8], resolver: SocketAddr) -> io::Result<Vec<u8>> 
 
 async fn forward_tcp(query: &[u8], resolver: SocketAddr) -> io::Result<Vec<u8>> {
     let mut stream = socket::connect(resolver, &socket::ConnectOptions::default()).await?;
-    stream.write_u16(u16::try_from(query.len()).map_err(io::Error::other)?).await?;
+    stream
+        .write_u16(u16::try_from(query.len()).map_err(io::Error::other)?)
+        .await?;
     stream.write_all(query).await?;
     let length = stream.read_u16().await?;
     let mut answer = vec![0_u8; usize::from(length)];
@@ -257,7 +278,8 @@ fn find<'a>(names: &'a NameTable, name: &str) -> Option<&'a [IpAddr]> {
 }
 
 fn is_below(name: &str, domain: &str) -> bool {
-    name.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    name.strip_suffix(domain)
+        .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
 fn reply(query: &Message, code: ResponseCode) -> Message {
@@ -286,7 +308,10 @@ fn found(message: &Message, query: &Query, addresses: &[IpAddr]) -> Message {
 fn no_such_name(message: &Message, domain: &str) -> Message {
     let mut answer = reply(message, ResponseCode::NXDomain);
     answer.metadata.authoritative = true;
-    if let (Ok(zone), Ok(host)) = (Name::from_utf8(format!("{domain}.")), Name::from_utf8(format!("dns.{domain}."))) {
+    if let (Ok(zone), Ok(host)) = (
+        Name::from_utf8(format!("{domain}.")),
+        Name::from_utf8(format!("dns.{domain}.")),
+    ) {
         let soa = SOA::new(host.clone(), host, 1, 3600, 600, 86_400, NEGATIVE_TTL_SECONDS);
         answer.add_authority(Record::from_rdata(zone, NEGATIVE_TTL_SECONDS, RData::SOA(soa)));
     }
@@ -305,7 +330,9 @@ fn encode(answer: &Message, query: &Message, transport: Transport) -> Option<Vec
 /// FORMERR for a message whose identifier at least can be read.
 fn format_error(query: &[u8]) -> Option<Vec<u8>> {
     let id = u16::from_be_bytes([*query.first()?, *query.get(1)?]);
-    Message::error_msg(id, OpCode::Query, ResponseCode::FormErr).to_vec().ok()
+    Message::error_msg(id, OpCode::Query, ResponseCode::FormErr)
+        .to_vec()
+        .ok()
 }
 
 #[cfg(test)]
@@ -314,7 +341,10 @@ mod tests {
 
     fn table() -> NameTable {
         let entry = |name: &str, addresses: &[&str]| {
-            (name.into(), addresses.iter().map(|a| a.parse().expect("an address")).collect())
+            (
+                name.into(),
+                addresses.iter().map(|a| a.parse().expect("an address")).collect(),
+            )
         };
         NameTable {
             names: [
@@ -344,13 +374,20 @@ mod tests {
     fn a_known_name_has_no_data_of_other_types() {
         for kind in [RecordType::AAAA, RecordType::MX, RecordType::HTTPS] {
             let answer = ask("auth.", kind).expect("answered here");
-            assert_eq!((answer.metadata.response_code, answer.answers.len()), (ResponseCode::NoError, 0), "{kind}");
+            assert_eq!(
+                (answer.metadata.response_code, answer.answers.len()),
+                (ResponseCode::NoError, 0),
+                "{kind}"
+            );
         }
     }
 
     #[test]
     fn wildcards_cover_what_is_below_them_only() {
-        assert_eq!(ask("a.b.wild.example.", RecordType::AAAA).map(|m| m.answers.len()), Some(1));
+        assert_eq!(
+            ask("a.b.wild.example.", RecordType::AAAA).map(|m| m.answers.len()),
+            Some(1)
+        );
         assert!(ask("wild.example.", RecordType::A).is_none());
     }
 
@@ -367,7 +404,10 @@ mod tests {
     fn resolvers_come_from_resolv_conf() {
         assert_eq!(
             resolvers_of("# c\nnameserver 10.0.0.2\nsearch x\nnameserver fe80::1\n"),
-            ["10.0.0.2:53".parse().expect("valid"), "[fe80::1]:53".parse().expect("valid")]
+            [
+                "10.0.0.2:53".parse().expect("valid"),
+                "[fe80::1]:53".parse().expect("valid")
+            ]
         );
         assert_eq!(resolvers_of(""), ["127.0.0.1:53".parse().expect("valid")]);
     }
@@ -376,6 +416,9 @@ mod tests {
     fn garbage_is_answered_with_a_format_error_or_not_at_all() {
         assert_eq!(format_error(&[]), None);
         let answer = Message::from_vec(&format_error(&[1, 2, 3]).expect("has an identifier")).expect("valid");
-        assert_eq!((answer.metadata.id, answer.metadata.response_code), (0x0102, ResponseCode::FormErr));
+        assert_eq!(
+            (answer.metadata.id, answer.metadata.response_code),
+            (0x0102, ResponseCode::FormErr)
+        );
     }
 }

@@ -30,7 +30,11 @@ impl Enrolment {
         let shown = self.roots.display();
         let pem = std::fs::read(&self.roots).with_context(|| format!("the roots {shown}"))?;
         let roots = TrustBundle::from_pem(&pem).with_context(|| format!("the roots {shown}"))?;
-        Ok(Issuer { address: self.address.clone(), server_name: self.server_name.clone(), roots })
+        Ok(Issuer {
+            address: self.address.clone(),
+            server_name: self.server_name.clone(),
+            roots,
+        })
     }
 }
 
@@ -42,6 +46,9 @@ pub async fn obtain(enrolment: &Enrolment, clock: &Clock) -> anyhow::Result<(Ide
         ttl: enrolment.ttl,
     };
     let store = spawn_rotation(options, clock.clone());
-    let first = store.first().await.context("the task that renews the certificate has ended")?;
+    let first = store
+        .first()
+        .await
+        .context("the task that renews the certificate has ended")?;
     Ok((store, first))
 }

@@ -55,14 +55,20 @@ pub struct Epoch {
 impl Epoch {
     /// The first of a worker: no pools yet.
     pub fn first(config: Arc<Config>) -> Self {
-        Self { config, pools: Rc::default() }
+        Self {
+            config,
+            pools: Rc::default(),
+        }
     }
 
     /// The next, with the pools of this one as far as they still serve it.
     #[must_use]
     pub fn next(&self, config: Arc<Config>) -> Self {
         self.pools.retain(&config);
-        Self { config, pools: self.pools.clone() }
+        Self {
+            config,
+            pools: self.pools.clone(),
+        }
     }
 
     /// The cluster of that name.

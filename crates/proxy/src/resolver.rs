@@ -23,13 +23,18 @@ impl Resolver {
     /// Publishes to `resolved`; an answer for which there is no room is dropped and comes again with the next lookup
     /// that differs.
     pub fn new(resolved: mpsc::Sender<(Text, Arc<LoadAssignment>)>) -> Self {
-        Self { tasks: HashMap::new(), resolved }
+        Self {
+            tasks: HashMap::new(),
+            resolved,
+        }
     }
 
     /// Starts and ends lookups so that they are those of `clusters`.
     pub fn follow(&mut self, clusters: &BTreeMap<Text, Arc<Cluster>>) {
         self.tasks.retain(|name, (known, task)| {
-            let stays = clusters.get(name).is_some_and(|cluster| Arc::ptr_eq(cluster, known));
+            let stays = clusters
+                .get(name)
+                .is_some_and(|cluster| Arc::ptr_eq(cluster, known));
             if !stays {
                 task.abort();
             }
@@ -45,7 +50,10 @@ impl Resolver {
                     tracing::warn!(cluster = %published, "an answer of the resolver was dropped");
                 }
             });
-            self.tasks.insert(name.clone(), (cluster.clone(), tokio::task::spawn_local(watching)));
+            self.tasks.insert(
+                name.clone(),
+                (cluster.clone(), tokio::task::spawn_local(watching)),
+            );
         }
     }
 }

@@ -9,14 +9,7 @@
 //! Ends by draining: `SIGTERM` (or `/quitquitquit`) stops keep-alive and sends GOAWAY; the process ends when no
 //! connection is left or the drain time is over. A second signal ends it at once.
 
-use std::{
-    cell::RefCell,
-    io,
-    path::PathBuf,
-    rc::Rc,
-    sync::Arc,
-    time::Duration,
-};
+use std::{cell::RefCell, io, path::PathBuf, rc::Rc, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use rajut_identity::{
@@ -75,7 +68,9 @@ pub struct ProxyOptions {
 
 /// Runs a proxy until it is told to end.
 pub fn run(options: ProxyOptions) -> anyhow::Result<()> {
-    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default())?;
     runtime.block_on(serve(options))
 }
 
@@ -83,7 +78,8 @@ async fn serve(options: ProxyOptions) -> anyhow::Result<()> {
     let clock = Clock::system();
     let started = clock.now();
     let shown = options.bootstrap.display();
-    let text = std::fs::read_to_string(&options.bootstrap).with_context(|| format!("the bootstrap file {shown}"))?;
+    let text =
+        std::fs::read_to_string(&options.bootstrap).with_context(|| format!("the bootstrap file {shown}"))?;
     let bootstrap = bootstrap::parse_bootstrap(&text).map_err(|errors| {
         let lines: Vec<_> = errors.into_iter().map(|error| format!("  {error}")).collect();
         anyhow::anyhow!("{shown} can't be used:\n{}", lines.join("\n"))
@@ -133,14 +129,36 @@ async fn serve(options: ProxyOptions) -> anyhow::Result<()> {
         let (store, first) = enrol::obtain(enrolment, &clock).await?;
         store_known.send_replace(Some(store.clone()));
         secrets.set_identity(Some(first.clone()));
-        identity = Some(Own { store, generation: first.generation, issuer: enrolment.issuer()? });
+        identity = Some(Own {
+            store,
+            generation: first.generation,
+            issuer: enrolment.issuer()?,
+        });
     }
     if let Some(gate) = certificate {
         gate.open();
     }
-    let outlets = Outlets { config, names, dump, registry };
-    let discovery = Discovery::new(bootstrap.resources.clone(), secrets, workers.clone(), clock.clone(), outlets);
-    let main = Main { discovery, workers, listeners, identity, quitting, drain };
+    let outlets = Outlets {
+        config,
+        names,
+        dump,
+        registry,
+    };
+    let discovery = Discovery::new(
+        bootstrap.resources.clone(),
+        secrets,
+        workers.clone(),
+        clock.clone(),
+        outlets,
+    );
+    let main = Main {
+        discovery,
+        workers,
+        listeners,
+        identity,
+        quitting,
+        drain,
+    };
     main.run(&bootstrap, options.drain_time).await
 }
 
@@ -215,13 +233,19 @@ impl Main {
 
     /// The discovery stream, where the bootstrap has one.
     async fn connect(&mut self, bootstrap: &Bootstrap) -> anyhow::Result<Option<mpsc::Receiver<Event>>> {
-        let Some(ads) = &bootstrap.ads else { return Ok(None) };
+        let Some(ads) = &bootstrap.ads else {
+            return Ok(None);
+        };
         let cluster = bootstrap.resources.clusters.get(&ads.cluster);
-        let cluster = cluster.with_context(|| format!("ads_config names the cluster {}, which is not there", ads.cluster))?;
+        let cluster = cluster
+            .with_context(|| format!("ads_config names the cluster {}, which is not there", ads.cluster))?;
         let address = discovery_address(cluster)?;
         let connector = match &self.identity {
             Some(own) => {
-                let issuer = Issuer { address, ..own.issuer.clone() };
+                let issuer = Issuer {
+                    address,
+                    ..own.issuer.clone()
+                };
                 control_plane_connector(issuer, own.store.clone())
             }
             None => plaintext(address),
@@ -300,13 +324,19 @@ fn node(node: &bootstrap::Node) -> Node {
 /// Where the discovery cluster's first endpoint is.
 fn discovery_address(cluster: &Cluster) -> anyhow::Result<String> {
     let assignment = match &cluster.discovery {
-        Discover::Static(assignment) | Discover::StrictDns(assignment) | Discover::LogicalDns(assignment) => assignment,
+        Discover::Static(assignment) | Discover::StrictDns(assignment) | Discover::LogicalDns(assignment) => {
+            assignment
+        }
         Discover::Eds { .. } | Discover::OriginalDst => {
-            anyhow::bail!("cluster {}: the control plane's own cluster must give its endpoints in place", cluster.name)
+            anyhow::bail!(
+                "cluster {}: the control plane's own cluster must give its endpoints in place",
+                cluster.name
+            )
         }
     };
     let first = assignment.endpoints().next();
-    let first = first.with_context(|| format!("cluster {}: the control plane has no endpoint", cluster.name))?;
+    let first =
+        first.with_context(|| format!("cluster {}: the control plane has no endpoint", cluster.name))?;
     Ok(first.address.to_string())
 }
 
@@ -316,7 +346,9 @@ fn plaintext(address: String) -> Connector {
         let address = address.clone();
         async move {
             let mut addresses = socket::lookup_host(&address).await?;
-            let to = addresses.next().ok_or_else(|| io::Error::other(format!("{address} has no address")))?;
+            let to = addresses
+                .next()
+                .ok_or_else(|| io::Error::other(format!("{address} has no address")))?;
             socket::connect(to, &ConnectOptions::default()).await
         }
     })

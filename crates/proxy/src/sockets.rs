@@ -43,8 +43,16 @@ pub struct NotBound {
 
 impl std::fmt::Display for NotBound {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let in_use = if self.error.kind() == io::ErrorKind::AddrInUse { " (another process listens there)" } else { "" };
-        write!(f, "listener {} can't listen on {}: {}{in_use}", self.name, self.address, self.error)
+        let in_use = if self.error.kind() == io::ErrorKind::AddrInUse {
+            " (another process listens there)"
+        } else {
+            ""
+        };
+        write!(
+            f,
+            "listener {} can't listen on {}: {}{in_use}",
+            self.name, self.address, self.error
+        )
     }
 }
 
@@ -52,29 +60,44 @@ impl Sockets {
     /// Opens what `config` has and is not open, closes what it has no more. Workers must have adopted it already.
     pub async fn apply(&mut self, config: &Config, workers: &Workers) -> Result<Vec<NotBound>, WorkerGone> {
         self.open.retain(|name, open| {
-            let stays = config
-                .listeners
-                .get(name)
-                .is_some_and(|listener| listener.bound_address().is_some() && listener.ir.address == open.address);
+            let stays = config.listeners.get(name).is_some_and(|listener| {
+                listener.bound_address().is_some() && listener.ir.address == open.address
+            });
             if !stays {
                 open.stop.send_replace(true);
             }
             stays
         });
         let mut not_bound = Vec::new();
-        let mut names: Vec<_> = config.listeners.keys().filter(|name| !self.open.contains_key(*name)).collect();
+        let mut names: Vec<_> = config
+            .listeners
+            .keys()
+            .filter(|name| !self.open.contains_key(*name))
+            .collect();
         names.sort();
         for name in names {
             let listener = &config.listeners[name];
-            let Some(address) = listener.bound_address() else { continue };
+            let Some(address) = listener.bound_address() else {
+                continue;
+            };
             match open(&listener.ir.address, workers.count()) {
                 Ok(sockets) => {
                     let (stop, stopped) = watch::channel(false);
                     workers.listen(name, sockets, &stopped).await?;
                     tracing::debug!(listener = %name, %address, "listening");
-                    self.open.insert(name.clone(), Open { address: listener.ir.address.clone(), stop });
+                    self.open.insert(
+                        name.clone(),
+                        Open {
+                            address: listener.ir.address.clone(),
+                            stop,
+                        },
+                    );
                 }
-                Err(error) => not_bound.push(NotBound { name: name.clone(), address, error }),
+                Err(error) => not_bound.push(NotBound {
+                    name: name.clone(),
+                    address,
+                    error,
+                }),
             }
         }
         Ok(not_bound)
@@ -92,8 +115,13 @@ impl Sockets {
 /// sharing with another process of the same user.
 fn open(address: &ListenerAddress, workers: usize) -> io::Result<Vec<TcpListener>> {
     let make = || {
-        let options = ListenOptions { reuse_port: workers > 1, ..ListenOptions::default() };
-        (0..workers).map(|_| listen(address.socket, &options)).collect::<io::Result<Vec<_>>>()
+        let options = ListenOptions {
+            reuse_port: workers > 1,
+            ..ListenOptions::default()
+        };
+        (0..workers)
+            .map(|_| listen(address.socket, &options))
+            .collect::<io::Result<Vec<_>>>()
     };
     match &address.netns {
         None => make(),

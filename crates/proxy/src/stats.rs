@@ -515,7 +515,11 @@ pub fn plain_text(rows: &[Row]) -> String {
     use std::fmt::Write as _;
     let mut out = String::new();
     for row in rows {
-        let labels: Vec<String> = row.labels.iter().map(|(label, value)| format!("{label}={value}")).collect();
+        let labels: Vec<String> = row
+            .labels
+            .iter()
+            .map(|(label, value)| format!("{label}={value}"))
+            .collect();
         // Writing to a string cannot fail.
         let _ = writeln!(out, "{}.{}: {}", row.name, labels.join("."), row.value);
     }

@@ -18,7 +18,12 @@ pub struct Proxy {
 impl Proxy {
     /// Prepares a configured TCP proxy.
     pub fn compile(ir: Arc<TcpProxy>) -> Self {
-        let total_weight = ir.clusters.iter().map(|(_, weight)| u64::from(*weight)).sum::<u64>().max(1);
+        let total_weight = ir
+            .clusters
+            .iter()
+            .map(|(_, weight)| u64::from(*weight))
+            .sum::<u64>()
+            .max(1);
         Self { ir, total_weight }
     }
 
@@ -50,7 +55,9 @@ mod tests {
             access_logs: Vec::new(),
         };
         let proxy = Proxy::compile(Arc::new(ir));
-        let chosen: Vec<_> = (0..8).map(|draw| proxy.cluster_for(draw).expect("there are clusters")).collect();
+        let chosen: Vec<_> = (0..8)
+            .map(|draw| proxy.cluster_for(draw).expect("there are clusters"))
+            .collect();
         assert_eq!(chosen, ["a", "a", "a", "b", "a", "a", "a", "b"]);
     }
 }

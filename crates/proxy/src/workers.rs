@@ -33,7 +33,11 @@ enum Command {
     /// Use this configuration from the next request on, and say so.
     Adopt(Arc<Config>, oneshot::Sender<()>),
     /// Accept on this socket for the listener of that name until `stop` turns true.
-    Listen { name: Text, socket: std::net::TcpListener, stop: watch::Receiver<bool> },
+    Listen {
+        name: Text,
+        socket: std::net::TcpListener,
+        stop: watch::Receiver<bool>,
+    },
 }
 
 /// All worker threads.
@@ -45,7 +49,9 @@ pub struct Workers {
 
 impl std::fmt::Debug for Workers {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Workers").field("count", &self.commands.len()).finish_non_exhaustive()
+        f.debug_struct("Workers")
+            .field("count", &self.commands.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -62,7 +68,11 @@ impl Workers {
         drain: &watch::Receiver<bool>,
         seeds: impl Fn(usize) -> u64,
     ) -> io::Result<Self> {
-        let mut workers = Self { commands: Vec::new(), threads: Vec::new(), counters: Vec::new() };
+        let mut workers = Self {
+            commands: Vec::new(),
+            threads: Vec::new(),
+            counters: Vec::new(),
+        };
         for index in 0..count {
             let (sender, receiver) = mpsc::channel(COMMANDS_MAX);
             let counters = Arc::new(ListenerCounters::default());
@@ -93,7 +103,10 @@ impl Workers {
         let mut adopted = Vec::with_capacity(self.commands.len());
         for worker in &self.commands {
             let (done, wait) = oneshot::channel();
-            worker.send(Command::Adopt(config.clone(), done)).await.map_err(|_| WorkerGone)?;
+            worker
+                .send(Command::Adopt(config.clone(), done))
+                .await
+                .map_err(|_| WorkerGone)?;
             adopted.push(wait);
         }
         for wait in adopted {
@@ -110,7 +123,11 @@ impl Workers {
         stop: &watch::Receiver<bool>,
     ) -> Result<(), WorkerGone> {
         for (worker, socket) in self.commands.iter().zip(sockets) {
-            let command = Command::Listen { name: name.clone(), socket, stop: stop.clone() };
+            let command = Command::Listen {
+                name: name.clone(),
+                socket,
+                stop: stop.clone(),
+            };
             worker.send(command).await.map_err(|_| WorkerGone)?;
         }
         Ok(())
@@ -123,7 +140,10 @@ impl Workers {
 
     /// Downstream connections that are open.
     pub fn active_connections(&self) -> u64 {
-        self.counters.iter().map(|counters| counters.active.load(Ordering::Relaxed)).sum()
+        self.counters
+            .iter()
+            .map(|counters| counters.active.load(Ordering::Relaxed))
+            .sum()
     }
 
     /// Whether a thread has ended.
@@ -141,7 +161,10 @@ struct Start {
 }
 
 fn run_worker(start: Start, mut commands: mpsc::Receiver<Command>) {
-    let runtime = match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+    let runtime = match Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default())
+    {
         Ok(runtime) => runtime,
         Err(error) => {
             tracing::error!(worker = start.index, %error, "no runtime for the worker");
@@ -149,7 +172,13 @@ fn run_worker(start: Start, mut commands: mpsc::Receiver<Command>) {
         }
     };
     runtime.block_on(async move {
-        let Start { index, config, seed, drain, counters } = start;
+        let Start {
+            index,
+            config,
+            seed,
+            drain,
+            counters,
+        } = start;
         let worker = Worker::new(index, Rc::new(Epoch::first(config)), seed, drain, counters);
         let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         while let Some(command) = commands.recv().await {

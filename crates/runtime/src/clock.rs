@@ -59,8 +59,12 @@ impl Clock {
 
 /// A time as RFC 3339 text in UTC, to the second, as every interface of ours shows times.
 pub fn rfc3339(time: SystemTime) -> String {
-    let second = time::OffsetDateTime::from(time).replace_millisecond(0).unwrap_or(time::OffsetDateTime::UNIX_EPOCH);
-    second.format(&time::format_description::well_known::Rfc3339).unwrap_or_default()
+    let second = time::OffsetDateTime::from(time)
+        .replace_millisecond(0)
+        .unwrap_or(time::OffsetDateTime::UNIX_EPOCH);
+    second
+        .format(&time::format_description::well_known::Rfc3339)
+        .unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use rajut_ir::{ResourceKind, wire};
+use rajut_ir::ResourceKind;
+use rajut_proto::{Any, reflect};
 use rajut_types::Text;
 use serde_json::{Value, json};
 
@@ -28,8 +29,20 @@ pub struct Dump {
 
 /// kind, name of its dump message, list of static ones, list of dynamic ones, field of the resource.
 const FORMS: [(ResourceKind, &str, &str, &str, &str); 5] = [
-    (ResourceKind::Cluster, "ClustersConfigDump", "static_clusters", "dynamic_active_clusters", "cluster"),
-    (ResourceKind::Listener, "ListenersConfigDump", "static_listeners", "dynamic_listeners", "listener"),
+    (
+        ResourceKind::Cluster,
+        "ClustersConfigDump",
+        "static_clusters",
+        "dynamic_active_clusters",
+        "cluster",
+    ),
+    (
+        ResourceKind::Listener,
+        "ListenersConfigDump",
+        "static_listeners",
+        "dynamic_listeners",
+        "listener",
+    ),
     (
         ResourceKind::RouteConfiguration,
         "RoutesConfigDump",
@@ -44,7 +57,13 @@ const FORMS: [(ResourceKind, &str, &str, &str, &str); 5] = [
         "dynamic_endpoint_configs",
         "endpoint_config",
     ),
-    (ResourceKind::Secret, "SecretsConfigDump", "static_secrets", "dynamic_active_secrets", "secret"),
+    (
+        ResourceKind::Secret,
+        "SecretsConfigDump",
+        "static_secrets",
+        "dynamic_active_secrets",
+        "secret",
+    ),
 ];
 
 impl Dump {
@@ -68,7 +87,10 @@ impl Dump {
         json!({ "configs": configs })
     }
 
-    fn kind_to_json(&self, (kind, message, fixed, dynamic, field): &(ResourceKind, &str, &str, &str, &str)) -> Value {
+    fn kind_to_json(
+        &self,
+        (kind, message, fixed, dynamic, field): &(ResourceKind, &str, &str, &str, &str),
+    ) -> Value {
         let (mut statics, mut dynamics) = (Vec::new(), Vec::new());
         for ((entry_kind, name), entry) in &self.entries {
             if entry_kind != kind {
@@ -77,7 +99,7 @@ impl Dump {
             let resource = if *kind == ResourceKind::Secret {
                 json!({ "name": &**name, "note": "redacted" })
             } else {
-                wire::to_json(*kind, &entry.body)
+                readable(*kind, &entry.body)
             };
             let mut row = json!({
                 "version_info": &*entry.version,
@@ -87,7 +109,11 @@ impl Dump {
             if *kind == ResourceKind::Listener && !entry.is_static {
                 row = json!({ "name": &**name, "active_state": row });
             }
-            if entry.is_static { statics.push(row) } else { dynamics.push(row) }
+            if entry.is_static {
+                statics.push(row)
+            } else {
+                dynamics.push(row)
+            }
         }
         json!({
             "@type": format!("type.googleapis.com/envoy.admin.v3.{message}"),
@@ -95,4 +121,13 @@ impl Dump {
             *dynamic: dynamics,
         })
     }
+}
+
+/// The message as JSON; what can't be shown says why in its place.
+fn readable(kind: ResourceKind, body: &Bytes) -> Value {
+    let any = Any {
+        type_url: kind.type_url().into(),
+        value: body.to_vec(),
+    };
+    reflect::message_to_json(&any).unwrap_or_else(|error| json!({ "error": error.to_string() }))
 }

@@ -47,23 +47,39 @@ impl Relay {
         identity: Arc<Identity>,
         names: watch::Sender<Arc<NameTable>>,
     ) -> Self {
-        Self { connector, store, identity, names }
+        Self {
+            connector,
+            store,
+            identity,
+            names,
+        }
     }
 
     /// Serves on a stream of accepted connections.
     pub(super) async fn serve<S, C>(self, incoming: S) -> Result<(), tonic::transport::Error>
     where
         S: Stream<Item = io::Result<C>>,
-        C: tonic::transport::server::Connected + tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
+        C: tonic::transport::server::Connected
+            + tokio::io::AsyncRead
+            + tokio::io::AsyncWrite
+            + Send
+            + Unpin
+            + 'static,
     {
         let service = AggregatedDiscoveryServiceServer::new(self)
             .max_decoding_message_size(MESSAGE_MAX)
             .max_encoding_message_size(MESSAGE_MAX);
-        tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming).await
+        tonic::transport::Server::builder()
+            .add_service(service)
+            .serve_with_incoming(incoming)
+            .await
     }
 
-    async fn upstream(&self) -> Result<(mpsc::Sender<DiscoveryRequest>, Streaming<DiscoveryResponse>), Status> {
-        let unavailable = |error: &dyn std::error::Error| Status::unavailable(format!("control plane: {error}"));
+    async fn upstream(
+        &self,
+    ) -> Result<(mpsc::Sender<DiscoveryRequest>, Streaming<DiscoveryResponse>), Status> {
+        let unavailable =
+            |error: &dyn std::error::Error| Status::unavailable(format!("control plane: {error}"));
         let channel = Endpoint::from_static("http://control-plane")
             .connect_with_connector(self.connector.clone())
             .await
@@ -73,7 +89,9 @@ impl Relay {
             .max_encoding_message_size(MESSAGE_MAX);
         let (requests, outgoing) = mpsc::channel(QUEUED_MAX);
         // The node goes with Envoy's first request; the name table is asked for after it (see `Conversation`).
-        let responses = client.stream_aggregated_resources(ReceiverStream::new(outgoing)).await?;
+        let responses = client
+            .stream_aggregated_resources(ReceiverStream::new(outgoing))
+            .await?;
         Ok((requests, responses.into_inner()))
     }
 }
@@ -103,7 +121,9 @@ impl AggregatedDiscoveryService for Relay {
         &self,
         _: Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
-        Err(Status::unimplemented("the agent takes state-of-the-world streams: set api_type GRPC in ads_config"))
+        Err(Status::unimplemented(
+            "the agent takes state-of-the-world streams: set api_type GRPC in ads_config",
+        ))
     }
 }
 
@@ -124,7 +144,11 @@ impl Relay {
             self.identity = newest;
         }
         let (requests, mut responses) = self.upstream().await?;
-        let mut conversation = Conversation { secrets: Vec::new(), secrets_sent: 0, names_asked: false };
+        let mut conversation = Conversation {
+            secrets: Vec::new(),
+            secrets_sent: 0,
+            names_asked: false,
+        };
         let gone = |_| Status::unavailable("the other side has gone");
         loop {
             tokio::select! {
@@ -165,7 +189,11 @@ impl Relay {
     }
 
     /// The answer to a request for secrets; `None` for an acknowledgement.
-    fn secrets(&self, conversation: &mut Conversation, request: &DiscoveryRequest) -> Option<DiscoveryResponse> {
+    fn secrets(
+        &self,
+        conversation: &mut Conversation,
+        request: &DiscoveryRequest,
+    ) -> Option<DiscoveryResponse> {
         if let Some(error) = &request.error_detail {
             tracing::warn!(reason = %error.message, "Envoy refused its certificate");
             return None;
@@ -183,7 +211,10 @@ impl Relay {
         conversation.secrets_sent += 1;
         let encode = |name: &String| {
             let encoded = wire::encode_secret(&secret(&self.identity, name)?);
-            Some(Any { type_url: type_url::SECRET.into(), value: encoded.value.to_vec() })
+            Some(Any {
+                type_url: type_url::SECRET.into(),
+                value: encoded.value.to_vec(),
+            })
         };
         DiscoveryResponse {
             version_info: self.identity.generation.to_string(),
@@ -196,7 +227,10 @@ impl Relay {
 
     /// Adopts the name table and gives its acknowledgement.
     fn take_names(&self, response: DiscoveryResponse) -> DiscoveryRequest {
-        let table = response.resources.first().map(|any| wire::decode_name_table(&any.value));
+        let table = response
+            .resources
+            .first()
+            .map(|any| wire::decode_name_table(&any.value));
         let error = match table {
             Some(Ok(table)) => {
                 self.names.send_replace(Arc::new(table.value));
@@ -209,7 +243,11 @@ impl Relay {
             type_url: type_url::NAME_TABLE.into(),
             version_info: response.version_info,
             response_nonce: response.nonce,
-            error_detail: error.map(|message| rajut_proto::google::rpc::Status { code: 3, message, details: Vec::new() }),
+            error_detail: error.map(|message| rajut_proto::google::rpc::Status {
+                code: 3,
+                message,
+                details: Vec::new(),
+            }),
             ..Default::default()
         }
     }
@@ -229,5 +267,8 @@ fn secret(identity: &Identity, name: &str) -> Option<Secret> {
         }),
         _ => return None,
     };
-    Some(Secret { name: name.into(), value })
+    Some(Secret {
+        name: name.into(),
+        value,
+    })
 }

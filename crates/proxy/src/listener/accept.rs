@@ -40,7 +40,9 @@ pub async fn accept_loop(
     mut stop: watch::Receiver<bool>,
 ) {
     loop {
-        let Ok(permit) = permits.clone().acquire_owned().await else { return };
+        let Ok(permit) = permits.clone().acquire_owned().await else {
+            return;
+        };
         let accepted = tokio::select! {
             accepted = socket.accept() => accepted,
             _ = stop.wait_for(|stop| *stop) => return,
@@ -109,8 +111,15 @@ async fn serve(worker: &Rc<Worker>, name: &str, tcp: TcpStream) -> io::Result<()
         add(&worker.listeners.detection_timeouts, 1);
         return Ok(());
     };
-    let view = View { destination: local, source: remote, seen: &seen };
-    let chain = listener.matcher.select(&view).map_or(listener.default_chain.as_ref(), |at| listener.chains.get(at));
+    let view = View {
+        destination: local,
+        source: remote,
+        seen: &seen,
+    };
+    let chain = listener
+        .matcher
+        .select(&view)
+        .map_or(listener.default_chain.as_ref(), |at| listener.chains.get(at));
     let Some(chain) = chain.cloned() else {
         refused(worker, &listener, &view);
         return Ok(());
@@ -152,7 +161,9 @@ async fn terminate(worker: &Rc<Worker>, chain: &Arc<Chain>, tcp: TcpStream) -> i
     let done = if chain.handshake_timeout.is_zero() {
         handshake.await
     } else {
-        tokio::time::timeout(chain.handshake_timeout, handshake).await.map_err(io::Error::other)?
+        tokio::time::timeout(chain.handshake_timeout, handshake)
+            .await
+            .map_err(io::Error::other)?
     };
     if done.is_ok() {
         add(&worker.listeners.handshakes, 1);

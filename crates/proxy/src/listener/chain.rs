@@ -24,7 +24,9 @@ pub struct View<'a> {
 impl Matcher {
     /// Compiles the chains' conditions.
     pub fn compile(chains: &[Arc<FilterChain>]) -> Self {
-        Self(chain::ChainMatcher::compile(chains.iter().map(|chain| &chain.matches)))
+        Self(chain::ChainMatcher::compile(
+            chains.iter().map(|chain| &chain.matches),
+        ))
     }
 
     /// The place of the chain that takes it.

@@ -36,11 +36,18 @@ pub struct Seen {
 
 impl Seen {
     fn raw() -> Self {
-        Self { transport: TransportProtocol::RawBuffer, server_name: None, protocols: Vec::new() }
+        Self {
+            transport: TransportProtocol::RawBuffer,
+            server_name: None,
+            protocols: Vec::new(),
+        }
     }
 
     fn http(protocol: &str) -> Self {
-        Self { protocols: vec![protocol.into()], ..Self::raw() }
+        Self {
+            protocols: vec![protocol.into()],
+            ..Self::raw()
+        }
     }
 }
 
@@ -79,8 +86,15 @@ async fn look(tcp: &TcpStream, inspectors: ir::Inspectors) -> io::Result<Seen> {
             Verdict::Decided(seen) => return Ok(seen),
             Verdict::Undecided if peeked.finished => return Ok(Seen::raw()),
             Verdict::Undecided if peeked.length == HELLO_MAX => {
-                let transport = if buffer[0] == TLS_HANDSHAKE { TransportProtocol::Tls } else { TransportProtocol::RawBuffer };
-                return Ok(Seen { transport, ..Seen::raw() });
+                let transport = if buffer[0] == TLS_HANDSHAKE {
+                    TransportProtocol::Tls
+                } else {
+                    TransportProtocol::RawBuffer
+                };
+                return Ok(Seen {
+                    transport,
+                    ..Seen::raw()
+                });
             }
             Verdict::Undecided => {
                 seen = peeked.length;
@@ -100,7 +114,9 @@ const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// What the bytes so far tell.
 pub fn classify(bytes: &[u8], inspectors: ir::Inspectors) -> Verdict {
-    let Some(first) = bytes.first() else { return Verdict::Undecided };
+    let Some(first) = bytes.first() else {
+        return Verdict::Undecided;
+    };
     if inspectors.tls && *first == TLS_HANDSHAKE {
         return classify_tls(bytes);
     }
@@ -122,7 +138,11 @@ fn classify_tls(bytes: &[u8]) -> Verdict {
         Ok(None) => Verdict::Undecided,
         Ok(Some(accepted)) => {
             let hello = accepted.client_hello();
-            let protocols = hello.alpn().into_iter().flatten().filter_map(|p| std::str::from_utf8(p).ok());
+            let protocols = hello
+                .alpn()
+                .into_iter()
+                .flatten()
+                .filter_map(|p| std::str::from_utf8(p).ok());
             Verdict::Decided(Seen {
                 transport: TransportProtocol::Tls,
                 server_name: hello.server_name().map(|name| name.to_ascii_lowercase().into()),
@@ -145,7 +165,11 @@ fn classify_http(bytes: &[u8]) -> Verdict {
         Some(end) => &bytes[..end],
         None if bytes.len() >= REQUEST_LINE_MAX => return Verdict::Decided(Seen::raw()),
         None => {
-            return if may_begin_request_line(bytes) { Verdict::Undecided } else { Verdict::Decided(Seen::raw()) };
+            return if may_begin_request_line(bytes) {
+                Verdict::Undecided
+            } else {
+                Verdict::Decided(Seen::raw())
+            };
         }
     };
     let line = line.strip_suffix(b"\r").unwrap_or(line);
@@ -164,15 +188,23 @@ fn may_begin_request_line(bytes: &[u8]) -> bool {
     let method_end = bytes.iter().position(|b| *b == b' ').unwrap_or(bytes.len());
     let (method, rest) = bytes.split_at(method_end);
     (1..=32).contains(&method.len())
-        && method.iter().all(|b| b.is_ascii_alphabetic() || *b == b'-' || *b == b'_')
-        && rest.iter().all(|b| (0x20..0x7f).contains(b) || *b == b'\r' || *b >= 0x80)
+        && method
+            .iter()
+            .all(|b| b.is_ascii_alphabetic() || *b == b'-' || *b == b'_')
+        && rest
+            .iter()
+            .all(|b| (0x20..0x7f).contains(b) || *b == b'\r' || *b >= 0x80)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const BOTH: ir::Inspectors = ir::Inspectors { original_dst: false, tls: true, http: true };
+    const BOTH: ir::Inspectors = ir::Inspectors {
+        original_dst: false,
+        tls: true,
+        http: true,
+    };
 
     #[test]
     fn request_lines_are_told_as_soon_as_they_are_whole() {
@@ -180,21 +212,37 @@ mod tests {
             let verdict = classify(&b"GET / HTTP/1.1\r\n"[..cut], BOTH);
             assert_eq!(verdict, Verdict::Undecided, "after {cut} bytes");
         }
-        assert_eq!(classify(b"GET / HTTP/1.1\r\nHost", BOTH), Verdict::Decided(Seen::http("http/1.1")));
-        assert_eq!(classify(b"GET / HTTP/1.0\r\n", BOTH), Verdict::Decided(Seen::http("http/1.0")));
+        assert_eq!(
+            classify(b"GET / HTTP/1.1\r\nHost", BOTH),
+            Verdict::Decided(Seen::http("http/1.1"))
+        );
+        assert_eq!(
+            classify(b"GET / HTTP/1.0\r\n", BOTH),
+            Verdict::Decided(Seen::http("http/1.0"))
+        );
         assert_eq!(classify(H2_PREFACE, BOTH), Verdict::Decided(Seen::http("h2c")));
     }
 
     #[test]
     fn other_protocols_are_raw_without_waiting() {
-        for bytes in [&b"\x00\x00\x00\x08"[..], b"*1\r\n$4\r\nPING\r\n", b"SSH-2.0-x\r\n", b"\xff", b"EHLO\tx", b"hello\r\n"] {
+        for bytes in [
+            &b"\x00\x00\x00\x08"[..],
+            b"*1\r\n$4\r\nPING\r\n",
+            b"SSH-2.0-x\r\n",
+            b"\xff",
+            b"EHLO\tx",
+            b"hello\r\n",
+        ] {
             assert_eq!(classify(bytes, BOTH), Verdict::Decided(Seen::raw()), "{bytes:?}");
         }
     }
 
     #[test]
     fn a_byte_that_only_looks_like_tls_is_raw() {
-        assert_eq!(classify(b"\x16\x09\x09\xff\xffxxxxxxxxxxxxxxxx", BOTH), Verdict::Decided(Seen::raw()));
+        assert_eq!(
+            classify(b"\x16\x09\x09\xff\xffxxxxxxxxxxxxxxxx", BOTH),
+            Verdict::Decided(Seen::raw())
+        );
         assert_eq!(classify(b"\x16", BOTH), Verdict::Undecided);
     }
 

@@ -32,27 +32,48 @@ pub struct ListenerCounters {
 
 /// Adds to a counter that only the calling worker writes.
 pub fn add(counter: &AtomicU64, amount: u64) {
-    counter.store(counter.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
+    counter.store(
+        counter.load(Ordering::Relaxed).wrapping_add(amount),
+        Ordering::Relaxed,
+    );
 }
 
 /// Subtracts from a gauge that only the calling worker writes.
 pub fn sub(counter: &AtomicU64, amount: u64) {
-    counter.store(counter.load(Ordering::Relaxed).wrapping_sub(amount), Ordering::Relaxed);
+    counter.store(
+        counter.load(Ordering::Relaxed).wrapping_sub(amount),
+        Ordering::Relaxed,
+    );
 }
 
 impl ListenerCounters {
     /// The sums over all workers, for the scrape.
     pub fn rows(workers: &[Arc<Self>]) -> Vec<Row> {
         let sum = |counter: fn(&Self) -> &AtomicU64| -> u64 {
-            workers.iter().map(|worker| counter(worker).load(Ordering::Relaxed)).sum()
+            workers
+                .iter()
+                .map(|worker| counter(worker).load(Ordering::Relaxed))
+                .sum()
         };
         vec![
             Row::counter(names::LISTENER_CX_TOTAL, &[], sum(|of| &of.connections)),
             Row::gauge(names::LISTENER_CX_ACTIVE, &[], sum(|of| &of.active)),
-            Row::counter(names::LISTENER_NO_FILTER_CHAIN, &[], sum(|of| &of.no_filter_chain)),
+            Row::counter(
+                names::LISTENER_NO_FILTER_CHAIN,
+                &[],
+                sum(|of| &of.no_filter_chain),
+            ),
             Row::counter(names::LISTENER_HANDSHAKES, &[], sum(|of| &of.handshakes)),
-            Row::counter(names::LISTENER_HANDSHAKE_FAILURES, &[], sum(|of| &of.handshake_failures)),
-            Row::counter(names::LISTENER_DETECTION_TIMEOUTS, &[], sum(|of| &of.detection_timeouts)),
+            Row::counter(
+                names::LISTENER_HANDSHAKE_FAILURES,
+                &[],
+                sum(|of| &of.handshake_failures),
+            ),
+            Row::counter(
+                names::LISTENER_DETECTION_TIMEOUTS,
+                &[],
+                sum(|of| &of.detection_timeouts),
+            ),
             Row::counter(names::TCP_RX_BYTES, &[], sum(|of| &of.tcp_received_bytes)),
             Row::counter(names::TCP_TX_BYTES, &[], sum(|of| &of.tcp_sent_bytes)),
         ]

@@ -16,7 +16,12 @@ use crate::{
 };
 
 /// Serves the connection to its end.
-pub async fn serve_connection(worker: &Rc<Worker>, mut stream: Stream, connection: &Rc<Connection>, proxy: &Proxy) {
+pub async fn serve_connection(
+    worker: &Rc<Worker>,
+    mut stream: Stream,
+    connection: &Rc<Connection>,
+    proxy: &Proxy,
+) {
     let established = match establish(worker, connection, proxy).await {
         Ok(established) => established,
         Err(failure) => {
@@ -28,11 +33,16 @@ pub async fn serve_connection(worker: &Rc<Worker>, mut stream: Stream, connectio
             return;
         }
     };
-    let Established { stream: mut upstream, permit } = established;
+    let Established {
+        stream: mut upstream,
+        permit,
+    } = established;
     let progress = RelayProgress::default();
     let relaying = relay(&mut stream, &mut upstream, proxy.ir.idle_timeout, &progress);
     let finished = match proxy.ir.max_downstream_connection_duration {
-        Some(lifetime) => tokio::time::timeout(lifetime, relaying).await.is_ok_and(|outcome| is_orderly(&outcome)),
+        Some(lifetime) => tokio::time::timeout(lifetime, relaying)
+            .await
+            .is_ok_and(|outcome| is_orderly(&outcome)),
         None => is_orderly(&relaying.await),
     };
     add(&worker.listeners.tcp_received_bytes, progress.a_to_b.get());
@@ -49,13 +59,22 @@ fn is_orderly(outcome: &RelayOutcome) -> bool {
     matches!(outcome.end, RelayEnd::Finished | RelayEnd::Idle)
 }
 
-async fn establish(worker: &Rc<Worker>, connection: &Rc<Connection>, proxy: &Proxy) -> Result<Established, Failure> {
+async fn establish(
+    worker: &Rc<Worker>,
+    connection: &Rc<Connection>,
+    proxy: &Proxy,
+) -> Result<Established, Failure> {
     let epoch = worker.epoch();
     let name = proxy.cluster_for(worker.random()).unwrap_or_default();
-    let cluster = epoch.cluster(name).ok_or_else(|| Failure::new(FailureKind::NoCluster { status: 503 }, name))?;
+    let cluster = epoch
+        .cluster(name)
+        .ok_or_else(|| Failure::new(FailureKind::NoCluster { status: 503 }, name))?;
     let (mut attempt, mut tried) = (1, Vec::new());
     loop {
-        let context = PickContext { exclude: &tried, ..PickContext::for_connection(worker, connection) };
+        let context = PickContext {
+            exclude: &tried,
+            ..PickContext::for_connection(worker, connection)
+        };
         let host = cluster.pick(&context)?;
         match connect(worker, cluster, &host, connection.sni.as_deref()).await {
             Ok(established) => return Ok(established),
@@ -76,7 +95,9 @@ async fn relay(
 ) -> RelayOutcome {
     let options = RelayOptions { idle_timeout };
     match (client, upstream) {
-        (Stream::Tcp(client), Stream::Tcp(upstream)) => relay::relay(client, upstream, options, progress).await,
+        (Stream::Tcp(client), Stream::Tcp(upstream)) => {
+            relay::relay(client, upstream, options, progress).await
+        }
         (client, upstream) => relay::relay_streams(client, upstream, options, progress).await,
     }
 }

@@ -9,7 +9,8 @@ use crate::connection::PeerIdentity;
 
 /// Reads a certificate that the TLS library has already verified.
 pub fn identity(certificate: &CertificateDer<'_>, own_uri: &Text) -> io::Result<PeerIdentity> {
-    let facts = Facts::parse(certificate).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    let facts =
+        Facts::parse(certificate).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
     Ok(PeerIdentity {
         uris: facts.uris.iter().map(|uri| uri.as_str().into()).collect(),
         dns_names: facts.dns.iter().map(|dns| dns.as_str().into()).collect(),

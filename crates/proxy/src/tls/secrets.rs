@@ -29,8 +29,14 @@ pub struct Secrets {
 impl Secrets {
     /// With the secrets of the bootstrap file.
     pub fn new(named: impl IntoIterator<Item = Arc<Secret>>) -> Self {
-        let named = named.into_iter().map(|secret| (secret.name.clone(), secret)).collect();
-        Self { named, ..Self::default() }
+        let named = named
+            .into_iter()
+            .map(|secret| (secret.name.clone(), secret))
+            .collect();
+        Self {
+            named,
+            ..Self::default()
+        }
     }
 
     /// Rises with every change; what was built before is built again.
@@ -53,7 +59,10 @@ impl Secrets {
     /// The TLS of a filter chain.
     pub fn terminator(&self, tls: &DownstreamTls) -> Result<Terminator, TlsContextError> {
         let config = context::server_config(tls, self.view())?;
-        let own_uri = self.identity.as_ref().map(|identity| identity.principal.spiffe_id().into());
+        let own_uri = self
+            .identity
+            .as_ref()
+            .map(|identity| identity.principal.spiffe_id().into());
         Ok(Terminator::new(config, own_uri.unwrap_or_default()))
     }
 

@@ -17,7 +17,9 @@ pub struct Terminator {
 
 impl fmt::Debug for Terminator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Terminator").field("own_uri", &self.own_uri).finish_non_exhaustive()
+        f.debug_struct("Terminator")
+            .field("own_uri", &self.own_uri)
+            .finish_non_exhaustive()
     }
 }
 
@@ -29,7 +31,9 @@ impl Terminator {
 
     /// The handshake; the caller bounds its time. The configuration's verifier has accepted whatever identity results.
     pub async fn accept(&self, tcp: TcpStream) -> io::Result<(Stream, Peer)> {
-        let tls = tokio_rustls::TlsAcceptor::from(self.config.clone()).accept(tcp).await?;
+        let tls = tokio_rustls::TlsAcceptor::from(self.config.clone())
+            .accept(tcp)
+            .await?;
         let peer = match tls.get_ref().1.peer_certificates().and_then(<[_]>::first) {
             Some(certificate) => Peer::Verified(Rc::new(peer::identity(certificate, &self.own_uri)?)),
             None => Peer::None,

@@ -20,7 +20,10 @@ pub struct Answer {
 
 impl Answer {
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+        self.headers
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.as_str())
     }
 
     pub fn text(&self) -> String {
@@ -43,7 +46,9 @@ impl Connection {
         let stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
         stream.set_read_timeout(Some(Duration::from_secs(30)))?;
         stream.set_nodelay(true)?;
-        Ok(Self { reader: BufReader::new(stream) })
+        Ok(Self {
+            reader: BufReader::new(stream),
+        })
     }
 
     pub fn stream(&self) -> &TcpStream {
@@ -57,7 +62,14 @@ impl Connection {
     }
 
     /// Sends a request without a body or with a fixed length and reads its answer.
-    pub fn request(&mut self, method: &str, host: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Result<Answer> {
+    pub fn request(
+        &mut self,
+        method: &str,
+        host: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Result<Answer> {
         let mut head = format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\n");
         for (name, value) in headers {
             head.push_str(&format!("{name}: {value}\r\n"));
@@ -88,9 +100,17 @@ impl Connection {
         if self.reader.read_line(&mut line)? == 0 {
             return Err("the connection was closed before an answer".into());
         }
-        let status: u16 = line.split(' ').nth(1).and_then(|text| text.parse().ok()).ok_or(format!("not a status line: {line:?}"))?;
+        let status: u16 = line
+            .split(' ')
+            .nth(1)
+            .and_then(|text| text.parse().ok())
+            .ok_or(format!("not a status line: {line:?}"))?;
         let headers = self.headers()?;
-        let mut answer = Answer { status, headers, body: Vec::new() };
+        let mut answer = Answer {
+            status,
+            headers,
+            body: Vec::new(),
+        };
         let bodiless = method == "HEAD" || (100..200).contains(&status) || status == 204 || status == 304;
         if !bodiless {
             self.body(&mut answer)?;
@@ -123,7 +143,11 @@ impl Connection {
                     .map_err(|_| format!("not a chunk size: {line:?}"))?;
                 if size == 0 {
                     let trailers = self.headers()?;
-                    answer.headers.extend(trailers.into_iter().map(|(name, value)| (format!("trailer:{name}"), value)));
+                    answer.headers.extend(
+                        trailers
+                            .into_iter()
+                            .map(|(name, value)| (format!("trailer:{name}"), value)),
+                    );
                     return Ok(());
                 }
                 let at = answer.body.len();
@@ -133,7 +157,10 @@ impl Connection {
                 self.reader.read_exact(&mut end)?;
             }
         }
-        if let Some(length) = answer.header("content-length").and_then(|text| text.parse::<usize>().ok()) {
+        if let Some(length) = answer
+            .header("content-length")
+            .and_then(|text| text.parse::<usize>().ok())
+        {
             answer.body.resize(length, 0);
             self.reader.read_exact(&mut answer.body)?;
         } else {
@@ -161,15 +188,26 @@ pub struct Load {
 impl Load {
     fn failure(&self, text: String) {
         self.failed.fetch_add(1, Ordering::Relaxed);
-        self.first_failure.lock().expect("not poisoned").get_or_insert(text);
+        self.first_failure
+            .lock()
+            .expect("not poisoned")
+            .get_or_insert(text);
     }
 
     /// An error where a request failed.
     pub fn check(&self) -> Result {
-        match (self.failed.load(Ordering::Relaxed), self.sent.load(Ordering::Relaxed)) {
+        match (
+            self.failed.load(Ordering::Relaxed),
+            self.sent.load(Ordering::Relaxed),
+        ) {
             (0, sent) if sent > 0 => Ok(()),
             (failed, sent) => {
-                let first = self.first_failure.lock().expect("not poisoned").clone().unwrap_or_default();
+                let first = self
+                    .first_failure
+                    .lock()
+                    .expect("not poisoned")
+                    .clone()
+                    .unwrap_or_default();
                 Err(format!("{failed} of {sent} requests failed, the first: {first}").into())
             }
         }
@@ -204,7 +242,10 @@ pub fn steady(
                     match one(&mut kept, thread % 2 == 0, address, host, path) {
                         Ok(answer) if answer.status == 200 => {
                             let at = started.elapsed().as_secs_f64();
-                            load.answers.lock().expect("not poisoned").push((at, label(&answer)));
+                            load.answers
+                                .lock()
+                                .expect("not poisoned")
+                                .push((at, label(&answer)));
                         }
                         Ok(answer) => load.failure(format!("{} {}", answer.status, answer.text())),
                         Err(error) => {

@@ -7,5 +7,8 @@ const EXCEPTIONS: &[(&str, Plane, &str)] = &[];
 
 /// Why `scenario` does not run on `plane`.
 pub fn reason(scenario: &str, plane: Plane) -> Option<&'static str> {
-    EXCEPTIONS.iter().find(|(name, on, _)| *name == scenario && *on == plane).map(|(.., reason)| *reason)
+    EXCEPTIONS
+        .iter()
+        .find(|(name, on, _)| *name == scenario && *on == plane)
+        .map(|(.., reason)| *reason)
 }

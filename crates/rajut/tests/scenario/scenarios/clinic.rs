@@ -9,11 +9,31 @@ use crate::{
 };
 
 pub const SCENARIOS: &[Scenario] = &[
-    Scenario { name: "clinic_is_ready_with_identities_certificates_and_host_addresses", planes: BOTH, run: ready },
-    Scenario { name: "clinic_services_reach_each_other_by_every_form_of_name", planes: BOTH, run: names },
-    Scenario { name: "clinic_canary_takes_a_tenth_of_2000_requests", planes: BOTH, run: canary },
-    Scenario { name: "clinic_request_headers_tie_a_chain_of_services_together", planes: BOTH, run: chain },
-    Scenario { name: "clinic_proxies_have_acknowledged_everything", planes: BOTH, run: acknowledged },
+    Scenario {
+        name: "clinic_is_ready_with_identities_certificates_and_host_addresses",
+        planes: BOTH,
+        run: ready,
+    },
+    Scenario {
+        name: "clinic_services_reach_each_other_by_every_form_of_name",
+        planes: BOTH,
+        run: names,
+    },
+    Scenario {
+        name: "clinic_canary_takes_a_tenth_of_2000_requests",
+        planes: BOTH,
+        run: canary,
+    },
+    Scenario {
+        name: "clinic_request_headers_tie_a_chain_of_services_together",
+        planes: BOTH,
+        run: chain,
+    },
+    Scenario {
+        name: "clinic_proxies_have_acknowledged_everything",
+        planes: BOTH,
+        run: acknowledged,
+    },
 ];
 
 pub const NAMESPACE: &str = "phoenix-guardian";
@@ -39,7 +59,10 @@ fn ready(plane: Plane) -> Result<Outcome> {
             return Err(format!("no identity: {row:#}").into());
         }
         let age = &row["certificateExpiresSeconds"];
-        if !age.as_f64().is_some_and(|seconds| (3600.0..=86_400.0 + 120.0).contains(&seconds)) {
+        if !age
+            .as_f64()
+            .is_some_and(|seconds| (3600.0..=86_400.0 + 120.0).contains(&seconds))
+        {
             return Err(format!("the certificate should live for a day: {row:#}").into());
         }
     }
@@ -52,7 +75,12 @@ fn ready(plane: Plane) -> Result<Outcome> {
         let address = mesh.host_address(name)?;
         let answer = get(&address, &address, "/")?;
         if answer.status != 200 || answer.json()?["service"] != name {
-            return Err(format!("{name} at {address} answered {}: {}", answer.status, answer.text()).into());
+            return Err(format!(
+                "{name} at {address} answered {}: {}",
+                answer.status,
+                answer.text()
+            )
+            .into());
         }
     }
     Ok(Outcome::Passed)
@@ -69,7 +97,8 @@ fn names(plane: Plane) -> Result<Outcome> {
     ] {
         let url = format!("http://{name}:8080/");
         let body = mesh.exec(&caller, &["curl", "-sS", "--fail", "--max-time", "10", &url])?;
-        let answer: serde_json::Value = serde_json::from_str(&body).map_err(|error| format!("{url}: {error}: {body}"))?;
+        let answer: serde_json::Value =
+            serde_json::from_str(&body).map_err(|error| format!("{url}: {error}: {body}"))?;
         if answer["service"] != "encounter-service" {
             return Err(format!("{url} was answered by {answer:#}").into());
         }
@@ -86,10 +115,15 @@ fn canary(plane: Plane) -> Result<Outcome> {
     for _ in 0..2000 {
         // The path is answered by the gateway itself: the split is what is measured, not the chain behind it.
         let answer = connection.request("GET", &address, "/status/200", &[], b"")?;
-        let version = answer.header("x-sample-version").ok_or("the sample server tells its version")?;
+        let version = answer
+            .header("x-sample-version")
+            .ok_or("the sample server tells its version")?;
         *versions.entry(version.to_owned()).or_default() += 1;
     }
-    println!("    2,000 requests in {:.1} s: {versions:?}", started.elapsed().as_secs_f64());
+    println!(
+        "    2,000 requests in {:.1} s: {versions:?}",
+        started.elapsed().as_secs_f64()
+    );
     let canary = versions.get("canary").copied().unwrap_or_default();
     if versions.values().sum::<u32>() == 2000 && (140..=260).contains(&canary) {
         Ok(Outcome::Passed)
@@ -116,7 +150,11 @@ fn acknowledged(plane: Plane) -> Result<Outcome> {
     let status = mesh.json(&["proxy-status"])?;
     let proxies = status["proxies"].as_array().ok_or("no proxies")?;
     if proxies.len() < 12 {
-        return Err(format!("{} proxies instead of 12 (11 sidecars and the host gateway)", proxies.len()).into());
+        return Err(format!(
+            "{} proxies instead of 12 (11 sidecars and the host gateway)",
+            proxies.len()
+        )
+        .into());
     }
     let text = status.to_string();
     if text.contains("NACK") || text.contains("\"rejected\":true") {

@@ -11,8 +11,11 @@ use crate::{
     runner::{BOTH, Outcome, Plane, Result, Scenario},
 };
 
-pub const SCENARIOS: &[Scenario] =
-    &[Scenario { name: "weights_that_change_under_load_lose_no_request", planes: BOTH, run: weights }];
+pub const SCENARIOS: &[Scenario] = &[Scenario {
+    name: "weights_that_change_under_load_lose_no_request",
+    planes: BOTH,
+    run: weights,
+}];
 
 fn split(stable: u32, canary: u32) -> String {
     format!(
@@ -42,7 +45,8 @@ fn weights(plane: Plane) -> Result<Outcome> {
     let started = Instant::now();
     let changes = std::thread::scope(|scope| -> Result<Vec<Change>> {
         scope.spawn(|| {
-            let label = |answer: &crate::client::Answer| answer.header("x-sample-version").unwrap_or("?").to_owned();
+            let label =
+                |answer: &crate::client::Answer| answer.header("x-sample-version").unwrap_or("?").to_owned();
             let on = || going.load(Ordering::Relaxed);
             steady(&load, &address, &address, "/status/200", 500, 8, &on, &label);
         });
@@ -52,17 +56,28 @@ fn weights(plane: Plane) -> Result<Outcome> {
     })?;
     load.check()?;
     let answers = load.answers.lock().expect("not poisoned").clone();
-    println!("    {} requests over {} changes of weights", answers.len(), changes.len());
+    println!(
+        "    {} requests over {} changes of weights",
+        answers.len(),
+        changes.len()
+    );
     for (number, change) in changes.iter().enumerate() {
         let end = changes.get(number + 1).map_or(f64::MAX, |next| next.at);
-        let window: Vec<_> =
-            answers.iter().filter(|(at, _)| (change.at + 1.0..end).contains(at)).take(200).collect();
+        let window: Vec<_> = answers
+            .iter()
+            .filter(|(at, _)| (change.at + 1.0..end).contains(at))
+            .take(200)
+            .collect();
         if window.len() < 200 {
             continue;
         }
         let canary = window.iter().filter(|(_, version)| version == "canary").count() as f64 / 2.0;
         if (canary - f64::from(change.canary)).abs() > 10.0 {
-            return Err(format!("after change {number} to {} % the canary took {canary} %", change.canary).into());
+            return Err(format!(
+                "after change {number} to {} % the canary took {canary} %",
+                change.canary
+            )
+            .into());
         }
     }
     mesh.down()?;
@@ -74,10 +89,16 @@ fn change_weights(mesh: &Mesh, started: Instant) -> Result<Vec<Change>> {
     for round in 0..20 {
         let canary = if round % 2 == 0 { 50 } else { 10 };
         let applied = mesh.apply(&split(100 - canary, canary))?;
-        if applied["rejected"].as_array().is_some_and(|rejected| !rejected.is_empty()) {
+        if applied["rejected"]
+            .as_array()
+            .is_some_and(|rejected| !rejected.is_empty())
+        {
             return Err(format!("refused: {applied:#}").into());
         }
-        changes.push(Change { at: started.elapsed().as_secs_f64(), canary });
+        changes.push(Change {
+            at: started.elapsed().as_secs_f64(),
+            canary,
+        });
         // The window that is judged begins a second after the change and takes 200 requests at 500 a second.
         std::thread::sleep(Duration::from_millis(1600));
     }
