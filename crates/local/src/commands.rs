@@ -8,6 +8,9 @@ use crate::state::StateDir;
 /// Where names are answered inside a workload's namespace; Istio's port for captured DNS.
 pub const DNS_LISTEN: &str = "127.0.0.1:15053";
 
+/// The name in the control plane's certificate.
+pub const CONTROL_SERVER_NAME: &str = "rajut-control";
+
 /// What the control plane is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ControlCommand {

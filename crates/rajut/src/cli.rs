@@ -12,6 +12,7 @@ mod resources;
 mod sources;
 mod status;
 mod time;
+mod verify;
 mod why;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -71,6 +72,9 @@ pub(crate) enum Command {
     ProxyStatus(OutputFormat),
     /// What a workload's proxy runs on
     ProxyConfig(proxies::ProxyConfigArgs),
+    /// Show for the eye what is protected
+    #[command(subcommand)]
+    Verify(verify::VerifyCommand),
     /// The control plane, as a process
     Control(Box<daemons::ControlArgs>),
     /// The proxy, as a process
@@ -128,6 +132,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Why(args) => why::why(&place?, &args),
         Command::ProxyStatus(args) => proxies::status(&place?, args.format),
         Command::ProxyConfig(args) => proxies::config(&place?, &args),
+        Command::Verify(args) => verify::verify(&place?, &args),
         Command::Control(args) => daemons::control(&args),
         Command::Proxy(args) => daemons::proxy(&args),
         Command::Agent(args) => daemons::agent(&args),
