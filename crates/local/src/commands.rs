@@ -92,8 +92,6 @@ pub fn proxy(command: &SidecarCommand, state: &StateDir) -> Vec<String> {
 pub fn agent(command: &SidecarCommand, state: &StateDir) -> Vec<String> {
     let mut arguments = vec![
         "agent".to_owned(),
-        "-c".to_owned(),
-        text(&command.bootstrap()),
         "--socket".to_owned(),
         text(&command.agent_socket()),
     ];

@@ -133,9 +133,9 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::ProxyStatus(args) => proxies::status(&place?, args.format),
         Command::ProxyConfig(args) => proxies::config(&place?, &args),
         Command::Verify(args) => verify::verify(&place?, &args),
-        Command::Control(args) => daemons::control(&args),
-        Command::Proxy(args) => daemons::proxy(&args),
-        Command::Agent(args) => daemons::agent(&args),
+        Command::Control(args) => daemons::control(&place?, &args),
+        Command::Proxy(args) => daemons::proxy(&place?, &args),
+        Command::Agent(args) => daemons::agent(&place?, &args),
         Command::Sample => {
             crate::sample::run(&std::env::vars().collect())?;
             Ok(ExitCode::SUCCESS)

@@ -1,9 +1,19 @@
 //! The daemons as commands: `rajut control`, `rajut proxy`, `rajut agent`. The supervisor starts them with the arguments
 //! of `rajut_local::commands`, which the test below holds against this command line.
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::bail;
+use rajut_local::commands::CONTROL_SERVER_NAME;
+use rajut_proxy::{
+    agent::AgentOptions,
+    dns::{DnsOptions, resolvers_of},
+    enrol::Enrolment,
+    run::ProxyOptions,
+};
+use rajut_runtime::logging::{self, Format};
+
+use super::{WrongUsage, mesh::Place};
 
 /// `rajut control`
 #[derive(Debug, clap::Args)]
@@ -45,6 +55,9 @@ pub(crate) struct ProxyArgs {
     /// An Envoy bootstrap, YAML or JSON
     #[arg(short = 'c', long = "config", value_name = "FILE")]
     pub(crate) config: PathBuf,
+    /// Worker threads
+    #[arg(long, value_name = "COUNT", default_value_t = 1)]
+    pub(crate) concurrency: usize,
     #[command(flatten)]
     pub(crate) identity: IdentityArgs,
 }
@@ -52,9 +65,6 @@ pub(crate) struct ProxyArgs {
 /// `rajut agent`
 #[derive(Debug, clap::Args)]
 pub(crate) struct AgentArgs {
-    /// The bootstrap of the Envoy beside it
-    #[arg(short = 'c', long = "config", value_name = "FILE")]
-    pub(crate) config: PathBuf,
     /// The Unix socket on which that Envoy finds discovery
     #[arg(long, value_name = "PATH")]
     pub(crate) socket: PathBuf,
@@ -62,16 +72,83 @@ pub(crate) struct AgentArgs {
     pub(crate) identity: IdentityArgs,
 }
 
-pub(crate) fn control(_: &ControlArgs) -> anyhow::Result<ExitCode> {
+pub(crate) fn control(_: &Place, _: &ControlArgs) -> anyhow::Result<ExitCode> {
     bail!("later")
 }
 
-pub(crate) fn proxy(_: &ProxyArgs) -> anyhow::Result<ExitCode> {
-    bail!("later")
+/// Life that is asked for; Istio's `SECRET_TTL`.
+const CERTIFICATE_LIFE: Duration = Duration::from_secs(24 * 3600);
+/// Istio's `terminationDrainDuration`.
+const DRAIN_TIME: Duration = Duration::from_secs(5);
+
+impl IdentityArgs {
+    fn enrolment(&self) -> anyhow::Result<Option<Enrolment>> {
+        let Some(address) = &self.ca_address else {
+            return Ok(None);
+        };
+        let (Some(roots), Some(token)) = (&self.ca_roots, &self.token_file) else {
+            return Err(WrongUsage("--ca-address needs --ca-roots and --token-file".to_owned()).into());
+        };
+        Ok(Some(Enrolment {
+            address: address.clone(),
+            server_name: CONTROL_SERVER_NAME.to_owned(),
+            roots: roots.clone(),
+            token: token.clone(),
+            ttl: CERTIFICATE_LIFE,
+        }))
+    }
+
+    fn dns(&self) -> Option<DnsOptions> {
+        let listen = self.dns_listen?;
+        // Without the file the machine's own resolver is asked, as the C library does.
+        let machine = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        Some(DnsOptions {
+            listen,
+            netns: self.netns.as_ref().map(|path| path.display().to_string()),
+            domain: "cluster.local".to_owned(),
+            resolvers: resolvers_of(&machine),
+        })
+    }
 }
 
-pub(crate) fn agent(_: &AgentArgs) -> anyhow::Result<ExitCode> {
-    bail!("later")
+/// Logging as the environment has it; daemons say what they do.
+fn start_logging(place: &Place) -> anyhow::Result<()> {
+    let filter = place.env.text("RAJUT_LOG").unwrap_or("info");
+    let format = match place.env.text("RAJUT_LOG_FORMAT") {
+        Some("json") => Format::Json,
+        None | Some("text") => Format::Text,
+        Some(other) => return Err(WrongUsage(format!("RAJUT_LOG_FORMAT={other} is neither text nor json")).into()),
+    };
+    Ok(logging::init(filter, format)?)
+}
+
+pub(crate) fn proxy(place: &Place, args: &ProxyArgs) -> anyhow::Result<ExitCode> {
+    start_logging(place)?;
+    rajut_proxy::run::run(ProxyOptions {
+        bootstrap: args.config.clone(),
+        concurrency: args.concurrency,
+        enrolment: args.identity.enrolment()?,
+        dns: args.identity.dns(),
+        drain_time: DRAIN_TIME,
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) fn agent(place: &Place, args: &AgentArgs) -> anyhow::Result<ExitCode> {
+    start_logging(place)?;
+    let Some(enrolment) = args.identity.enrolment()? else {
+        return Err(WrongUsage("an agent needs --ca-address".to_owned()).into());
+    };
+    let options = AgentOptions {
+        xds_socket: args.socket.clone(),
+        enrolment,
+        dns: args.identity.dns(),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(tokio::runtime::LocalOptions::default())?;
+    runtime.block_on(rajut_proxy::agent::run(options))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 #[cfg(test)]

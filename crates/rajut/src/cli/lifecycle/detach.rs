@@ -71,6 +71,7 @@ pub(super) fn front(place: &Place, args: &UpArgs) -> anyhow::Result<ExitCode> {
         .env("RAJUT_STATE_DIR", place.state.path());
     // Standard input does not follow it there.
     super::start::keep_input(place, args)?;
+    fs::write(place.state.log_file("supervisor"), "")?;
     let mut child = spawn_daemon(command, &place.state.log_file("supervisor")).context("can't start in the background")?;
     let mut progress = Progress::new(output::is_terminal());
     let mut position = 0;

@@ -136,7 +136,13 @@ fn clear_leftovers(place: &Place, voice: &mut Voice) -> anyhow::Result<()> {
     if left > 0 {
         voice.say(&format!("cleaned up {left} processes of a mesh whose supervisor was killed\n"))?;
     }
-    for file in [place.state.mesh_file(), place.state.control_socket()] {
+    let mut old = vec![place.state.mesh_file(), place.state.control_socket()];
+    // Logs are those of the last run; this process may be writing the supervisor's already.
+    if let Ok(logs) = std::fs::read_dir(place.state.path().join("logs")) {
+        let supervisor = place.state.log_file("supervisor");
+        old.extend(logs.filter_map(Result::ok).map(|entry| entry.path()).filter(|path| *path != supervisor));
+    }
+    for file in old {
         match std::fs::remove_file(&file) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(error).with_context(|| file.display().to_string());
