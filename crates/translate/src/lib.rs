@@ -1,7 +1,43 @@
 //! Pure translation: a view of the snapshot and a proxy in, the proxy's [`rajut_ir::Resources`] out.
 //!
-//! Walk two of `ARCHITECTURE.md`. No clock, no randomness, no I/O; the same input gives the same bytes.
+//! Walk two of `ARCHITECTURE.md`, between `config/snapshot` and `ir/wire`. [`translate`] is the entry; [`Translator`]
+//! remembers pieces between calls. Each generator receives a view whose fields are its key (`ClusterView`,
+//! `AssignmentView`, `VirtualHostView`, `InboundView`) and never the snapshot.
+//!
+//! | module | makes |
+//! | --- | --- |
+//! | `outbound` | what a client's namespace sees: listeners by capture, route configurations |
+//! | `virtual_host`, `route`, `retry` | HTTP routing of one host |
+//! | `cluster`, `policy`, `tls` | one cluster with the destination rule's layers |
+//! | `assignment` | endpoints of one cluster |
+//! | `inbound` | the workload's own ports under its peer authentication; the capturing listener |
+//! | `dns` | the names that the sidecar answers |
+//! | `grpc` | all of that for proxyless gRPC |
+//!
+//! No clock, no randomness, no I/O; the same input gives the same output. What is wrong never stops the rest: it is left
+//! out and told as a [`rajut_types::Diagnostic`]. Secrets are not made here: they belong to the issuer.
 
+mod access_log;
+mod assignment;
+mod cluster;
+pub mod codes;
+mod dns;
+mod grpc;
+mod inbound;
+mod listener;
+mod memo;
+pub mod names;
+mod outbound;
+mod policy;
 pub mod proxy;
+mod retry;
+mod route;
+mod tls;
+mod translator;
+mod virtual_host;
 
-pub use proxy::{Capture, DataPlane, Proxy, Role};
+pub use proxy::{Capture, DataPlane, ExplicitPort, Proxy, Role};
+pub use translator::{Translator, translate};
+
+#[cfg(test)]
+mod tests;

@@ -120,10 +120,7 @@ pub struct WorkloadView {
 impl Snapshot {
     /// What a client sees. `labels` are those of the client's workload; of these the view keeps what rules ask about.
     pub fn client_view(&self, namespace: &str, labels: &Labels) -> ClientView {
-        let labels: Labels = labels
-            .iter()
-            .filter(|(key, _)| self.index.asked_labels.contains(*key))
-            .collect();
+        let labels = self.asked_labels(labels);
         let client = Client {
             namespace,
             labels: &labels,
@@ -154,6 +151,14 @@ impl Snapshot {
             services,
             unserved,
         }
+    }
+
+    /// Those of a client's labels that some rule asks about; clients that agree in them and in the namespace see the same.
+    pub fn asked_labels(&self, labels: &Labels) -> Labels {
+        labels
+            .iter()
+            .filter(|(key, _)| self.index.asked_labels.contains(*key))
+            .collect()
     }
 
     fn service_view(&self, service: &Arc<Service>, client: Client<'_>) -> ServiceView {

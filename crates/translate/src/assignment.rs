@@ -1,0 +1,234 @@
+//! Endpoints of outbound clusters: workloads behind a service's port, in one subset.
+//!
+//! [`AssignmentView`] is the key and the whole input; one endpoint's change touches the assignments of its own services
+//! alone. Subsets are filtered here, so no proxy needs subset balancing.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
+
+use rajut_config::{
+    model::{
+        MtlsMode, Service, ServicePort, StaticEndpoint, SubsetRule, TargetPort, Workload, WorkloadHealth,
+    },
+    model::{canonical_revision, canonical_service},
+    snapshot::{Member, Members, ServiceView, Shared},
+};
+use rajut_ir::endpoint::{Endpoint, EndpointAddress, Health, LoadAssignment, LocalityEndpoints};
+use rajut_types::{Labels, Locality, Text};
+
+use crate::{cluster::TLS_MODE, names};
+
+/// The label of pods (and of endpoints given in place) that speak the mesh's mTLS.
+const TLS_MODE_LABEL: &str = "security.istio.io/tlsMode";
+
+/// Everything that one assignment is made from.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct AssignmentView {
+    service: Shared<Service>,
+    members: Shared<Members>,
+    port: u16,
+    /// The subset's name and labels.
+    subset: Option<(Text, Labels)>,
+    /// The client's place, where endpoints elsewhere are only for failures (outlier detection is on).
+    failover_from: Option<Locality>,
+}
+
+impl AssignmentView {
+    pub(crate) fn new(
+        view: &ServiceView,
+        port: u16,
+        subset: Option<&SubsetRule>,
+        failover_from: Option<&Locality>,
+    ) -> Self {
+        Self {
+            service: view.service.clone(),
+            members: view.members.clone(),
+            port,
+            subset: subset.map(|subset| (subset.name.clone(), subset.labels.clone())),
+            failover_from: failover_from.filter(|place| !place.region.is_empty()).cloned(),
+        }
+    }
+
+    fn selects(&self, labels: &Labels) -> bool {
+        self.subset
+            .as_ref()
+            .is_none_or(|(_, wanted)| labels.matches(wanted))
+    }
+}
+
+/// The assignment of a view; a service without endpoints has an empty one, so that its cluster gets ready.
+pub(crate) fn outbound(view: &AssignmentView) -> LoadAssignment {
+    let subset = view.subset.as_ref().map_or("", |(name, _)| name);
+    let mut places: BTreeMap<Locality, Vec<Endpoint>> = BTreeMap::new();
+    if let Some(port) = view.service.port(view.port) {
+        for member in &view.members.list {
+            if view.selects(&member.workload.labels)
+                && let Some(endpoint) = of_workload(member, port)
+            {
+                let place = member.workload.locality.clone();
+                places.entry(place).or_default().push(endpoint);
+            }
+        }
+        for given in &view.service.endpoints {
+            if view.selects(&given.labels)
+                && let Some(endpoint) = of_static(given, port)
+                && !matches!(endpoint.address, EndpointAddress::Dns { .. })
+            {
+                places.entry(given.locality.clone()).or_default().push(endpoint);
+            }
+        }
+    }
+    LoadAssignment {
+        cluster_name: names::outbound_cluster(view.port, subset, &view.service.host),
+        localities: prioritised(places, view.failover_from.as_ref()),
+        overprovisioning_percent: None,
+    }
+}
+
+/// Endpoints by locality; with `from`, nearer ones first: same sub-zone, zone, region, elsewhere (Istio's default
+/// failover), compacted to 0..N.
+fn prioritised(places: BTreeMap<Locality, Vec<Endpoint>>, from: Option<&Locality>) -> Vec<LocalityEndpoints> {
+    let distance = |place: &Locality| -> u32 {
+        match from {
+            None => 0,
+            Some(from) if place.region != from.region => 3,
+            Some(from) if place.zone != from.zone => 2,
+            Some(from) if place.sub_zone != from.sub_zone => 1,
+            Some(_) => 0,
+        }
+    };
+    let mut levels: Vec<u32> = places.keys().map(distance).collect();
+    levels.sort_unstable();
+    levels.dedup();
+    let mut localities: Vec<LocalityEndpoints> = places
+        .into_iter()
+        .map(|(locality, endpoints)| {
+            let level = distance(&locality);
+            let position = levels.iter().position(|known| *known == level).unwrap_or(0);
+            LocalityEndpoints {
+                priority: u32::try_from(position).unwrap_or(0),
+                locality,
+                weight: None,
+                endpoints,
+            }
+        })
+        .collect();
+    localities.sort_by_key(|locality| locality.priority);
+    localities
+}
+
+/// The container port behind a service port on a workload; `None` where it has no port of that name.
+pub(crate) fn target_port(port: &ServicePort, named_ports: &BTreeMap<Text, u16>) -> Option<u16> {
+    match &port.target {
+        TargetPort::Number(number) => Some(*number),
+        TargetPort::Name(name) => named_ports.get(name).copied(),
+    }
+}
+
+fn of_workload(member: &Member, port: &ServicePort) -> Option<Endpoint> {
+    let workload = &*member.workload;
+    let target = target_port(port, &workload.named_ports)?;
+    let speaks_mtls = workload.mesh && member.mtls.mode(target) != MtlsMode::Disable;
+    Some(Endpoint {
+        address: EndpointAddress::Socket(SocketAddr::new(workload.address, target)),
+        health: match workload.health {
+            WorkloadHealth::Ready => Health::Healthy,
+            WorkloadHealth::NotReady => Health::Unhealthy,
+            WorkloadHealth::Terminating => Health::Draining,
+        },
+        weight: workload.weight.max(1),
+        hostname: Text::default(),
+        tls_labels: tls_labels(speaks_mtls),
+        workload: describe(workload),
+        lb_labels: Labels::default(),
+    })
+}
+
+fn tls_labels(speaks_mtls: bool) -> Labels {
+    speaks_mtls.then_some(TLS_MODE).into_iter().collect()
+}
+
+/// `name;namespace;canonical-name;canonical-revision;cluster`, as Istio's telemetry reads it.
+fn describe(workload: &Workload) -> Text {
+    format!(
+        "{};{};{};{};",
+        workload.deployment,
+        workload.namespace,
+        canonical_service(&workload.labels, &workload.deployment),
+        canonical_revision(&workload.labels),
+    )
+    .into()
+}
+
+/// An endpoint given in place: an address, a name, or a Unix socket.
+fn of_static(given: &StaticEndpoint, port: &ServicePort) -> Option<Endpoint> {
+    let number = given
+        .ports
+        .iter()
+        .find(|(name, _)| *name == port.name)
+        .map(|(_, number)| *number)
+        .or(match port.target {
+            TargetPort::Number(number) => Some(number),
+            TargetPort::Name(_) => None,
+        })
+        .unwrap_or(port.number);
+    let address = if let Some(path) = given.address.strip_prefix("unix://") {
+        EndpointAddress::Pipe(path.into())
+    } else if let Ok(ip) = given.address.parse::<IpAddr>() {
+        EndpointAddress::Socket(SocketAddr::new(ip, number))
+    } else if given.address.is_empty() {
+        return None;
+    } else {
+        EndpointAddress::Dns {
+            host: given.address.clone(),
+            port: number,
+        }
+    };
+    Some(Endpoint {
+        address,
+        health: Health::Healthy,
+        weight: given.weight.max(1),
+        hostname: Text::default(),
+        tls_labels: tls_labels(given.labels.find(TLS_MODE_LABEL) == Some(TLS_MODE.1)),
+        workload: Text::default(),
+        lb_labels: Labels::default(),
+    })
+}
+
+/// The names that a `DNS` cluster looks up: its endpoints', or the service's own host.
+pub(crate) fn by_name(
+    service: &Service,
+    port: &ServicePort,
+    subset: Option<&SubsetRule>,
+    cluster_name: &Text,
+) -> LoadAssignment {
+    let mut places: BTreeMap<Locality, Vec<Endpoint>> = BTreeMap::new();
+    for given in &service.endpoints {
+        if subset.is_none_or(|subset| given.labels.matches(&subset.labels))
+            && let Some(endpoint) = of_static(given, port)
+        {
+            places.entry(given.locality.clone()).or_default().push(endpoint);
+        }
+    }
+    if service.endpoints.is_empty() && !service.host.is_wildcard() {
+        let itself = StaticEndpoint {
+            address: service.host.text(),
+            ports: Vec::new(),
+            labels: Labels::default(),
+            locality: Locality::default(),
+            weight: 1,
+            service_account: Text::default(),
+        };
+        places
+            .entry(Locality::default())
+            .or_default()
+            .extend(of_static(&itself, port));
+    }
+    LoadAssignment {
+        cluster_name: cluster_name.clone(),
+        localities: prioritised(places, None),
+        overprovisioning_percent: None,
+    }
+}

@@ -1,0 +1,164 @@
+//! The outbound half of a proxy: clusters, endpoints, route configurations and listeners for everything that its
+//! namespace sees. What it makes depends on the client's view, not on the proxy, so that proxies share it.
+//!
+//! Bounds: as many resources as visible service ports (times subsets); headless services of opaque protocols add a
+//! listener per endpoint.
+
+mod bytes;
+mod explicit;
+mod redirected;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use rajut_config::{
+    model::{Protocol, SubsetRule},
+    snapshot::{ClientView, ServiceView},
+};
+use rajut_ir::{
+    NameTable,
+    cluster::Cluster,
+    endpoint::LoadAssignment,
+    listener::Listener,
+    route::{HeaderMutations, RouteConfiguration, VirtualHost},
+};
+use rajut_types::{Diagnostic, Locality, Text};
+
+pub(crate) use explicit::add_listeners as add_explicit_listeners;
+pub(crate) use redirected::{add_listeners as add_redirected_listeners, unknown_chain};
+
+use crate::{
+    assignment::{self, AssignmentView},
+    cluster::{self, ClusterView},
+    memo::Memo,
+    policy::Effective,
+    virtual_host::{self, VirtualHostView},
+};
+
+/// The outbound half.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Outbound {
+    pub(crate) listeners: BTreeMap<Text, Arc<Listener>>,
+    pub(crate) routes: BTreeMap<Text, Arc<RouteConfiguration>>,
+    pub(crate) clusters: BTreeMap<Text, Arc<Cluster>>,
+    pub(crate) assignments: BTreeMap<Text, Arc<LoadAssignment>>,
+    pub(crate) names: Option<Arc<NameTable>>,
+    pub(crate) diagnostics: Vec<Diagnostic>,
+}
+
+/// Memoised pieces.
+#[derive(Debug, Default)]
+pub(crate) struct Pieces {
+    clusters: Memo<ClusterView, Option<Arc<Cluster>>>,
+    assignments: Memo<AssignmentView, Arc<LoadAssignment>>,
+    virtual_hosts: Memo<VirtualHostView, Arc<VirtualHost>>,
+}
+
+impl Pieces {
+    pub(crate) fn turn(&mut self) {
+        self.clusters.turn();
+        self.assignments.turn();
+        self.virtual_hosts.turn();
+    }
+
+    pub(crate) fn virtual_host(&mut self, view: VirtualHostView) -> Arc<VirtualHost> {
+        self.virtual_hosts
+            .find_or_make(view, |view| Arc::new(virtual_host::build(view)))
+    }
+}
+
+impl Outbound {
+    /// Keeps the allocations of `previous` for what is equal.
+    pub(crate) fn keep(&mut self, previous: &Self) {
+        keep_equal(&mut self.listeners, &previous.listeners);
+        keep_equal(&mut self.routes, &previous.routes);
+        keep_equal(&mut self.clusters, &previous.clusters);
+        keep_equal(&mut self.assignments, &previous.assignments);
+        if self.names == previous.names {
+            self.names.clone_from(&previous.names);
+        }
+    }
+
+    pub(crate) fn put_cluster(&mut self, cluster: Cluster) {
+        self.clusters.insert(cluster.name.clone(), Arc::new(cluster));
+    }
+
+    pub(crate) fn put_listener(&mut self, listener: Listener) {
+        self.listeners.insert(listener.name.clone(), Arc::new(listener));
+    }
+
+    pub(crate) fn put_routes(&mut self, name: Text, virtual_hosts: Vec<Arc<VirtualHost>>) {
+        let configuration = RouteConfiguration {
+            name: name.clone(),
+            virtual_hosts,
+            ignore_port_in_host_matching: true,
+            headers: HeaderMutations::default(),
+        };
+        self.routes.insert(name, Arc::new(configuration));
+    }
+}
+
+fn keep_equal<T: PartialEq>(now: &mut BTreeMap<Text, Arc<T>>, previous: &BTreeMap<Text, Arc<T>>) {
+    for (name, value) in now {
+        if let Some(known) = previous.get(name)
+            && !Arc::ptr_eq(known, value)
+            && known == value
+        {
+            *value = Arc::clone(known);
+        }
+    }
+}
+
+/// Clusters and endpoints of every visible service port and subset.
+pub(crate) fn add_clusters(
+    out: &mut Outbound,
+    pieces: &mut Pieces,
+    client: &ClientView,
+    redirected: bool,
+    locality: &Locality,
+) {
+    for view in client.services.iter() {
+        let subsets = view.rule.as_ref().map_or(&[][..], |rule| rule.subsets.as_slice());
+        for port in view
+            .service
+            .ports
+            .iter()
+            .filter(|port| port.protocol != Protocol::Udp)
+        {
+            for subset in std::iter::once(None).chain(subsets.iter().map(Some)) {
+                add_cluster(
+                    out,
+                    pieces,
+                    client,
+                    (view, port.number, subset),
+                    redirected,
+                    locality,
+                );
+            }
+        }
+    }
+}
+
+fn add_cluster(
+    out: &mut Outbound,
+    pieces: &mut Pieces,
+    client: &ClientView,
+    (view, port, subset): (&ServiceView, u16, Option<&SubsetRule>),
+    redirected: bool,
+    locality: &Locality,
+) {
+    let key = ClusterView::new(&client.mesh, view, port, subset, redirected);
+    let built = pieces
+        .clusters
+        .find_or_make(key, |view| cluster::outbound(view).map(Arc::new));
+    let Some(built) = built else { return };
+    let policy = Effective::new(&client.mesh, view.rule.as_deref(), subset, port);
+    if cluster::uses_eds(&view.service, &policy.algorithm(), redirected) {
+        let failover_from = policy.outlier.is_some().then_some(locality);
+        let key = AssignmentView::new(view, port, subset, failover_from);
+        let assignment = pieces
+            .assignments
+            .find_or_make(key, |view| Arc::new(assignment::outbound(view)));
+        out.assignments.insert(built.name.clone(), assignment);
+    }
+    out.clusters.insert(built.name.clone(), built);
+}

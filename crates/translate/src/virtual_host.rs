@@ -1,0 +1,237 @@
+//! Virtual hosts of outbound route configurations. [`VirtualHostView`] is the key and the whole input: which service,
+//! which virtual service, and which services that one sends to.
+
+use std::sync::Arc;
+
+use rajut_config::{
+    model::{DestinationRule, HttpAction, MeshConfig, Service, VirtualService},
+    snapshot::{ClientView, ServiceView, Shared},
+};
+use rajut_ir::route::{DirectResponse, HeaderMutations, Route, RouteActionKind, Target, VirtualHost};
+use rajut_types::{Hostname, Labels, Origin, Text};
+
+use crate::{
+    names,
+    route::{self, Destinations, RouteContext},
+};
+
+/// Everything that one virtual host is made from.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct VirtualHostView {
+    mesh: Shared<MeshConfig>,
+    service: Option<Shared<Service>>,
+    rule: Option<Shared<DestinationRule>>,
+    virtual_service: Option<Shared<VirtualService>>,
+    host: Hostname,
+    port: u16,
+    client_namespace: Text,
+    client_labels: Labels,
+    destinations: Destinations,
+    domains: Domains,
+}
+
+/// Which hosts a virtual host answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Domains {
+    /// The names of its service.
+    Names,
+    /// Any: the dialled address has told the service already.
+    Any,
+    /// Any, and the host is rewritten to the service's: a local port that stands for this service alone.
+    AnyRewritten,
+}
+
+impl VirtualHostView {
+    /// The virtual host of a service's port.
+    pub(crate) fn of_service(client: &ClientView, view: &ServiceView, port: u16, domains: Domains) -> Self {
+        Self {
+            mesh: client.mesh.clone(),
+            service: Some(view.service.clone()),
+            rule: view.rule.clone(),
+            virtual_service: view.virtual_service.clone(),
+            host: view.service.host.clone(),
+            port,
+            client_namespace: client.namespace.clone(),
+            client_labels: client.labels.clone(),
+            destinations: destinations(client, view.virtual_service.as_deref()),
+            domains,
+        }
+    }
+
+    /// The virtual host of a host that only a virtual service names.
+    pub(crate) fn unserved(
+        client: &ClientView,
+        host: &Hostname,
+        vs: &Shared<VirtualService>,
+        port: u16,
+    ) -> Self {
+        Self {
+            mesh: client.mesh.clone(),
+            service: None,
+            rule: None,
+            virtual_service: Some(vs.clone()),
+            host: host.clone(),
+            port,
+            client_namespace: client.namespace.clone(),
+            client_labels: client.labels.clone(),
+            destinations: destinations(client, Some(vs)),
+            domains: Domains::Names,
+        }
+    }
+}
+
+fn destinations(client: &ClientView, vs: Option<&VirtualService>) -> Destinations {
+    let routes = vs.into_iter().flat_map(|vs| &vs.http);
+    routes
+        .filter_map(|route| match &route.action {
+            HttpAction::Route(list) => Some(list),
+            HttpAction::Redirect(_) | HttpAction::Direct { .. } => None,
+        })
+        .flatten()
+        .filter_map(|entry| {
+            let view = client.find(&entry.destination.host)?;
+            let found = (view.service.clone(), view.rule.clone());
+            Some((entry.destination.host.clone(), found))
+        })
+        .collect()
+}
+
+/// The virtual host of a view. Its domains may still clash with those of others: see [`without_clashes`].
+pub(crate) fn build(view: &VirtualHostView) -> VirtualHost {
+    let name = names::host_port(&view.host, view.port);
+    let context = RouteContext {
+        mesh: &view.mesh,
+        port: view.port,
+        client_namespace: &view.client_namespace,
+        client_labels: &view.client_labels,
+        destinations: &view.destinations,
+        host: (view.domains == Domains::AnyRewritten).then_some(&name),
+    };
+    let rules = view.virtual_service.as_ref().filter(|vs| !vs.http.is_empty());
+    let service_origin = view.service.as_ref().map(|service| &service.origin);
+    let (routes, origin) = match (rules, &view.service) {
+        (Some(vs), _) => (route::of_virtual_service(vs, context), vs.origin.clone()),
+        (None, Some(service)) => {
+            let default = route::default(service, view.rule.as_deref(), &service.origin, context);
+            (vec![default], service.origin.clone())
+        }
+        (None, None) => (Vec::new(), Origin::built_in("virtual-host")),
+    };
+    VirtualHost {
+        domains: domains(view),
+        name: name.clone(),
+        routes,
+        retry_policy: None,
+        headers: HeaderMutations::default(),
+        include_request_attempt_count: true,
+        origin: service_origin
+            .cloned()
+            .filter(|_| rules.is_none())
+            .unwrap_or(origin),
+    }
+}
+
+fn domains(view: &VirtualHostView) -> Vec<Text> {
+    if view.domains != Domains::Names {
+        return vec!["*".into()];
+    }
+    let Some(service) = &view.service else {
+        return vec![view.host.text()];
+    };
+    let mut domains: Vec<Text> = Vec::new();
+    for host in std::iter::once(&service.host).chain(&service.aliases) {
+        let bare = !host.as_str().contains('.');
+        if bare && service.namespace != view.client_namespace {
+            continue;
+        }
+        let forms = names::forms_of(host, &view.client_namespace, &view.mesh.domain);
+        if !host.is_wildcard() {
+            domains.push(format!("{host}.").into());
+        }
+        // Pods of a headless service are called by their own names below the service's.
+        if service.headless && !host.is_wildcard() && !bare {
+            domains.extend(forms.iter().map(|form| Text::from(format!("*.{form}"))));
+        }
+        domains.extend(forms);
+    }
+    domains.extend(
+        service
+            .addresses
+            .iter()
+            .map(|address| names::host_literal(*address)),
+    );
+    domains
+}
+
+/// Drops domains that an earlier virtual host of the list claims (Envoy refuses a table with one twice), and virtual
+/// hosts that have none left. Full host names are claimed before shorter forms.
+pub(crate) fn without_clashes(hosts: Vec<Arc<VirtualHost>>) -> Vec<Arc<VirtualHost>> {
+    let mut owner = std::collections::HashMap::new();
+    for full_names in [true, false] {
+        for (position, host) in hosts.iter().enumerate() {
+            let full_name = host.name.rsplit_once(':').map(|(name, _)| name);
+            for domain in &host.domains {
+                if (full_name == Some(&**domain)) == full_names {
+                    owner.entry(domain.clone()).or_insert(position);
+                }
+            }
+        }
+    }
+    hosts
+        .into_iter()
+        .enumerate()
+        .filter_map(|(position, host)| {
+            let mut seen = std::collections::HashSet::new();
+            let own = |domain: &&Text| owner.get(*domain) == Some(&position);
+            let kept: Vec<Text> = host
+                .domains
+                .iter()
+                .filter(own)
+                .filter(|domain| seen.insert((*domain).clone()))
+                .cloned()
+                .collect();
+            if kept.is_empty() {
+                return None;
+            }
+            if kept.len() == host.domains.len() {
+                return Some(host);
+            }
+            Some(Arc::new(VirtualHost {
+                domains: kept,
+                ..(*host).clone()
+            }))
+        })
+        .collect()
+}
+
+/// The virtual host of hosts that nobody knows: passed through, or answered 502.
+pub(crate) fn unknown_hosts(mesh: &MeshConfig) -> VirtualHost {
+    let allowed = mesh.outbound_policy == rajut_config::model::OutboundPolicy::AllowAny;
+    let (name, action) = if allowed {
+        let forward = route::forward(Target::Cluster(names::PASSTHROUGH.into()), None, None);
+        ("allow_any", RouteActionKind::Forward(Box::new(forward)))
+    } else {
+        let refusal = DirectResponse {
+            status: 502,
+            body: Vec::new().into(),
+        };
+        ("block_all", RouteActionKind::DirectResponse(refusal))
+    };
+    let origin = Origin::built_in("outbound-traffic-policy");
+    VirtualHost {
+        name: name.into(),
+        domains: vec!["*".into()],
+        routes: vec![Arc::new(Route {
+            name: name.into(),
+            matches: route::everything(),
+            action,
+            headers: HeaderMutations::default(),
+            decorator: Text::default(),
+            origin: origin.clone(),
+        })],
+        retry_policy: None,
+        headers: HeaderMutations::default(),
+        include_request_attempt_count: true,
+        origin,
+    }
+}
