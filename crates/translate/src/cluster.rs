@@ -118,6 +118,7 @@ pub(crate) fn outbound(view: &ClusterView) -> Option<Cluster> {
             .outlier
             .as_ref()
             .map_or(Percent::default(), |outlier| outlier.min_health_percent),
+        locality_weighted: false,
         circuit_breakers: circuit_breakers(&policy),
         outlier_detection: policy.outlier.as_ref().map(outlier_detection),
         tls,
@@ -300,6 +301,7 @@ pub(crate) fn plain(name: Text, discovery: Discovery, mesh: &MeshConfig, origin:
         connect_timeout: mesh.connect_timeout,
         lb_policy,
         panic_threshold: Percent::default(),
+        locality_weighted: false,
         circuit_breakers: CircuitBreakers::UNLIMITED,
         outlier_detection: None,
         tls: None,
