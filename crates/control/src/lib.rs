@@ -1,1 +1,4 @@
-//! placeholder
+//! The control plane.
+
+pub mod accept;
+pub mod ca;

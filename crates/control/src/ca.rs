@@ -1,0 +1,214 @@
+//! The issuer: signs workloads' certificate requests, with the identity of the *caller* and never what the request says.
+//!
+//! Who the caller is comes from one of two proofs: a join token that this control plane signed ([`token`]), or the
+//! caller's current, still valid mesh certificate. Root and key live in the state folder in Istio's `cacerts` layout, so
+//! that an existing intermediate can be put there ([`keystore`]). Every certificate is on record ([`record`]).
+//!
+//! Refuses: requests without a proof or with a foreign, expired or malformed one, requests that are not signed by their
+//! key. Degrades: a life longer than the limit is cut to it. There is no revocation list; lives are short.
+
+mod keystore;
+mod record;
+mod service;
+pub mod token;
+
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
+use rajut_identity::{Identity, Key, TrustBundle, certificate::Facts, pki_types::PrivateKeyDer};
+use rajut_runtime::Clock;
+use rajut_types::{Principal, TrustDomain};
+use rcgen::{
+    CertificateParams, CertificateSigningRequestParams, DistinguishedName, ExtendedKeyUsagePurpose, KeyPair,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType, SerialNumber,
+};
+
+pub use keystore::KeystoreError;
+pub use record::Issued;
+pub use service::CertificateAuthorityService;
+
+/// How much earlier than now a certificate begins, for clocks that are behind.
+pub const BACKDATE: Duration = Duration::from_secs(120);
+/// The longest request that is read, in bytes.
+const CSR_BYTES_MAX: usize = 64 << 10;
+/// The name under which the control plane is reached, in its certificate.
+pub const SERVER_NAME: &str = "rajut-control";
+
+/// The issuer.
+#[derive(Debug)]
+pub struct CertificateAuthority {
+    keystore: keystore::Keystore,
+    tokens: token::TokenKey,
+    record: record::Record,
+    trust_domain: TrustDomain,
+    ttl: Duration,
+    clock: Clock,
+}
+
+/// Why a certificate is not issued.
+#[derive(Debug, thiserror::Error)]
+pub enum IssueError {
+    /// The request is longer than it may be.
+    #[error("the certificate request is longer than {CSR_BYTES_MAX} bytes")]
+    TooLong,
+    /// Not a request, or not signed by its own key.
+    #[error("the certificate request can't be used: {0}")]
+    Request(String),
+    /// Signing failed.
+    #[error("the certificate could not be signed")]
+    Signing(#[from] rcgen::Error),
+    /// No randomness.
+    #[error("no random serial number")]
+    Random,
+    /// The record can't be written: nothing is issued that is not on record.
+    #[error("the record of issued certificates can't be written")]
+    Record(#[from] std::io::Error),
+}
+
+impl CertificateAuthority {
+    /// Opens the issuer in `folder`, making root and keys at the first time.
+    pub fn open(
+        folder: &Path,
+        trust_domain: TrustDomain,
+        ttl: Duration,
+        clock: Clock,
+    ) -> Result<Self, KeystoreError> {
+        let keystore = keystore::Keystore::open(folder, &trust_domain, &clock)?;
+        let tokens = token::TokenKey::new(keystore::secret_bytes(&folder.join("token.key"))?);
+        let record = record::Record::open(&folder.join("issued.jsonl"), clock.wall())?;
+        Ok(Self {
+            keystore,
+            tokens,
+            record,
+            trust_domain,
+            ttl,
+            clock,
+        })
+    }
+
+    /// The roots that every member of the mesh trusts.
+    pub fn roots(&self) -> &TrustBundle {
+        &self.keystore.roots
+    }
+
+    /// The trust domain of what is issued.
+    pub fn trust_domain(&self) -> &TrustDomain {
+        &self.trust_domain
+    }
+
+    /// The signer of join tokens.
+    pub fn tokens(&self) -> &token::TokenKey {
+        &self.tokens
+    }
+
+    /// Certificates on record that are still valid or were issued by this process, oldest first.
+    pub fn issued(&self) -> Vec<Issued> {
+        self.record.list()
+    }
+
+    /// How many certificates this process has issued.
+    pub fn issued_total(&self) -> u64 {
+        self.record.total()
+    }
+
+    /// Signs a request for `principal`. The answer is PEM, leaf first, root last.
+    pub fn sign(
+        &self,
+        csr_pem: &str,
+        principal: &Principal,
+        workload: &str,
+        wished: Option<Duration>,
+    ) -> Result<Vec<String>, IssueError> {
+        if csr_pem.len() > CSR_BYTES_MAX {
+            return Err(IssueError::TooLong);
+        }
+        // Parsing checks the request's own signature: whoever asks holds the key.
+        let request = CertificateSigningRequestParams::from_pem(csr_pem)
+            .map_err(|error| IssueError::Request(error.to_string()))?;
+        let ttl = wished
+            .filter(|wished| !wished.is_zero())
+            .map_or(self.ttl, |wished| wished.min(self.ttl));
+        let names = vec![uri(principal)?];
+        let leaf = self.issue(&request.public_key, principal, workload, names, ttl)?;
+        let mut chain = vec![leaf.pem()];
+        chain.extend(self.keystore.chain_pem.iter().cloned());
+        Ok(chain)
+    }
+
+    /// The control plane's own certificate, for its port: a mesh identity that also carries the names it is dialled by.
+    pub fn own_identity(&self, generation: u64) -> Result<Identity, IssueError> {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let principal = Principal::new(&self.trust_domain, "istio-system", "rajut-control");
+        let mut names = vec![uri(&principal)?];
+        for name in [SERVER_NAME, "localhost", "istiod.istio-system.svc"] {
+            names.push(SanType::DnsName(name.try_into()?));
+        }
+        names.push(SanType::IpAddress(std::net::Ipv4Addr::LOCALHOST.into()));
+        names.push(SanType::IpAddress(std::net::Ipv6Addr::LOCALHOST.into()));
+        let leaf = self.issue(&key, &principal, SERVER_NAME, names, OWN_TTL)?;
+        let mut chain = vec![leaf.der().clone()];
+        chain.extend(self.keystore.intermediates.iter().cloned());
+        let der = PrivateKeyDer::try_from(key.serialize_der())
+            .map_err(|why| IssueError::Request(why.to_owned()))?;
+        Identity::new(chain, Key::new(der), self.roots().clone(), generation)
+            .map_err(|error| IssueError::Request(error.to_string()))
+    }
+
+    fn issue(
+        &self,
+        public_key: &impl PublicKeyData,
+        principal: &Principal,
+        workload: &str,
+        names: Vec<SanType>,
+        ttl: Duration,
+    ) -> Result<rcgen::Certificate, IssueError> {
+        let now = self.clock.wall();
+        let mut serial = [0_u8; 16];
+        SystemRandom::new().fill(&mut serial).map_err(|_| IssueError::Random)?;
+        // Positive and never empty (RFC 5280 §4.1.2.2).
+        serial[0] = serial[0] & 0x7f | 0x40;
+        let mut params = CertificateParams::default();
+        params.serial_number = Some(SerialNumber::from_slice(&serial));
+        // SPIFFE X509-SVID §4: the name is in the URI; an empty subject would make it critical, which some clients refuse.
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(rcgen::DnType::OrganizationName, self.trust_domain.as_str());
+        params.subject_alt_names = names;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.use_authority_key_identifier_extension = true;
+        params.not_before = (now - BACKDATE).into();
+        params.not_after = (now + ttl).into();
+        let leaf = params.signed_by(public_key, &self.keystore.issuer)?;
+        let facts = Facts::parse(leaf.der()).map_err(|error| IssueError::Request(error.to_string()))?;
+        self.record.add(Issued {
+            serial: facts.serial,
+            principal: principal.spiffe_id(),
+            workload: workload.to_owned(),
+            not_before: unix_seconds(facts.not_before),
+            not_after: unix_seconds(facts.not_after),
+        })?;
+        Ok(leaf)
+    }
+}
+
+/// Life of the control plane's own certificate.
+const OWN_TTL: Duration = Duration::from_secs(24 * 3_600);
+
+fn uri(principal: &Principal) -> Result<SanType, rcgen::Error> {
+    Ok(SanType::URI(principal.spiffe_id().try_into()?))
+}
+
+/// Whole seconds since 1970.
+pub(crate) fn unix_seconds(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// Shared by the services.
+pub type SharedAuthority = Arc<CertificateAuthority>;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,121 @@
+use std::{os::unix::fs::PermissionsExt as _, time::UNIX_EPOCH};
+
+use rajut_identity::pki_types::{CertificateDer, pem::PemObject as _};
+
+use super::{token::TokenRefused, *};
+
+fn folder(name: &str) -> std::path::PathBuf {
+    let path = std::env::temp_dir().join(format!("rajut-ca-{name}-{}", std::process::id()));
+    // What an earlier run left behind.
+    let _ = std::fs::remove_dir_all(&path);
+    path
+}
+
+fn authority(path: &Path) -> CertificateAuthority {
+    let clock = Clock::manual(UNIX_EPOCH + Duration::from_secs(1_800_000_000));
+    CertificateAuthority::open(path, TrustDomain::default(), Duration::from_secs(3_600), clock)
+        .expect("a fresh folder can be opened")
+}
+
+fn csr(wanted: &str) -> String {
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).expect("a key");
+    let mut params = CertificateParams::default();
+    params.subject_alt_names = vec![SanType::URI(wanted.try_into().expect("ASCII"))];
+    params.serialize_request(&key).and_then(|csr| csr.pem()).expect("a request")
+}
+
+#[test]
+fn the_certificate_names_the_caller_and_not_what_the_request_asks_for() {
+    let path = folder("names");
+    let authority = authority(&path);
+    let caller = Principal::new(&TrustDomain::default(), "clinic", "signer");
+    let chain = authority
+        .sign(&csr("spiffe://cluster.local/ns/clinic/sa/admin"), &caller, "signer-0", None)
+        .expect("issued");
+    assert_eq!(chain.len(), 2, "leaf and root");
+    let leaf = CertificateDer::from_pem_slice(chain[0].as_bytes()).expect("PEM");
+    let facts = Facts::parse(&leaf).expect("a certificate");
+    assert_eq!(facts.principal(), Ok(caller));
+    assert_eq!((facts.dns.len(), facts.ips.len(), facts.is_ca), (0, 0, false));
+    let now = 1_800_000_000;
+    assert_eq!(unix_seconds(facts.not_before), now - 120);
+    assert_eq!(unix_seconds(facts.not_after), now + 3_600);
+    let issued = authority.issued();
+    assert_eq!(issued.len(), 1);
+    assert_eq!((&*issued[0].serial, &*issued[0].workload), (&*facts.serial, "signer-0"));
+    std::fs::remove_dir_all(path).expect("cleaned up");
+}
+
+#[test]
+fn a_wished_life_is_only_ever_shortened() {
+    let path = folder("life");
+    let authority = authority(&path);
+    let caller = Principal::new(&TrustDomain::default(), "a", "b");
+    let life = |wished| {
+        let chain = authority.sign(&csr("x:y"), &caller, "", wished).expect("issued");
+        let leaf = CertificateDer::from_pem_slice(chain[0].as_bytes()).expect("PEM");
+        unix_seconds(Facts::parse(&leaf).expect("a certificate").not_after) - 1_800_000_000
+    };
+    assert_eq!(life(Some(Duration::from_secs(60))), 60);
+    assert_eq!(life(Some(Duration::from_secs(999_999))), 3_600);
+    assert_eq!(life(Some(Duration::ZERO)), 3_600);
+    std::fs::remove_dir_all(path).expect("cleaned up");
+}
+
+#[test]
+fn the_root_survives_a_restart_and_a_readable_key_is_refused() {
+    let path = folder("restart");
+    let first = authority(&path).roots().clone();
+    assert_eq!(*authority(&path).roots(), first);
+    let key = path.join("ca-key.pem");
+    assert_eq!(std::fs::metadata(&key).expect("there").permissions().mode() & 0o777, 0o600);
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o640)).expect("ours");
+    let open = || CertificateAuthority::open(&path, TrustDomain::default(), Duration::from_secs(60), Clock::system());
+    assert!(matches!(open(), Err(KeystoreError::Mode { mode: 0o640, .. })));
+    std::fs::remove_file(&key).expect("ours");
+    assert!(matches!(open(), Err(KeystoreError::Incomplete(_))));
+    std::fs::remove_dir_all(path).expect("cleaned up");
+}
+
+#[test]
+fn garbage_and_requests_with_a_broken_signature_are_refused() {
+    let path = folder("garbage");
+    let authority = authority(&path);
+    let caller = Principal::new(&TrustDomain::default(), "a", "b");
+    let good = csr("spiffe://a");
+    let mut lines: Vec<String> = good.lines().map(str::to_owned).collect();
+    let middle = lines.len() - 3;
+    let swapped = if lines[middle].starts_with('A') { "B" } else { "A" };
+    lines[middle].replace_range(0..1, swapped);
+    for bad in ["", "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n", &lines.join("\n")] {
+        assert!(authority.sign(bad, &caller, "", None).is_err(), "{bad}");
+    }
+    assert!(matches!(
+        authority.sign(&"x".repeat(CSR_BYTES_MAX + 1), &caller, "", None),
+        Err(IssueError::TooLong)
+    ));
+    assert_eq!(authority.issued_total(), 0);
+    std::fs::remove_dir_all(path).expect("cleaned up");
+}
+
+#[test]
+fn tokens_are_for_this_mesh_this_audience_and_a_short_time() {
+    let path = folder("tokens");
+    let authority = authority(&path);
+    let (mesh, now) = (TrustDomain::default(), authority.clock.wall());
+    let tokens = authority.tokens();
+    let token = tokens.issue(&mesh, "clinic", "signer", "signer-0", now).expect("valid names");
+    let (principal, claims) = tokens.check(&token, &mesh, now).expect("fresh");
+    assert_eq!(principal.spiffe_id(), "spiffe://cluster.local/ns/clinic/sa/signer");
+    assert_eq!(claims.workload, "signer-0");
+    assert_eq!(tokens.check(&token, &mesh, now + token::TOKEN_LIFE), Err(TokenRefused::Expired));
+    assert_eq!(tokens.check(&token, &TrustDomain::new("other"), now), Err(TokenRefused::Foreign));
+    let foreign = token::TokenKey::new([7; 32]);
+    assert_eq!(foreign.check(&token, &mesh, now), Err(TokenRefused::Signature));
+    let unsigned = format!("{}.{}.", "eyJhbGciOiJub25lIn0", token.split('.').nth(1).expect("three parts"));
+    assert_eq!(tokens.check(&unsigned, &mesh, now), Err(TokenRefused::Foreign));
+    for bad in ["a/sa/admin", "", "A", "x y"] {
+        assert!(tokens.issue(&mesh, "clinic", bad, "", now).is_err(), "{bad}");
+    }
+    std::fs::remove_dir_all(path).expect("cleaned up");
+}
