@@ -85,7 +85,7 @@ async fn accept(
         let (stream, address) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                if matches!(accept_fault(&error), AcceptFault::Fatal) {
+                if matches!(accept_fault(&error), AcceptFault::Listener) {
                     // The error means that tonic is gone already.
                     let _ = sender.send(Err(error)).await;
                     return;
