@@ -9,8 +9,8 @@
 
 mod keystore;
 mod record;
-mod service;
 pub mod token;
+mod wire;
 
 use std::{
     path::Path,
@@ -29,7 +29,7 @@ use rcgen::{
 
 pub use keystore::KeystoreError;
 pub use record::Issued;
-pub use service::CertificateAuthorityService;
+pub use wire::CertificateAuthorityService;
 
 /// How much earlier than now a certificate begins, for clocks that are behind.
 pub const BACKDATE: Duration = Duration::from_secs(120);

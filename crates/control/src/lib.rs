@@ -1,4 +1,26 @@
-//! The control plane.
+//! The control plane: reads what people wrote, issues identities, tells every proxy what it needs and knows who has taken it.
+//!
+//! Walk two of `ARCHITECTURE.md`, its server half.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`run`] | [`ControlOptions`], [`start`], [`run()`]: everything put together |
+//! | [`accept`] | the TLS port: mesh certificates only, optional at enrolment |
+//! | [`ca`] | the issuer |
+//! | [`discovery`] | who is connected; snapshots pushed; acknowledgements |
+//! | [`node`] | from an xDS node to the proxy that is translated for |
+//! | [`admin`] | the operator's door: HTTP and JSON on a Unix socket |
+//! | [`wire`] | encoding, the gRPC services |
+//!
+//! It holds no Kubernetes client here and decides nothing about traffic: that is `translate`'s and `ir`'s.
 
 pub mod accept;
+pub mod admin;
 pub mod ca;
+pub mod discovery;
+pub mod node;
+pub mod run;
+mod time;
+pub mod wire;
+
+pub use run::{Control, ControlError, ControlOptions, default_translate, run, start};

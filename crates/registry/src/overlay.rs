@@ -15,7 +15,7 @@ use rajut_types::ObjectRef;
 use crate::document::{self, Document};
 
 /// Applied objects at most.
-pub const APPLIED_MAX: usize = 20_000;
+pub(crate) const APPLIED_MAX: usize = 20_000;
 
 /// The overlay can't be read or written.
 #[derive(Debug, thiserror::Error)]

@@ -1,0 +1,84 @@
+//! The operator's door: HTTP with JSON on a Unix socket. Only the user who runs the control plane may use it (file mode 0600,
+//! and the peer's user id is checked, since the mode of a socket is not honoured everywhere).
+//!
+//! Bounds: [`CONNECTIONS_MAX`] connections, [`BODY_BYTES_MAX`] per body. The routes stand in [`route`]; each answers JSON but
+//! `/metrics`. An error is `{"error": "…"}`, with `"diagnostics"` where configuration is at fault.
+
+mod answer;
+mod route;
+mod view;
+
+use std::{io, sync::Arc};
+
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::rt::TokioIo;
+use rajut_platform::socket::{UnixListener, UnixStream, peer_credentials};
+use rajut_registry::Registry;
+use rajut_runtime::{Clock, readiness::Readiness};
+use tokio::sync::Semaphore;
+
+use crate::{ca::SharedAuthority, discovery::Discovery};
+
+/// Connections at once.
+const CONNECTIONS_MAX: usize = 64;
+/// Bytes of a request's body.
+pub const BODY_BYTES_MAX: usize = 16 << 20;
+
+/// What the routes work on.
+#[derive(Debug, Clone)]
+pub struct Admin {
+    /// Sources.
+    pub registry: Registry,
+    /// Proxies.
+    pub discovery: Discovery,
+    /// Issuer.
+    pub authority: SharedAuthority,
+    /// Whether everything has started.
+    pub readiness: Readiness,
+    /// Time.
+    pub clock: Clock,
+}
+
+/// Serves for ever. `owner` is the only user id that is served.
+pub async fn serve(listener: UnixListener, owner: u32, admin: Admin) {
+    let admin = Arc::new(admin);
+    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "admin connection not accepted");
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        if let Err(error) = check_owner(&stream, owner) {
+            tracing::warn!(%error, "admin connection refused");
+            continue;
+        }
+        let Ok(permit) = Arc::clone(&connections).acquire_owned().await else { return };
+        let admin = Arc::clone(&admin);
+        tokio::spawn(async move {
+            let service = service_fn(move |request: http::Request<Incoming>| {
+                let admin = Arc::clone(&admin);
+                async move { Ok::<_, std::convert::Infallible>(route::route(&admin, request).await) }
+            });
+            let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "admin connection ended");
+            }
+            drop(permit);
+        });
+    }
+}
+
+fn check_owner(stream: &UnixStream, owner: u32) -> io::Result<()> {
+    let peer = peer_credentials(stream)?;
+    if peer.uid == owner || peer.uid == 0 {
+        return Ok(());
+    }
+    Err(io::Error::new(
+        io::ErrorKind::PermissionDenied,
+        format!("user {} is not the owner of this mesh", peer.uid),
+    ))
+}

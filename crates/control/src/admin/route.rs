@@ -1,0 +1,330 @@
+//! From a request to what it does.
+
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::Incoming;
+use rajut_config::model::{Workload, WorkloadHealth};
+use rajut_registry::{Applied, ApplyError};
+use rajut_types::{Labels, Locality};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{
+    Admin, BODY_BYTES_MAX,
+    answer::{Answer, Refused, json_answer, text_answer},
+    view,
+};
+
+/// How long `apply` and `delete` wait for acknowledgements where the caller says nothing, and at most.
+const WAIT: Duration = Duration::from_secs(30);
+const WAIT_MAX: Duration = Duration::from_secs(300);
+
+pub(super) async fn route(admin: &Admin, request: Request<Incoming>) -> Answer {
+    let (parts, body) = request.into_parts();
+    let query = parse_query(parts.uri.query().unwrap_or_default());
+    let path: Vec<&str> = parts.uri.path().split('/').filter(|part| !part.is_empty()).collect();
+    let answer = match (&parts.method, &path[..]) {
+        (&Method::GET, _) => read(admin, &path, &query),
+        (&Method::PUT, ["v1", "workloads"]) => put_workloads(admin, body).await,
+        (&Method::PATCH, ["v1", "workloads", namespace, name]) => {
+            patch_workload(admin, namespace, name, body).await
+        }
+        (&Method::POST, ["v1", "tokens"]) => post_token(admin, body).await,
+        (&Method::POST, ["v1", "apply"]) => change(admin, &query, body, Change::Apply).await,
+        (&Method::POST, ["v1", "delete"]) => change(admin, &query, body, Change::Delete).await,
+        _ => Err(no_such(&parts.method, &path)),
+    };
+    answer.unwrap_or_else(|refused| json_answer(refused.status, &refused.body))
+}
+
+fn read(admin: &Admin, path: &[&str], query: &Query) -> Result<Answer, Refused> {
+    let body = match path {
+        ["ready"] => {
+            let pending = admin.readiness.pending();
+            let status = if pending.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+            return Ok(json_answer(status, &json!({"ready": pending.is_empty(), "pending": pending})));
+        }
+        ["metrics"] => return Ok(text_answer(view::metrics(admin))),
+        ["v1", "resources"] => view::resources(admin, query),
+        ["v1", "proxies"] => view::proxies(admin),
+        ["v1", "services"] => view::services(admin),
+        ["v1", "workloads"] => view::workloads(admin),
+        ["v1", "certificates"] => view::certificates(admin),
+        ["v1", "diagnostics"] => view::diagnostics(admin),
+        ["debug", "config_dump"] => {
+            let proxy = query.get("proxy").ok_or_else(|| Refused::bad("say which: ?proxy=NAME"))?;
+            view::config_dump(admin, proxy)
+                .ok_or_else(|| Refused::new(StatusCode::NOT_FOUND, format!("no connected proxy `{proxy}`")))?
+        }
+        _ => return Err(no_such(&Method::GET, path)),
+    };
+    Ok(json_answer(StatusCode::OK, &body))
+}
+
+fn no_such(method: &Method, path: &[&str]) -> Refused {
+    Refused::new(StatusCode::NOT_FOUND, format!("there is no {method} /{}", path.join("/")))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WorkloadsWritten {
+    workloads: Vec<WorkloadWritten>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct WorkloadWritten {
+    name: String,
+    deployment: String,
+    namespace: String,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+    service_account: String,
+    address: IpAddr,
+    #[serde(default)]
+    named_ports: BTreeMap<String, u16>,
+    mesh: bool,
+    #[serde(default)]
+    locality: LocalityWritten,
+    #[serde(default = "one")]
+    weight: u32,
+    health: WorkloadHealth,
+}
+
+fn one() -> u32 {
+    1
+}
+
+/// Istio's one-text form, or the parts.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum LocalityWritten {
+    Text(String),
+    Parts {
+        #[serde(default)]
+        region: String,
+        #[serde(default)]
+        zone: String,
+        #[serde(default, alias = "sub_zone", alias = "subZone")]
+        subzone: String,
+    },
+    None(()),
+}
+
+impl Default for LocalityWritten {
+    fn default() -> Self {
+        Self::None(())
+    }
+}
+
+impl From<WorkloadWritten> for Workload {
+    fn from(written: WorkloadWritten) -> Self {
+        let WorkloadWritten {
+            name,
+            deployment,
+            namespace,
+            labels,
+            service_account,
+            address,
+            named_ports,
+            mesh,
+            locality,
+            weight,
+            health,
+        } = written;
+        Self {
+            name: name.into(),
+            deployment: deployment.into(),
+            namespace: namespace.into(),
+            labels: labels.into_iter().collect::<Labels>(),
+            service_account: service_account.into(),
+            address,
+            named_ports: named_ports.into_iter().map(|(name, port)| (name.into(), port)).collect(),
+            mesh,
+            locality: match locality {
+                LocalityWritten::Text(text) => Locality::parse(&text),
+                LocalityWritten::Parts { region, zone, subzone } => Locality {
+                    region: region.into(),
+                    zone: zone.into(),
+                    sub_zone: subzone.into(),
+                },
+                LocalityWritten::None(()) => Locality::default(),
+            },
+            weight: weight.max(1),
+            health,
+        }
+    }
+}
+
+async fn put_workloads(admin: &Admin, body: Incoming) -> Result<Answer, Refused> {
+    let WorkloadsWritten { workloads } = read_json(body).await?;
+    let count = workloads.len();
+    let workloads = workloads.into_iter().map(Workload::from).collect();
+    let registry = admin.registry.clone();
+    let generation = blocking(move || registry.set_workloads(workloads)).await?;
+    Ok(json_answer(StatusCode::OK, &json!({"workloads": count, "generation": generation})))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HealthWritten {
+    health: WorkloadHealth,
+}
+
+async fn patch_workload(admin: &Admin, namespace: &str, name: &str, body: Incoming) -> Result<Answer, Refused> {
+    let HealthWritten { health } = read_json(body).await?;
+    let generation = admin
+        .registry
+        .set_health(namespace, name, health)
+        .ok_or_else(|| Refused::new(StatusCode::NOT_FOUND, format!("no workload {namespace}/{name}")))?;
+    Ok(json_answer(StatusCode::OK, &json!({"generation": generation})))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct TokenWritten {
+    namespace: String,
+    service_account: String,
+    #[serde(default)]
+    workload: String,
+}
+
+async fn post_token(admin: &Admin, body: Incoming) -> Result<Answer, Refused> {
+    let TokenWritten {
+        namespace,
+        service_account,
+        workload,
+    } = read_json(body).await?;
+    let authority = &admin.authority;
+    let token = authority
+        .tokens()
+        .issue(authority.trust_domain(), &namespace, &service_account, &workload, admin.clock.wall())
+        .map_err(|error| Refused::bad(error.to_string()))?;
+    Ok(json_answer(StatusCode::OK, &json!({"token": token})))
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Change {
+    Apply,
+    Delete,
+}
+
+async fn change(admin: &Admin, query: &Query, body: Incoming, change: Change) -> Result<Answer, Refused> {
+    let started = admin.clock.now();
+    let namespace = query.get("namespace").cloned().unwrap_or_else(|| "default".to_owned());
+    let wait = match query.get("timeoutSeconds") {
+        None => WAIT,
+        Some(text) => text
+            .parse()
+            .map(Duration::from_secs)
+            .map_err(|_| Refused::bad("timeoutSeconds must be a whole number"))?
+            .min(WAIT_MAX),
+    };
+    let text = String::from_utf8(read_body(body).await?).map_err(|_| Refused::bad("the text is not UTF-8"))?;
+    let registry = admin.registry.clone();
+    let applied: Result<Applied, ApplyError> = blocking(move || match change {
+        Change::Apply => registry.apply(&text, &namespace),
+        Change::Delete => registry.delete(&text, &namespace),
+    })
+    .await?;
+    let Applied {
+        objects,
+        generation,
+        diagnostics,
+    } = applied?;
+    let spread = admin.discovery.spread(generation, wait).await;
+    let milliseconds = admin.clock.now().saturating_duration_since(started).as_millis();
+    let body = json!({
+        "objects": objects.iter().map(view::object).collect::<Vec<Value>>(),
+        "generation": generation,
+        "affected": spread.affected.len(),
+        "acknowledged": spread.acknowledged.len(),
+        "onUse": spread.on_use,
+        "rejected": spread.rejected,
+        "pending": spread.silent,
+        "milliseconds": u64::try_from(milliseconds).unwrap_or(u64::MAX),
+        "diagnostics": diagnostics,
+    });
+    Ok(json_answer(StatusCode::OK, &body))
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refused> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| Refused::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
+}
+
+async fn read_body(body: Incoming) -> Result<Vec<u8>, Refused> {
+    let collected = Limited::new(body, BODY_BYTES_MAX)
+        .collect()
+        .await
+        .map_err(|error| Refused::new(StatusCode::PAYLOAD_TOO_LARGE, error.to_string()))?;
+    Ok(collected.to_bytes().to_vec())
+}
+
+async fn read_json<T: for<'de> Deserialize<'de>>(body: Incoming) -> Result<T, Refused> {
+    let bytes = read_body(body).await?;
+    serde_json::from_slice(&bytes).map_err(|error| Refused::bad(error.to_string()))
+}
+
+pub(super) type Query = BTreeMap<String, String>;
+
+/// `a=b&c=d` with percent-encoding; a malformed escape stays as it is.
+pub(super) fn parse_query(query: &str) -> Query {
+    let pair = |pair: &str| {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (unescape(key), unescape(value))
+    };
+    query.split('&').filter(|part| !part.is_empty()).map(pair).collect()
+}
+
+fn unescape(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        let hex = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+        let mut ahead = rest.clone();
+        let escaped = || Some(hex(ahead.next()?)? << 4 | hex(ahead.next()?)?);
+        match (byte, { escaped }()) {
+            (b'%', Some(decoded)) => {
+                rest.nth(1);
+                bytes.push(decoded);
+            }
+            (b'+', _) => bytes.push(b' '),
+            (byte, _) => bytes.push(byte),
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queries_are_unescaped() {
+        let query = parse_query("a=b%20c&proxy=sidecar%7E1&bad=%zz&flag&x=1+2");
+        assert_eq!(query["a"], "b c");
+        assert_eq!(query["proxy"], "sidecar~1");
+        assert_eq!(query["bad"], "%zz");
+        assert_eq!(query["flag"], "");
+        assert_eq!(query["x"], "1 2");
+    }
+
+    #[test]
+    fn a_workload_takes_its_locality_in_both_forms() {
+        let workload = |locality: Value| {
+            let written = json!({
+                "name": "a-0", "deployment": "a", "namespace": "n", "serviceAccount": "a", "address": "10.0.0.1",
+                "mesh": true, "health": "ready", "locality": locality
+            });
+            let written: WorkloadWritten = serde_json::from_value(written).expect("valid");
+            Workload::from(written).locality.to_string()
+        };
+        assert_eq!(workload(json!("r/z/s")), "r/z/s");
+        assert_eq!(workload(json!({"region": "r", "zone": "z"})), "r/z/");
+        assert_eq!(workload(Value::Null), "//");
+    }
+}

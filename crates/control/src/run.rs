@@ -1,0 +1,284 @@
+//! The control plane put together: registry, issuer, discovery, both doors.
+//!
+//! Start order: state folder, issuer, sources, listeners, then `<state>/control.json` tells where everything is; `/ready`
+//! opens when the first snapshot stands. On the way out the socket and `control.json` are removed; proxies keep what they
+//! have.
+
+use std::{
+    io,
+    net::SocketAddr,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use rajut_config::Source;
+use rajut_identity::Identity;
+use rajut_platform::socket::{ListenOptions, TcpListener, UnixListener, listen, listen_unix};
+use rajut_registry::{Registry, RegistryError, RegistryOptions, watch as registry_watch};
+use rajut_runtime::{Clock, drain::Drain, readiness::Readiness};
+use rajut_types::{Text, TrustDomain};
+use serde_json::json;
+use tokio::{sync::watch, task::JoinSet};
+
+use crate::{
+    accept::spawn_acceptor,
+    admin::{self, Admin},
+    ca::{CertificateAuthority, IssueError, KeystoreError, SERVER_NAME},
+    discovery::{Discovery, Translate},
+    wire::serve_grpc,
+};
+
+/// How a control plane is set up.
+#[derive(Debug, Clone)]
+pub struct ControlOptions {
+    /// Files and folders of configuration.
+    pub paths: Vec<PathBuf>,
+    /// Texts that were read elsewhere (`<stdin>`, the built-in example).
+    pub texts: Vec<Source>,
+    /// Namespace of documents without one.
+    pub default_namespace: Text,
+    /// Where keys, applied objects and addresses are kept.
+    pub state_dir: PathBuf,
+    /// The TLS port; port 0 takes any.
+    pub listen: SocketAddr,
+    /// Trust domain of the mesh.
+    pub trust_domain: TrustDomain,
+    /// Life of workloads' certificates; default 24 h.
+    pub certificate_ttl: Duration,
+    /// Time.
+    pub clock: Clock,
+}
+
+impl ControlOptions {
+    /// The usual, with everything kept in `state_dir`.
+    pub fn new(state_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            paths: Vec::new(),
+            texts: Vec::new(),
+            default_namespace: "default".into(),
+            state_dir: state_dir.into(),
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            trust_domain: TrustDomain::default(),
+            certificate_ttl: Duration::from_secs(24 * 3_600),
+            clock: Clock::system(),
+        }
+    }
+}
+
+/// Why a control plane does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// A file or socket.
+    #[error("{what} `{path}`: {source}")]
+    Path {
+        /// What was tried.
+        what: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The TLS port can't be opened.
+    #[error("can't listen on {address}: {source}")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The issuer can't be opened.
+    #[error(transparent)]
+    Keystore(#[from] KeystoreError),
+    /// The own certificate can't be made.
+    #[error(transparent)]
+    Issue(#[from] IssueError),
+    /// The sources can't be read.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+}
+
+/// A running control plane. Dropping it stops it.
+#[derive(Debug)]
+pub struct Control {
+    address: SocketAddr,
+    admin: Admin,
+    state_dir: PathBuf,
+    tasks: JoinSet<()>,
+}
+
+/// Starts and serves until the drain begins.
+pub async fn run(options: ControlOptions, drain: Drain) -> Result<(), ControlError> {
+    let control = start(options, default_translate()).await?;
+    drain.started().await;
+    control.stop();
+    Ok(())
+}
+
+/// The translator of the mesh, with its memory.
+pub fn default_translate() -> Translate {
+    let mut translator = rajut_translate::Translator::default();
+    Box::new(move |snapshot, proxy| rajut_translate::translate(snapshot, proxy, &mut translator))
+}
+
+/// Starts everything; returns when both doors are open.
+pub async fn start(options: ControlOptions, translate: Translate) -> Result<Control, ControlError> {
+    let state_dir = options.state_dir.clone();
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&state_dir)
+        .map_err(at("can't make the state folder", &state_dir))?;
+    let clock = options.clock.clone();
+    let authority = Arc::new(CertificateAuthority::open(
+        &state_dir.join("ca"),
+        options.trust_domain.clone(),
+        options.certificate_ttl,
+        clock.clone(),
+    )?);
+    let registry = open_registry(&options).await?;
+    let readiness = Readiness::default();
+    let serving = readiness.gate("listeners");
+    let discovery = Discovery::new(clock.clone());
+    discovery.spawn_push(registry.snapshots(), translate);
+    registry_watch::spawn(registry.clone(), options.paths.clone());
+
+    let listener = tcp_listener(options.listen)?;
+    let address = listener.local_addr().map_err(|source| ControlError::Listen {
+        address: options.listen,
+        source,
+    })?;
+    let (identity, newest) = watch::channel(Arc::new(authority.own_identity(1)?));
+    let mesh = registry.snapshot().mesh.clone();
+    let domains = std::iter::once(&options.trust_domain).chain(&mesh.trust_domain_aliases);
+    let accepted = spawn_acceptor(listener, newest, domains.cloned().collect());
+    let mut tasks = JoinSet::new();
+    tasks.spawn(renew_own(Arc::clone(&authority), identity, clock.clone()));
+    tasks.spawn(serve_grpc(accepted, discovery.clone(), Arc::clone(&authority), clock.clone()));
+
+    let admin = Admin {
+        registry,
+        discovery,
+        authority,
+        readiness,
+        clock,
+    };
+    let socket = state_dir.join("control.sock");
+    let (listener, owner) = admin_listener(&socket, &state_dir)?;
+    tasks.spawn(admin::serve(listener, owner, admin.clone()));
+    write_description(&state_dir, address, &options.trust_domain)?;
+    serving.open();
+    tracing::info!(%address, state = %state_dir.display(), "control plane ready");
+    Ok(Control {
+        address,
+        admin,
+        state_dir,
+        tasks,
+    })
+}
+
+impl Control {
+    /// Where the TLS port listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What the admin door works on, for a process that embeds the control plane.
+    pub fn admin(&self) -> &Admin {
+        &self.admin
+    }
+
+    /// Stops serving and removes what tells others where it was.
+    pub fn stop(mut self) {
+        self.tasks.abort_all();
+        for name in ["control.json", "control.sock"] {
+            let path = self.state_dir.join(name);
+            if let Err(error) = std::fs::remove_file(&path) {
+                tracing::debug!(path = %path.display(), %error, "not removed");
+            }
+        }
+    }
+}
+
+async fn open_registry(options: &ControlOptions) -> Result<Registry, ControlError> {
+    let registry = RegistryOptions {
+        paths: options.paths.clone(),
+        texts: options.texts.clone(),
+        state: options.state_dir.clone(),
+        default_namespace: options.default_namespace.clone(),
+        trust_domain: options.trust_domain.clone(),
+    };
+    let path = options.state_dir.clone();
+    tokio::task::spawn_blocking(move || Registry::open(registry))
+        .await
+        .map_err(|error| at("reading failed", &path)(io::Error::other(error)))?
+        .map_err(ControlError::from)
+}
+
+fn tcp_listener(address: SocketAddr) -> Result<TcpListener, ControlError> {
+    listen(address, &ListenOptions::default())
+        .and_then(|listener| {
+            listener.set_nonblocking(true)?;
+            TcpListener::from_std(listener)
+        })
+        .map_err(|source| ControlError::Listen { address, source })
+}
+
+fn admin_listener(socket: &Path, state_dir: &Path) -> Result<(UnixListener, u32), ControlError> {
+    match std::fs::remove_file(socket) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(at("can't remove the old socket", socket)(error));
+        }
+        _ => {}
+    }
+    let listener = listen_unix(socket, 0o600)
+        .and_then(|listener| {
+            listener.set_nonblocking(true)?;
+            UnixListener::from_std(listener)
+        })
+        .map_err(at("can't listen on the socket", socket))?;
+    // Whoever owns a file that this process has just made is the user it runs as.
+    let owner = std::fs::metadata(socket).map_err(at("can't look at", state_dir))?.uid();
+    Ok((listener, owner))
+}
+
+fn write_description(state_dir: &Path, address: SocketAddr, trust_domain: &TrustDomain) -> Result<(), ControlError> {
+    let description = json!({
+        "address": address.to_string(),
+        "serverName": SERVER_NAME,
+        "rootCert": state_dir.join("ca/root-cert.pem"),
+        "adminSocket": state_dir.join("control.sock"),
+        "trustDomain": trust_domain.as_str(),
+        "pid": std::process::id(),
+    });
+    let (path, fresh) = (state_dir.join("control.json"), state_dir.join("control.json.new"));
+    std::fs::write(&fresh, description.to_string() + "\n")
+        .and_then(|()| std::fs::rename(&fresh, &path))
+        .map_err(at("can't write", &path))
+}
+
+fn at(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ControlError {
+    let path = path.to_owned();
+    move |source| ControlError::Path { what, path, source }
+}
+
+/// Renews the control plane's own certificate at half its life.
+async fn renew_own(authority: Arc<CertificateAuthority>, identity: watch::Sender<Arc<Identity>>, clock: Clock) {
+    loop {
+        let (remaining, generation) = {
+            let current = identity.borrow();
+            (current.remaining(clock.wall()), current.generation)
+        };
+        tokio::time::sleep((remaining / 2).max(Duration::from_secs(1))).await;
+        match authority.own_identity(generation + 1) {
+            Ok(renewed) => {
+                identity.send_replace(Arc::new(renewed));
+            }
+            Err(error) => {
+                tracing::error!(%error, "the control plane's certificate is not renewed");
+                tokio::time::sleep(Duration::from_secs(60)).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! What touches protobuf: resources encoded once for each allocation, the gRPC services on one port, JSON for people.
+//!
+//! Bound: [`Encoder`] remembers what the proxies of the last two rounds use.
+
+use std::{collections::HashMap, io, sync::Arc, time::Duration};
+
+use aws_lc_rs::digest;
+use rajut_ir::{
+    NameTable, ResourceKind, Resources,
+    cluster::Cluster,
+    endpoint::LoadAssignment,
+    listener::Listener,
+    route::RouteConfiguration,
+    secret::Secret,
+    wire::{
+        Encoded, encode_cluster, encode_listener, encode_load_assignment, encode_name_table,
+        encode_route_configuration, encode_secret,
+    },
+};
+use rajut_proto::{Any, ca::CertificateServer, reflect};
+use rajut_runtime::Clock;
+use rajut_types::Text;
+use rajut_xds::{Resource, ResourceSet, TypeSet, server::AdsServer};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+use crate::{
+    accept::Accepted,
+    ca::{CertificateAuthorityService, SharedAuthority},
+    discovery::Discovery,
+};
+
+/// HTTP/2 pings, so that a proxy whose machine is gone is noticed.
+const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
+
+/// Serves discovery and the issuer on the accepted connections, for ever.
+pub async fn serve_grpc(
+    accepted: mpsc::Receiver<io::Result<Accepted>>,
+    discovery: Discovery,
+    authority: SharedAuthority,
+    clock: Clock,
+) {
+    let served = tonic::transport::Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE.0))
+        .http2_keepalive_timeout(Some(KEEPALIVE.1))
+        .add_service(AdsServer::service(Arc::new(discovery), clock))
+        .add_service(CertificateServer::new(CertificateAuthorityService::new(authority)))
+        .serve_with_incoming(ReceiverStream::new(accepted))
+        .await;
+    if let Err(error) = served {
+        tracing::error!(%error, "the control plane's port is closed");
+    }
+}
+
+/// What keeps an allocation alive as long as its address is a key.
+#[derive(Debug, Clone)]
+#[expect(dead_code, reason = "held so that the address is not used again")]
+enum Held {
+    Cluster(Arc<Cluster>),
+    LoadAssignment(Arc<LoadAssignment>),
+    Listener(Arc<Listener>),
+    RouteConfiguration(Arc<RouteConfiguration>),
+    Secret(Arc<Secret>),
+    NameTable(Arc<NameTable>),
+}
+
+/// Encodes resources, each allocation once.
+#[derive(Debug, Default)]
+pub struct Encoder {
+    current: HashMap<usize, (Held, Resource)>,
+    previous: HashMap<usize, (Held, Resource)>,
+}
+
+impl Encoder {
+    /// A new round begins: what the one before last did not use is dropped.
+    pub fn turn(&mut self) {
+        self.previous = std::mem::take(&mut self.current);
+    }
+
+    /// All resources of one proxy; a type that did not change keeps the allocation of `previous`.
+    pub fn encode(&mut self, resources: &Resources, generation: u64, previous: Option<&ResourceSet>) -> ResourceSet {
+        let Resources {
+            listeners,
+            routes,
+            clusters,
+            assignments,
+            secrets,
+            names,
+        } = resources;
+        let mut set = ResourceSet {
+            generation,
+            ..ResourceSet::default()
+        };
+        let mut put = |kind: ResourceKind, encoded: TypeSet| {
+            let url = Text::from(kind.type_url());
+            let known = previous.and_then(|previous| previous.types.get(&url));
+            let shared = match known {
+                Some(known) if same(known, &encoded) => Arc::clone(known),
+                _ => Arc::new(encoded),
+            };
+            set.types.insert(url, shared);
+        };
+        put(ResourceKind::Cluster, self.all(clusters.values(), Held::Cluster, encode_cluster));
+        put(
+            ResourceKind::LoadAssignment,
+            self.all(assignments.values(), Held::LoadAssignment, encode_load_assignment),
+        );
+        put(ResourceKind::Listener, self.all(listeners.values(), Held::Listener, encode_listener));
+        put(
+            ResourceKind::RouteConfiguration,
+            self.all(routes.values(), Held::RouteConfiguration, encode_route_configuration),
+        );
+        put(ResourceKind::Secret, self.all(secrets.values(), Held::Secret, encode_secret));
+        put(ResourceKind::NameTable, self.all(names, Held::NameTable, encode_name_table));
+        set
+    }
+
+    fn all<'r, T: 'r>(
+        &mut self,
+        values: impl IntoIterator<Item = &'r Arc<T>>,
+        hold: fn(Arc<T>) -> Held,
+        encode: fn(&T) -> Encoded,
+    ) -> TypeSet {
+        let one = |value: &Arc<T>| {
+            let key = Arc::as_ptr(value).addr();
+            let entry = match (self.current.get(&key), self.previous.remove(&key)) {
+                (Some(known), _) => return (known.1.name.clone(), known.1.clone()),
+                (None, Some(known)) => known,
+                (None, None) => (hold(Arc::clone(value)), versioned(encode(value))),
+            };
+            let resource = entry.1.clone();
+            self.current.insert(key, entry);
+            (resource.name.clone(), resource)
+        };
+        values.into_iter().map(one).collect()
+    }
+}
+
+fn versioned(encoded: Encoded) -> Resource {
+    let Encoded {
+        name,
+        type_url: _,
+        value,
+    } = encoded;
+    // Half of the digest is far more than two versions of one resource could collide in.
+    let digest = digest::digest(&digest::SHA256, &value);
+    let version: String = digest.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    Resource {
+        name,
+        version: version.into(),
+        body: value,
+    }
+}
+
+fn same(a: &TypeSet, b: &TypeSet) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.0 == b.0 && a.1.version == b.1.version)
+}
+
+/// What a proxy was told, in the form of protobuf's JSON, by type.
+pub fn dump(set: &ResourceSet) -> Value {
+    let of_type = |(url, resources): (&Text, &Arc<TypeSet>)| {
+        let resources: Vec<Value> = resources.values().map(|resource| dump_one(url, resource)).collect();
+        (crate::node::short_type(url).to_string(), Value::Array(resources))
+    };
+    Value::Object(set.types.iter().map(of_type).collect())
+}
+
+fn dump_one(url: &str, resource: &Resource) -> Value {
+    let any = Any {
+        type_url: url.to_owned(),
+        value: resource.body.to_vec(),
+    };
+    let body = match reflect::message_to_json(&any) {
+        Ok(body) => body,
+        Err(error) => json!({"notShown": error.to_string()}),
+    };
+    json!({"name": &*resource.name, "version": &*resource.version, "resource": body})
+}
