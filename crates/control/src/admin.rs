@@ -56,14 +56,17 @@ pub async fn serve(listener: UnixListener, owner: u32, admin: Admin) {
             tracing::warn!(%error, "admin connection refused");
             continue;
         }
-        let Ok(permit) = Arc::clone(&connections).acquire_owned().await else { return };
+        let Ok(permit) = Arc::clone(&connections).acquire_owned().await else {
+            return;
+        };
         let admin = Arc::clone(&admin);
         tokio::spawn(async move {
             let service = service_fn(move |request: http::Request<Incoming>| {
                 let admin = Arc::clone(&admin);
                 async move { Ok::<_, std::convert::Infallible>(route::route(&admin, request).await) }
             });
-            let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+            let connection =
+                hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "admin connection ended");
             }

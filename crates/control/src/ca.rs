@@ -168,17 +168,24 @@ impl CertificateAuthority {
     ) -> Result<rcgen::Certificate, IssueError> {
         let now = self.clock.wall();
         let mut serial = [0_u8; 16];
-        SystemRandom::new().fill(&mut serial).map_err(|_| IssueError::Random)?;
+        SystemRandom::new()
+            .fill(&mut serial)
+            .map_err(|_| IssueError::Random)?;
         // Positive and never empty (RFC 5280 §4.1.2.2).
         serial[0] = serial[0] & 0x7f | 0x40;
         let mut params = CertificateParams::default();
         params.serial_number = Some(SerialNumber::from_slice(&serial));
         // SPIFFE X509-SVID §4: the name is in the URI; an empty subject would make it critical, which some clients refuse.
         params.distinguished_name = DistinguishedName::new();
-        params.distinguished_name.push(rcgen::DnType::OrganizationName, self.trust_domain.as_str());
+        params
+            .distinguished_name
+            .push(rcgen::DnType::OrganizationName, self.trust_domain.as_str());
         params.subject_alt_names = names;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
         params.use_authority_key_identifier_extension = true;
         params.not_before = (now - BACKDATE).into();
         params.not_after = (now + ttl).into();
@@ -204,7 +211,9 @@ fn uri(principal: &Principal) -> Result<SanType, rcgen::Error> {
 
 /// Whole seconds since 1970.
 pub(crate) fn unix_seconds(time: SystemTime) -> u64 {
-    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+    time.duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs()
 }
 
 /// Shared by the services.

@@ -278,10 +278,17 @@ fn count(totals: &mut BTreeMap<Text, (u64, u64)>, status: &StreamStatus) {
 }
 
 impl ResourceSource for Discovery {
-    fn connect(&self, extensions: &Extensions, node: &Node, protocol: Protocol) -> Result<Connection, Status> {
+    fn connect(
+        &self,
+        extensions: &Extensions,
+        node: &Node,
+        protocol: Protocol,
+    ) -> Result<Connection, Status> {
         let mut state = self.lock();
         state.forget_ended();
-        let principal = extensions.get::<PeerInfo>().and_then(|peer| peer.principal.clone());
+        let principal = extensions
+            .get::<PeerInfo>()
+            .and_then(|peer| peer.principal.clone());
         let principal =
             principal.ok_or_else(|| Status::unauthenticated("discovery needs a mesh certificate"))?;
         let proxy = match parse_node(node, principal) {
@@ -380,15 +387,21 @@ impl Pusher {
             };
             state.clients.iter().map(told).collect()
         };
-        let is_current = |set: &Option<Arc<ResourceSet>>| set.as_ref().is_some_and(|set| set.generation >= generation);
-        if waiting.iter().any(|(_, _, set)| set.as_ref().is_some_and(|set| set.generation < generation)) {
+        let is_current =
+            |set: &Option<Arc<ResourceSet>>| set.as_ref().is_some_and(|set| set.generation >= generation);
+        if waiting
+            .iter()
+            .any(|(_, _, set)| set.as_ref().is_some_and(|set| set.generation < generation))
+        {
             self.encoder.turn();
         }
         for (id, proxy, previous) in waiting.into_iter().filter(|(_, _, set)| !is_current(set)) {
             let (resources, diagnostics) = (self.translate)(snapshot, &proxy);
             let set = Arc::new(self.encoder.encode(&resources, generation, previous.as_deref()));
             let mut state = self.discovery.lock();
-            let Some(client) = state.clients.get_mut(&id) else { continue };
+            let Some(client) = state.clients.get_mut(&id) else {
+                continue;
+            };
             client.diagnostics = diagnostics;
             if previous.is_none_or(|previous| set.differences(&previous) > 0) {
                 client.changed_at = generation;

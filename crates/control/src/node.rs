@@ -51,7 +51,9 @@ pub fn parse_node(node: &Node, principal: Principal) -> Result<Proxy, NodeRefuse
     let metadata = &node.metadata;
     let namespace = text(metadata, "NAMESPACE")?.unwrap_or(namespace);
     let account = text(metadata, "SERVICE_ACCOUNT")?;
-    if namespace != principal.namespace() || account.is_some_and(|account| account != principal.service_account()) {
+    if namespace != principal.namespace()
+        || account.is_some_and(|account| account != principal.service_account())
+    {
         return Err(NodeRefused::Identity {
             claimed: format!("{namespace}/{}", account.unwrap_or("?")),
             principal,
@@ -121,8 +123,14 @@ fn labels(metadata: &Value) -> Result<Labels, NodeRefused> {
 fn addresses(metadata: &Value, own: IpAddr) -> Result<Vec<IpAddr>, NodeRefused> {
     let mut addresses = vec![own];
     // Istio writes them as one text, separated by commas.
-    for ip in text(metadata, "INSTANCE_IPS")?.into_iter().flat_map(|all| all.split(',')) {
-        let ip = ip.trim().parse().map_err(|_| wrong("INSTANCE_IPS", "must be IP addresses"))?;
+    for ip in text(metadata, "INSTANCE_IPS")?
+        .into_iter()
+        .flat_map(|all| all.split(','))
+    {
+        let ip = ip
+            .trim()
+            .parse()
+            .map_err(|_| wrong("INSTANCE_IPS", "must be IP addresses"))?;
         if !addresses.contains(&ip) {
             addresses.push(ip);
         }
@@ -147,7 +155,9 @@ fn capture(metadata: &Value) -> Result<Capture, NodeRefused> {
             }
         },
         // Envoy's bootstrap has texts only where somebody passes the metadata through the environment.
-        Some(Value::String(json)) => serde_json::from_str(json).map_err(|error| wrong("RAJUT_CAPTURE", error.to_string()))?,
+        Some(Value::String(json)) => {
+            serde_json::from_str(json).map_err(|error| wrong("RAJUT_CAPTURE", error.to_string()))?
+        }
         Some(value) => value.clone(),
     };
     let written: CaptureWritten =
@@ -213,8 +223,9 @@ impl CaptureWritten {
                 }
                 let port = |written: OutboundWritten| {
                     let OutboundWritten { host, port, listen } = written;
-                    let host: Hostname =
-                        host.parse().map_err(|error| wrong("RAJUT_CAPTURE", format!("{error}")))?;
+                    let host: Hostname = host
+                        .parse()
+                        .map_err(|error| wrong("RAJUT_CAPTURE", format!("{error}")))?;
                     Ok(ExplicitPort { host, port, listen })
                 };
                 Ok(Capture::Explicit {
@@ -278,7 +289,9 @@ mod tests {
         }});
         let proxy = parse_node(&node(netns), signer()).expect("valid");
         assert_eq!(proxy.data_plane, DataPlane::Rajut);
-        let Capture::Netns { inbound, .. } = proxy.capture else { panic!("another capture") };
+        let Capture::Netns { inbound, .. } = proxy.capture else {
+            panic!("another capture")
+        };
         assert_eq!(inbound[&8080].to_string(), "127.10.0.5:8080");
 
         let explicit = json!({"RAJUT_CAPTURE": {
@@ -287,7 +300,9 @@ mod tests {
             "inbound": {"8080": {"listen": "127.10.0.5:8080", "app": "127.0.0.1:41000"}}
         }});
         let proxy = parse_node(&node(explicit), signer()).expect("valid");
-        let Capture::Explicit { outbound, inbound } = proxy.capture else { panic!("another capture") };
+        let Capture::Explicit { outbound, inbound } = proxy.capture else {
+            panic!("another capture")
+        };
         assert_eq!(outbound[0].listen.port(), 40_001);
         assert_eq!(inbound[&8080].1.port(), 41_000);
     }
@@ -296,18 +311,30 @@ mod tests {
     fn nobody_gets_resources_of_another_account_or_namespace() {
         for metadata in [json!({"NAMESPACE": "other"}), json!({"SERVICE_ACCOUNT": "admin"})] {
             let refused = parse_node(&node(metadata), signer());
-            assert!(matches!(refused, Err(NodeRefused::Identity { .. })), "{refused:?}");
+            assert!(
+                matches!(refused, Err(NodeRefused::Identity { .. })),
+                "{refused:?}"
+            );
         }
     }
 
     #[test]
     fn malformed_nodes_are_refused_by_name() {
-        for id in ["", "sidecar~10.0.0.1~a.b", "sidecar~x~a.b~d", "sidecar~10.0.0.1~ab~d", "alien~10.0.0.1~a.clinic~d"] {
+        for id in [
+            "",
+            "sidecar~10.0.0.1~a.b",
+            "sidecar~x~a.b~d",
+            "sidecar~10.0.0.1~ab~d",
+            "alien~10.0.0.1~a.clinic~d",
+        ] {
             let node = Node {
                 id: id.into(),
                 ..Node::default()
             };
-            assert!(matches!(parse_node(&node, signer()), Err(NodeRefused::Id(_))), "{id}");
+            assert!(
+                matches!(parse_node(&node, signer()), Err(NodeRefused::Id(_))),
+                "{id}"
+            );
         }
         for metadata in [
             json!({"LABELS": 3}),
@@ -318,7 +345,10 @@ mod tests {
             json!({"INSTANCE_IPS": "x"}),
         ] {
             let refused = parse_node(&node(metadata.clone()), signer());
-            assert!(matches!(refused, Err(NodeRefused::Metadata { .. })), "{metadata}: {refused:?}");
+            assert!(
+                matches!(refused, Err(NodeRefused::Metadata { .. })),
+                "{metadata}: {refused:?}"
+            );
         }
     }
 }

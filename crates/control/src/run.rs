@@ -17,7 +17,7 @@ use rajut_config::Source;
 use rajut_identity::Identity;
 use rajut_platform::socket::{ListenOptions, TcpListener, UnixListener, listen, listen_unix};
 use rajut_registry::{Registry, RegistryError, RegistryOptions, watch as registry_watch};
-use rajut_runtime::{Clock, drain::Drain, readiness::Readiness};
+use rajut_runtime::{Clock, readiness::Readiness};
 use rajut_types::{Text, TrustDomain};
 use serde_json::json;
 use tokio::{sync::watch, task::JoinSet};
@@ -108,20 +108,6 @@ pub struct Control {
     tasks: JoinSet<()>,
 }
 
-/// Starts and serves until the drain begins.
-pub async fn run(options: ControlOptions, drain: Drain) -> Result<(), ControlError> {
-    let control = start(options, default_translate()).await?;
-    drain.started().await;
-    control.stop();
-    Ok(())
-}
-
-/// The translator of the mesh, with its memory.
-pub fn default_translate() -> Translate {
-    let mut translator = rajut_translate::Translator::default();
-    Box::new(move |snapshot, proxy| rajut_translate::translate(snapshot, proxy, &mut translator))
-}
-
 /// Starts everything; returns when both doors are open.
 pub async fn start(options: ControlOptions, translate: Translate) -> Result<Control, ControlError> {
     let state_dir = options.state_dir.clone();
@@ -155,7 +141,12 @@ pub async fn start(options: ControlOptions, translate: Translate) -> Result<Cont
     let accepted = spawn_acceptor(listener, newest, domains.cloned().collect());
     let mut tasks = JoinSet::new();
     tasks.spawn(renew_own(Arc::clone(&authority), identity, clock.clone()));
-    tasks.spawn(serve_grpc(accepted, discovery.clone(), Arc::clone(&authority), clock.clone()));
+    tasks.spawn(serve_grpc(
+        accepted,
+        discovery.clone(),
+        Arc::clone(&authority),
+        clock.clone(),
+    ));
 
     let admin = Admin {
         registry,
@@ -239,11 +230,17 @@ fn admin_listener(socket: &Path, state_dir: &Path) -> Result<(UnixListener, u32)
         })
         .map_err(at("can't listen on the socket", socket))?;
     // Whoever owns a file that this process has just made is the user it runs as.
-    let owner = std::fs::metadata(socket).map_err(at("can't look at", state_dir))?.uid();
+    let owner = std::fs::metadata(socket)
+        .map_err(at("can't look at", state_dir))?
+        .uid();
     Ok((listener, owner))
 }
 
-fn write_description(state_dir: &Path, address: SocketAddr, trust_domain: &TrustDomain) -> Result<(), ControlError> {
+fn write_description(
+    state_dir: &Path,
+    address: SocketAddr,
+    trust_domain: &TrustDomain,
+) -> Result<(), ControlError> {
     let description = json!({
         "address": address.to_string(),
         "serverName": SERVER_NAME,
@@ -264,7 +261,11 @@ fn at(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ControlError
 }
 
 /// Renews the control plane's own certificate at half its life.
-async fn renew_own(authority: Arc<CertificateAuthority>, identity: watch::Sender<Arc<Identity>>, clock: Clock) {
+async fn renew_own(
+    authority: Arc<CertificateAuthority>,
+    identity: watch::Sender<Arc<Identity>>,
+    clock: Clock,
+) {
     loop {
         let (remaining, generation) = {
             let current = identity.borrow();

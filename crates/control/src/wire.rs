@@ -45,7 +45,9 @@ pub async fn serve_grpc(
         .http2_keepalive_interval(Some(KEEPALIVE.0))
         .http2_keepalive_timeout(Some(KEEPALIVE.1))
         .add_service(AdsServer::service(Arc::new(discovery), clock))
-        .add_service(CertificateServer::new(CertificateAuthorityService::new(authority)))
+        .add_service(CertificateServer::new(CertificateAuthorityService::new(
+            authority,
+        )))
         .serve_with_incoming(ReceiverStream::new(accepted))
         .await;
     if let Err(error) = served {
@@ -79,7 +81,12 @@ impl Encoder {
     }
 
     /// All resources of one proxy; a type that did not change keeps the allocation of `previous`.
-    pub fn encode(&mut self, resources: &Resources, generation: u64, previous: Option<&ResourceSet>) -> ResourceSet {
+    pub fn encode(
+        &mut self,
+        resources: &Resources,
+        generation: u64,
+        previous: Option<&ResourceSet>,
+    ) -> ResourceSet {
         let Resources {
             listeners,
             routes,
@@ -101,18 +108,34 @@ impl Encoder {
             };
             set.types.insert(url, shared);
         };
-        put(ResourceKind::Cluster, self.all(clusters.values(), Held::Cluster, encode_cluster));
+        put(
+            ResourceKind::Cluster,
+            self.all(clusters.values(), Held::Cluster, encode_cluster),
+        );
         put(
             ResourceKind::LoadAssignment,
             self.all(assignments.values(), Held::LoadAssignment, encode_load_assignment),
         );
-        put(ResourceKind::Listener, self.all(listeners.values(), Held::Listener, encode_listener));
+        put(
+            ResourceKind::Listener,
+            self.all(listeners.values(), Held::Listener, encode_listener),
+        );
         put(
             ResourceKind::RouteConfiguration,
-            self.all(routes.values(), Held::RouteConfiguration, encode_route_configuration),
+            self.all(
+                routes.values(),
+                Held::RouteConfiguration,
+                encode_route_configuration,
+            ),
         );
-        put(ResourceKind::Secret, self.all(secrets.values(), Held::Secret, encode_secret));
-        put(ResourceKind::NameTable, self.all(names, Held::NameTable, encode_name_table));
+        put(
+            ResourceKind::Secret,
+            self.all(secrets.values(), Held::Secret, encode_secret),
+        );
+        put(
+            ResourceKind::NameTable,
+            self.all(names, Held::NameTable, encode_name_table),
+        );
         set
     }
 
@@ -145,7 +168,12 @@ fn versioned(encoded: Encoded) -> Resource {
     } = encoded;
     // Half of the digest is far more than two versions of one resource could collide in.
     let digest = digest::digest(&digest::SHA256, &value);
-    let version: String = digest.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    let version: String = digest
+        .as_ref()
+        .iter()
+        .take(16)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     Resource {
         name,
         version: version.into(),
@@ -154,13 +182,19 @@ fn versioned(encoded: Encoded) -> Resource {
 }
 
 fn same(a: &TypeSet, b: &TypeSet) -> bool {
-    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.0 == b.0 && a.1.version == b.1.version)
+    a.len() == b.len()
+        && a.iter()
+            .zip(b)
+            .all(|(a, b)| a.0 == b.0 && a.1.version == b.1.version)
 }
 
 /// What a proxy was told, in the form of protobuf's JSON, by type.
 pub fn dump(set: &ResourceSet) -> Value {
     let of_type = |(url, resources): (&Text, &Arc<TypeSet>)| {
-        let resources: Vec<Value> = resources.values().map(|resource| dump_one(url, resource)).collect();
+        let resources: Vec<Value> = resources
+            .values()
+            .map(|resource| dump_one(url, resource))
+            .collect();
         (crate::node::short_type(url).to_string(), Value::Array(resources))
     };
     Value::Object(set.types.iter().map(of_type).collect())

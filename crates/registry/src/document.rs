@@ -142,7 +142,11 @@ pub fn without(text: &str, default_namespace: &str, hidden: impl Fn(&ObjectRef) 
 
 /// What makes two objects one: kind, namespace and name.
 pub fn file_name(object: &ObjectRef) -> Text {
-    let namespace = if object.namespace.is_empty() { "_" } else { &object.namespace };
+    let namespace = if object.namespace.is_empty() {
+        "_"
+    } else {
+        &object.namespace
+    };
     format!("{}.{namespace}.{}.yaml", object.kind, object.name).into()
 }
 

@@ -97,18 +97,26 @@ fn list(path: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<(), Files
 }
 
 fn path_of(found: &[PathBuf]) -> PathBuf {
-    found.first().and_then(|path| path.parent()).map(Path::to_owned).unwrap_or_default()
+    found
+        .first()
+        .and_then(|path| path.parent())
+        .map(Path::to_owned)
+        .unwrap_or_default()
 }
 
 fn is_configuration(name: &str) -> bool {
-    let ending = name.rsplit_once('.').map(|(_, ending)| ending.to_ascii_lowercase());
+    let ending = name
+        .rsplit_once('.')
+        .map(|(_, ending)| ending.to_ascii_lowercase());
     ending.is_some_and(|ending| ["yaml", "yml", "json"].contains(&&*ending))
 }
 
 /// One byte more than the bound is read, so that `config` can say that the file is too long.
 fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let bound = u64::try_from(MAX_SOURCE_BYTES).unwrap_or(u64::MAX).saturating_add(1);
+    let bound = u64::try_from(MAX_SOURCE_BYTES)
+        .unwrap_or(u64::MAX)
+        .saturating_add(1);
     fs::File::open(path)?.take(bound).read_to_end(&mut bytes)?;
     Ok(bytes)
 }

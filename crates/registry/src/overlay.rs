@@ -140,7 +140,11 @@ impl Overlay {
                 write_atomically(&path, text.as_bytes()).map_err(at(&path))?;
             }
         }
-        for object in previous.applied.keys().filter(|object| !self.applied.contains_key(*object)) {
+        for object in previous
+            .applied
+            .keys()
+            .filter(|object| !self.applied.contains_key(*object))
+        {
             let path = self.path(object);
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at(&path)(error)),

@@ -151,7 +151,11 @@ impl Registry {
         }));
         let mut state = registry.lock();
         let texts = registry.0.options.texts.iter().cloned();
-        state.files = read.into_iter().chain(texts).map(|source| (source.name, source.bytes)).collect();
+        state.files = read
+            .into_iter()
+            .chain(texts)
+            .map(|source| (source.name, source.bytes))
+            .collect();
         registry.rebuild(&mut state);
         drop(state);
         Ok(registry)
@@ -192,8 +196,11 @@ impl Registry {
         state.failure = None;
         let sources = files::sources(read, |name| state.files.get(name).cloned());
         let texts = self.0.options.texts.iter().cloned();
-        let files: BTreeMap<Text, Vec<u8>> =
-            sources.into_iter().chain(texts).map(|source| (source.name, source.bytes)).collect();
+        let files: BTreeMap<Text, Vec<u8>> = sources
+            .into_iter()
+            .chain(texts)
+            .map(|source| (source.name, source.bytes))
+            .collect();
         if files == state.files {
             return;
         }
@@ -213,7 +220,11 @@ impl Registry {
                 ..self.load_options()
             },
         );
-        if alone.diagnostics.iter().any(|found| found.severity == Severity::Error) {
+        if alone
+            .diagnostics
+            .iter()
+            .any(|found| found.severity == Severity::Error)
+        {
             return Err(ApplyError::Invalid(alone.diagnostics));
         }
         if objects.is_empty() || alone.counts.used == 0 {
@@ -280,8 +291,12 @@ impl Registry {
             .filter(|(key, workload)| state.workloads.get(*key) != Some(*workload))
             .map(|(_, workload)| workload.clone())
             .collect();
-        let removed: Vec<(Text, Text)> =
-            state.workloads.keys().filter(|key| !next.contains_key(*key)).cloned().collect();
+        let removed: Vec<(Text, Text)> = state
+            .workloads
+            .keys()
+            .filter(|key| !next.contains_key(*key))
+            .cloned()
+            .collect();
         state.workloads = next;
         self.publish_workloads(changed, removed)
     }
@@ -319,10 +334,15 @@ impl Registry {
     ) -> Result<Applied, ApplyError> {
         let previous = std::mem::replace(&mut state.overlay, next);
         // Then together with everything else: only what is new counts against it.
-        let known: BTreeSet<(String, Text)> =
-            state.diagnostics.iter().map(|found| (found.message.clone(), found.origin.source.clone())).collect();
-        let own: BTreeSet<Text> =
-            objects.iter().map(|object| state.overlay.path(object).display().to_string().into()).collect();
+        let known: BTreeSet<(String, Text)> = state
+            .diagnostics
+            .iter()
+            .map(|found| (found.message.clone(), found.origin.source.clone()))
+            .collect();
+        let own: BTreeSet<Text> = objects
+            .iter()
+            .map(|object| state.overlay.path(object).display().to_string().into())
+            .collect();
         let loaded = load(&self.effective_sources(state), &self.load_options());
         let fresh: Vec<Diagnostic> = loaded
             .diagnostics
@@ -369,7 +389,11 @@ impl Registry {
             tracing::warn!(files = ?broken, "errors in the configuration, the last good contents stay");
             let good: Vec<Source> = self.sources_of(state, |name| {
                 let broken = broken.contains(name);
-                state.good.get(name).filter(|_| broken).or_else(|| state.files.get(name))
+                state
+                    .good
+                    .get(name)
+                    .filter(|_| broken)
+                    .or_else(|| state.files.get(name))
             });
             loaded = load(&good, &self.load_options());
         }
@@ -387,7 +411,11 @@ impl Registry {
         };
         state.vips.assign(&mut configuration.services);
         let previous = self.snapshot();
-        let next = Arc::new(Snapshot::build(configuration, state.workloads.values().cloned(), &previous));
+        let next = Arc::new(Snapshot::build(
+            configuration,
+            state.workloads.values().cloned(),
+            &previous,
+        ));
         let generation = next.generation;
         self.0.snapshots.send_replace(next);
         generation
@@ -398,7 +426,11 @@ impl Registry {
     }
 
     /// The files without what the overlay hides, then the overlay.
-    fn sources_of<'s>(&self, state: &'s State, contents: impl Fn(&Text) -> Option<&'s Vec<u8>>) -> Vec<Source> {
+    fn sources_of<'s>(
+        &self,
+        state: &'s State,
+        contents: impl Fn(&Text) -> Option<&'s Vec<u8>>,
+    ) -> Vec<Source> {
         let namespace = &*self.0.options.default_namespace;
         let overlay = &state.overlay;
         let nothing_hidden = overlay.applied.is_empty() && overlay.deleted.is_empty();
@@ -418,18 +450,30 @@ impl Registry {
 
     fn objects_in_files(&self, state: &State) -> BTreeSet<ObjectRef> {
         let namespace = &*self.0.options.default_namespace;
-        let texts = state.files.values().filter_map(|bytes| std::str::from_utf8(bytes).ok());
-        texts.flat_map(|text| objects_of(&document::split(text, namespace))).collect()
+        let texts = state
+            .files
+            .values()
+            .filter_map(|bytes| std::str::from_utf8(bytes).ok());
+        texts
+            .flat_map(|text| objects_of(&document::split(text, namespace)))
+            .collect()
     }
 
     fn refuse_lists(&self, state: &State, objects: &[ObjectRef]) -> Result<(), ApplyError> {
         let namespace = &*self.0.options.default_namespace;
         for (name, bytes) in &state.files {
-            let Ok(text) = std::str::from_utf8(bytes) else { continue };
-            for document in document::split(text, namespace).iter().filter(|document| document.objects.len() > 1) {
+            let Ok(text) = std::str::from_utf8(bytes) else {
+                continue;
+            };
+            for document in document::split(text, namespace)
+                .iter()
+                .filter(|document| document.objects.len() > 1)
+            {
                 let hidden = document.objects.iter().map(|(object, _)| object);
                 if let Some(object) = hidden.clone().find(|object| objects.contains(object))
-                    && hidden.clone().any(|other| !objects.contains(other) && !state.overlay.hides(other))
+                    && hidden
+                        .clone()
+                        .any(|other| !objects.contains(other) && !state.overlay.hides(other))
                 {
                     return Err(ApplyError::InList(object.clone(), name.to_string()));
                 }

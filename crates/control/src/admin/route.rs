@@ -24,7 +24,12 @@ const WAIT_MAX: Duration = Duration::from_secs(300);
 pub(super) async fn route(admin: &Admin, request: Request<Incoming>) -> Answer {
     let (parts, body) = request.into_parts();
     let query = parse_query(parts.uri.query().unwrap_or_default());
-    let path: Vec<&str> = parts.uri.path().split('/').filter(|part| !part.is_empty()).collect();
+    let path: Vec<&str> = parts
+        .uri
+        .path()
+        .split('/')
+        .filter(|part| !part.is_empty())
+        .collect();
     let answer = match (&parts.method, &path[..]) {
         (&Method::GET, _) => read(admin, &path, &query),
         (&Method::PUT, ["v1", "workloads"]) => put_workloads(admin, body).await,
@@ -43,8 +48,15 @@ fn read(admin: &Admin, path: &[&str], query: &Query) -> Result<Answer, Refused> 
     let body = match path {
         ["ready"] => {
             let pending = admin.readiness.pending();
-            let status = if pending.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-            return Ok(json_answer(status, &json!({"ready": pending.is_empty(), "pending": pending})));
+            let status = if pending.is_empty() {
+                StatusCode::OK
+            } else {
+                StatusCode::SERVICE_UNAVAILABLE
+            };
+            return Ok(json_answer(
+                status,
+                &json!({"ready": pending.is_empty(), "pending": pending}),
+            ));
         }
         ["metrics"] => return Ok(text_answer(view::metrics(admin))),
         ["v1", "resources"] => view::resources(admin, query),
@@ -54,7 +66,9 @@ fn read(admin: &Admin, path: &[&str], query: &Query) -> Result<Answer, Refused> 
         ["v1", "certificates"] => view::certificates(admin),
         ["v1", "diagnostics"] => view::diagnostics(admin),
         ["debug", "config_dump"] => {
-            let proxy = query.get("proxy").ok_or_else(|| Refused::bad("say which: ?proxy=NAME"))?;
+            let proxy = query
+                .get("proxy")
+                .ok_or_else(|| Refused::bad("say which: ?proxy=NAME"))?;
             view::config_dump(admin, proxy)
                 .ok_or_else(|| Refused::new(StatusCode::NOT_FOUND, format!("no connected proxy `{proxy}`")))?
         }
@@ -64,7 +78,10 @@ fn read(admin: &Admin, path: &[&str], query: &Query) -> Result<Answer, Refused> 
 }
 
 fn no_such(method: &Method, path: &[&str]) -> Refused {
-    Refused::new(StatusCode::NOT_FOUND, format!("there is no {method} /{}", path.join("/")))
+    Refused::new(
+        StatusCode::NOT_FOUND,
+        format!("there is no {method} /{}", path.join("/")),
+    )
 }
 
 #[derive(Debug, Deserialize)]
@@ -141,11 +158,18 @@ impl From<WorkloadWritten> for Workload {
             labels: labels.into_iter().collect::<Labels>(),
             service_account: service_account.into(),
             address,
-            named_ports: named_ports.into_iter().map(|(name, port)| (name.into(), port)).collect(),
+            named_ports: named_ports
+                .into_iter()
+                .map(|(name, port)| (name.into(), port))
+                .collect(),
             mesh,
             locality: match locality {
                 LocalityWritten::Text(text) => Locality::parse(&text),
-                LocalityWritten::Parts { region, zone, subzone } => Locality {
+                LocalityWritten::Parts {
+                    region,
+                    zone,
+                    subzone,
+                } => Locality {
                     region: region.into(),
                     zone: zone.into(),
                     sub_zone: subzone.into(),
@@ -164,7 +188,10 @@ async fn put_workloads(admin: &Admin, body: Incoming) -> Result<Answer, Refused>
     let workloads = workloads.into_iter().map(Workload::from).collect();
     let registry = admin.registry.clone();
     let generation = blocking(move || registry.set_workloads(workloads)).await?;
-    Ok(json_answer(StatusCode::OK, &json!({"workloads": count, "generation": generation})))
+    Ok(json_answer(
+        StatusCode::OK,
+        &json!({"workloads": count, "generation": generation}),
+    ))
 }
 
 #[derive(Debug, Deserialize)]
@@ -173,7 +200,12 @@ struct HealthWritten {
     health: WorkloadHealth,
 }
 
-async fn patch_workload(admin: &Admin, namespace: &str, name: &str, body: Incoming) -> Result<Answer, Refused> {
+async fn patch_workload(
+    admin: &Admin,
+    namespace: &str,
+    name: &str,
+    body: Incoming,
+) -> Result<Answer, Refused> {
     let HealthWritten { health } = read_json(body).await?;
     let generation = admin
         .registry
@@ -200,7 +232,13 @@ async fn post_token(admin: &Admin, body: Incoming) -> Result<Answer, Refused> {
     let authority = &admin.authority;
     let token = authority
         .tokens()
-        .issue(authority.trust_domain(), &namespace, &service_account, &workload, admin.clock.wall())
+        .issue(
+            authority.trust_domain(),
+            &namespace,
+            &service_account,
+            &workload,
+            admin.clock.wall(),
+        )
         .map_err(|error| Refused::bad(error.to_string()))?;
     Ok(json_answer(StatusCode::OK, &json!({"token": token})))
 }
@@ -213,7 +251,10 @@ enum Change {
 
 async fn change(admin: &Admin, query: &Query, body: Incoming, change: Change) -> Result<Answer, Refused> {
     let started = admin.clock.now();
-    let namespace = query.get("namespace").cloned().unwrap_or_else(|| "default".to_owned());
+    let namespace = query
+        .get("namespace")
+        .cloned()
+        .unwrap_or_else(|| "default".to_owned());
     let wait = match query.get("timeoutSeconds") {
         None => WAIT,
         Some(text) => text
@@ -222,7 +263,8 @@ async fn change(admin: &Admin, query: &Query, body: Incoming, change: Change) ->
             .map_err(|_| Refused::bad("timeoutSeconds must be a whole number"))?
             .min(WAIT_MAX),
     };
-    let text = String::from_utf8(read_body(body).await?).map_err(|_| Refused::bad("the text is not UTF-8"))?;
+    let text =
+        String::from_utf8(read_body(body).await?).map_err(|_| Refused::bad("the text is not UTF-8"))?;
     let registry = admin.registry.clone();
     let applied: Result<Applied, ApplyError> = blocking(move || match change {
         Change::Apply => registry.apply(&text, &namespace),
@@ -277,14 +319,22 @@ pub(super) fn parse_query(query: &str) -> Query {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         (unescape(key), unescape(value))
     };
-    query.split('&').filter(|part| !part.is_empty()).map(pair).collect()
+    query
+        .split('&')
+        .filter(|part| !part.is_empty())
+        .map(pair)
+        .collect()
 }
 
 fn unescape(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {
-        let hex = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+        let hex = |byte: u8| {
+            char::from(byte)
+                .to_digit(16)
+                .and_then(|digit| u8::try_from(digit).ok())
+        };
         let mut ahead = rest.clone();
         let escaped = || Some(hex(ahead.next()?)? << 4 | hex(ahead.next()?)?);
         match (byte, { escaped }()) {

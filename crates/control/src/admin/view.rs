@@ -63,7 +63,12 @@ fn kind_matches(wanted: &str, kind: &str) -> bool {
 
 pub(super) fn proxies(admin: &Admin) -> Value {
     let generation = admin.registry.snapshot().generation;
-    let proxies: Vec<Value> = admin.discovery.proxies().iter().map(|status| proxy(status, generation)).collect();
+    let proxies: Vec<Value> = admin
+        .discovery
+        .proxies()
+        .iter()
+        .map(|status| proxy(status, generation))
+        .collect();
     json!({"generation": generation, "proxies": proxies})
 }
 
@@ -82,8 +87,10 @@ fn proxy(known: &ProxyStatus, generation: u64) -> Value {
         last_change,
         types,
     } = status;
-    let types: serde_json::Map<String, Value> =
-        types.iter().map(|(url, status)| (short_type(url).to_string(), of_type(status))).collect();
+    let types: serde_json::Map<String, Value> = types
+        .iter()
+        .map(|(url, status)| (short_type(url).to_string(), of_type(status)))
+        .collect();
     json!({
         "id": &*proxy.id,
         "connection": connection,
@@ -113,7 +120,9 @@ fn of_type(status: &TypeStatus) -> Value {
         rejects,
         nack,
     } = status;
-    let nack = nack.as_ref().map(|nack| json!({"generation": nack.generation, "reason": nack.message}));
+    let nack = nack
+        .as_ref()
+        .map(|nack| json!({"generation": nack.generation, "reason": nack.message}));
     json!({
         "wildcard": wildcard,
         "subscribed": names,
@@ -160,7 +169,8 @@ pub(super) fn services(admin: &Admin) -> Value {
 
 pub(super) fn workloads(admin: &Admin) -> Value {
     let snapshot = admin.registry.snapshot();
-    let workloads: Vec<&rajut_config::model::Workload> = snapshot.workloads.values().map(|known| &**known).collect();
+    let workloads: Vec<&rajut_config::model::Workload> =
+        snapshot.workloads.values().map(|known| &**known).collect();
     json!({ "workloads": workloads })
 }
 
@@ -210,19 +220,57 @@ pub(super) fn metrics(admin: &Admin) -> String {
     let proxies = admin.discovery.proxies();
     let totals = admin.discovery.totals();
     let rejects: u64 = totals.values().map(|(_, rejects)| rejects).sum();
-    let unsettled = proxies.iter().filter(|known| known.status.settled < snapshot.generation).count();
+    let unsettled = proxies
+        .iter()
+        .filter(|known| known.status.settled < snapshot.generation)
+        .count();
     let mut one = |name: &str, kind: &str, help: &str, value: u64| {
         // Writing to a String can't fail.
         let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}");
     };
     let size = |length: usize| u64::try_from(length).unwrap_or(u64::MAX);
-    one("pilot_xds", "gauge", "Proxies that are connected.", size(proxies.len()));
-    one("pilot_services", "gauge", "Services known.", size(snapshot.services.len()));
-    one("pilot_virt_services", "gauge", "Virtual services known.", size(snapshot.virtual_services.len()));
-    one("pilot_total_xds_rejects", "counter", "Responses refused by proxies.", rejects);
-    one("rajut_control_generation", "gauge", "Generation of the newest snapshot.", snapshot.generation);
-    one("rajut_control_proxies_unsettled", "gauge", "Proxies that have not answered the newest generation.", size(unsettled));
-    one("rajut_control_nodes_refused_total", "counter", "Streams refused for their node.", admin.discovery.refused_nodes());
+    one(
+        "pilot_xds",
+        "gauge",
+        "Proxies that are connected.",
+        size(proxies.len()),
+    );
+    one(
+        "pilot_services",
+        "gauge",
+        "Services known.",
+        size(snapshot.services.len()),
+    );
+    one(
+        "pilot_virt_services",
+        "gauge",
+        "Virtual services known.",
+        size(snapshot.virtual_services.len()),
+    );
+    one(
+        "pilot_total_xds_rejects",
+        "counter",
+        "Responses refused by proxies.",
+        rejects,
+    );
+    one(
+        "rajut_control_generation",
+        "gauge",
+        "Generation of the newest snapshot.",
+        snapshot.generation,
+    );
+    one(
+        "rajut_control_proxies_unsettled",
+        "gauge",
+        "Proxies that have not answered the newest generation.",
+        size(unsettled),
+    );
+    one(
+        "rajut_control_nodes_refused_total",
+        "counter",
+        "Streams refused for their node.",
+        admin.discovery.refused_nodes(),
+    );
     one(
         "citadel_server_success_cert_issuance_count",
         "counter",
@@ -230,8 +278,16 @@ pub(super) fn metrics(admin: &Admin) -> String {
         admin.authority.issued_total(),
     );
     for (name, help, pick) in [
-        ("pilot_xds_pushes", "Responses sent, by type.", (|counts| counts.0) as fn((u64, u64)) -> u64),
-        ("rajut_control_xds_rejects_total", "Responses refused, by type.", |counts| counts.1),
+        (
+            "pilot_xds_pushes",
+            "Responses sent, by type.",
+            (|counts| counts.0) as fn((u64, u64)) -> u64,
+        ),
+        (
+            "rajut_control_xds_rejects_total",
+            "Responses refused, by type.",
+            |counts| counts.1,
+        ),
     ] {
         let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter");
         for (kind, counts) in &totals {

@@ -85,7 +85,11 @@ impl From<InvalidBundle> for KeystoreError {
 }
 
 impl Keystore {
-    pub(super) fn open(folder: &Path, trust_domain: &TrustDomain, clock: &Clock) -> Result<Self, KeystoreError> {
+    pub(super) fn open(
+        folder: &Path,
+        trust_domain: &TrustDomain,
+        clock: &Clock,
+    ) -> Result<Self, KeystoreError> {
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -111,18 +115,28 @@ impl Keystore {
         let roots = TrustBundle::from_pem(read(root)?.as_bytes())?;
         let own = certificates(&certificate_pem)?;
         let [issuing] = &own[..] else {
-            return Err(KeystoreError::Material("`ca-cert.pem` must hold one certificate".to_owned()));
+            return Err(KeystoreError::Material(
+                "`ca-cert.pem` must hold one certificate".to_owned(),
+            ));
         };
         let facts = rajut_identity::certificate::Facts::parse(issuing)
             .map_err(|error| KeystoreError::Material(error.to_string()))?;
         if !facts.is_ca {
-            return Err(KeystoreError::Material("`ca-cert.pem` may not sign certificates".to_owned()));
+            return Err(KeystoreError::Material(
+                "`ca-cert.pem` may not sign certificates".to_owned(),
+            ));
         }
         if facts.public_key != rcgen::PublicKeyData::subject_public_key_info(&key) {
-            return Err(KeystoreError::Material("`ca-key.pem` is not the key of `ca-cert.pem`".to_owned()));
+            return Err(KeystoreError::Material(
+                "`ca-key.pem` is not the key of `ca-cert.pem`".to_owned(),
+            ));
         }
         let chain = folder.join("cert-chain.pem");
-        let mut intermediates = if chain.exists() { certificates(&read(&chain)?)? } else { Vec::new() };
+        let mut intermediates = if chain.exists() {
+            certificates(&read(&chain)?)?
+        } else {
+            Vec::new()
+        };
         if !intermediates.contains(issuing) {
             intermediates.insert(0, issuing.clone());
         }
@@ -151,7 +165,9 @@ fn create(
     let pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::OrganizationName, trust_domain.as_str());
+    params
+        .distinguished_name
+        .push(DnType::OrganizationName, trust_domain.as_str());
     params.distinguished_name.push(DnType::CommonName, "Rajut root");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];

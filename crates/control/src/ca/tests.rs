@@ -21,7 +21,10 @@ fn csr(wanted: &str) -> String {
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).expect("a key");
     let mut params = CertificateParams::default();
     params.subject_alt_names = vec![SanType::URI(wanted.try_into().expect("ASCII"))];
-    params.serialize_request(&key).and_then(|csr| csr.pem()).expect("a request")
+    params
+        .serialize_request(&key)
+        .and_then(|csr| csr.pem())
+        .expect("a request")
 }
 
 #[test]
@@ -30,7 +33,12 @@ fn the_certificate_names_the_caller_and_not_what_the_request_asks_for() {
     let authority = authority(&path);
     let caller = Principal::new(&TrustDomain::default(), "clinic", "signer");
     let chain = authority
-        .sign(&csr("spiffe://cluster.local/ns/clinic/sa/admin"), &caller, "signer-0", None)
+        .sign(
+            &csr("spiffe://cluster.local/ns/clinic/sa/admin"),
+            &caller,
+            "signer-0",
+            None,
+        )
         .expect("issued");
     assert_eq!(chain.len(), 2, "leaf and root");
     let leaf = CertificateDer::from_pem_slice(chain[0].as_bytes()).expect("PEM");
@@ -42,7 +50,10 @@ fn the_certificate_names_the_caller_and_not_what_the_request_asks_for() {
     assert_eq!(unix_seconds(facts.not_after), now + 3_600);
     let issued = authority.issued();
     assert_eq!(issued.len(), 1);
-    assert_eq!((&*issued[0].serial, &*issued[0].workload), (&*facts.serial, "signer-0"));
+    assert_eq!(
+        (&*issued[0].serial, &*issued[0].workload),
+        (&*facts.serial, "signer-0")
+    );
     std::fs::remove_dir_all(path).expect("cleaned up");
 }
 
@@ -68,9 +79,19 @@ fn the_root_survives_a_restart_and_a_readable_key_is_refused() {
     let first = authority(&path).roots().clone();
     assert_eq!(*authority(&path).roots(), first);
     let key = path.join("ca-key.pem");
-    assert_eq!(std::fs::metadata(&key).expect("there").permissions().mode() & 0o777, 0o600);
+    assert_eq!(
+        std::fs::metadata(&key).expect("there").permissions().mode() & 0o777,
+        0o600
+    );
     std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o640)).expect("ours");
-    let open = || CertificateAuthority::open(&path, TrustDomain::default(), Duration::from_secs(60), Clock::system());
+    let open = || {
+        CertificateAuthority::open(
+            &path,
+            TrustDomain::default(),
+            Duration::from_secs(60),
+            Clock::system(),
+        )
+    };
     assert!(matches!(open(), Err(KeystoreError::Mode { mode: 0o640, .. })));
     std::fs::remove_file(&key).expect("ours");
     assert!(matches!(open(), Err(KeystoreError::Incomplete(_))));
@@ -88,7 +109,11 @@ fn garbage_and_requests_with_a_broken_signature_are_refused() {
     let line = lines.len() - 3;
     let swapped = if &lines[line][30..31] == "A" { "B" } else { "A" };
     lines[line].replace_range(30..31, swapped);
-    for bad in ["", "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n", &lines.join("\n")] {
+    for bad in [
+        "",
+        "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n",
+        &lines.join("\n"),
+    ] {
         assert!(authority.sign(bad, &caller, "", None).is_err(), "{bad}");
     }
     assert!(matches!(
@@ -105,15 +130,30 @@ fn tokens_are_for_this_mesh_this_audience_and_a_short_time() {
     let authority = authority(&path);
     let (mesh, now) = (TrustDomain::default(), authority.clock.wall());
     let tokens = authority.tokens();
-    let token = tokens.issue(&mesh, "clinic", "signer", "signer-0", now).expect("valid names");
+    let token = tokens
+        .issue(&mesh, "clinic", "signer", "signer-0", now)
+        .expect("valid names");
     let (principal, claims) = tokens.check(&token, &mesh, now).expect("fresh");
-    assert_eq!(principal.spiffe_id(), "spiffe://cluster.local/ns/clinic/sa/signer");
+    assert_eq!(
+        principal.spiffe_id(),
+        "spiffe://cluster.local/ns/clinic/sa/signer"
+    );
     assert_eq!(claims.workload, "signer-0");
-    assert_eq!(tokens.check(&token, &mesh, now + token::TOKEN_LIFE), Err(TokenRefused::Expired));
-    assert_eq!(tokens.check(&token, &TrustDomain::new("other"), now), Err(TokenRefused::Foreign));
+    assert_eq!(
+        tokens.check(&token, &mesh, now + token::TOKEN_LIFE),
+        Err(TokenRefused::Expired)
+    );
+    assert_eq!(
+        tokens.check(&token, &TrustDomain::new("other"), now),
+        Err(TokenRefused::Foreign)
+    );
     let foreign = token::TokenKey::new([7; 32]);
     assert_eq!(foreign.check(&token, &mesh, now), Err(TokenRefused::Signature));
-    let unsigned = format!("{}.{}.", "eyJhbGciOiJub25lIn0", token.split('.').nth(1).expect("three parts"));
+    let unsigned = format!(
+        "{}.{}.",
+        "eyJhbGciOiJub25lIn0",
+        token.split('.').nth(1).expect("three parts")
+    );
     assert_eq!(tokens.check(&unsigned, &mesh, now), Err(TokenRefused::Foreign));
     for bad in ["a/sa/admin", "", "A", "x y"] {
         assert!(tokens.issue(&mesh, "clinic", bad, "", now).is_err(), "{bad}");

@@ -97,7 +97,11 @@ impl TokenKey {
             workload: workload.to_owned(),
         };
         let claims = serde_json::to_vec(&claims).expect("strings and numbers are always JSON");
-        let signed = format!("{}.{}", URL_SAFE_NO_PAD.encode(HEADER), URL_SAFE_NO_PAD.encode(claims));
+        let signed = format!(
+            "{}.{}",
+            URL_SAFE_NO_PAD.encode(HEADER),
+            URL_SAFE_NO_PAD.encode(claims)
+        );
         let signature = hmac::sign(&self.0, signed.as_bytes());
         Ok(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature)))
     }
@@ -138,5 +142,9 @@ fn check_name(name: &str) -> Result<(), InvalidName> {
         && name
             .bytes()
             .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'.');
-    if valid { Ok(()) } else { Err(InvalidName(name.to_owned())) }
+    if valid {
+        Ok(())
+    } else {
+        Err(InvalidName(name.to_owned()))
+    }
 }

@@ -20,7 +20,10 @@ impl CertificateAuthorityService {
     }
 
     /// Who asks, and the workload that the token names.
-    fn authenticate(&self, request: &Request<IstioCertificateRequest>) -> Result<(Principal, String), Status> {
+    fn authenticate(
+        &self,
+        request: &Request<IstioCertificateRequest>,
+    ) -> Result<(Principal, String), Status> {
         // The current certificate speaks louder: a token file may be long expired when a certificate is renewed.
         let peer = request.extensions().get::<PeerInfo>();
         if let Some(principal) = peer.and_then(|peer| peer.principal.clone()) {

@@ -49,7 +49,11 @@ fn rule(seconds: u32) -> String {
 
 fn timeout(registry: &Registry) -> Vec<Option<Duration>> {
     let snapshot = registry.snapshot();
-    snapshot.virtual_services.iter().flat_map(|rule| rule.http.iter().map(|route| route.timeout)).collect()
+    snapshot
+        .virtual_services
+        .iter()
+        .flat_map(|rule| rule.http.iter().map(|route| route.timeout))
+        .collect()
 }
 
 #[test]
@@ -58,7 +62,13 @@ fn services_get_virtual_addresses_that_survive_a_restart() {
     folder.write("a.yaml", SERVICE);
     let address = |registry: &Registry| {
         let snapshot = registry.snapshot();
-        snapshot.services.values().next().expect("one service").addresses.clone()
+        snapshot
+            .services
+            .values()
+            .next()
+            .expect("one service")
+            .addresses
+            .clone()
     };
     let first = address(&folder.registry());
     assert_eq!(first.len(), 1);
@@ -77,11 +87,21 @@ fn a_broken_edit_keeps_the_last_good_text_and_says_what_is_wrong() {
     registry.reload();
     assert_eq!(timeout(&registry), [Some(Duration::from_secs(5))]);
     let found = registry.diagnostics();
-    assert!(found.iter().any(|found| found.severity == Severity::Error && found.span.line == 8), "{found:?}");
+    assert!(
+        found
+            .iter()
+            .any(|found| found.severity == Severity::Error && found.span.line == 8),
+        "{found:?}"
+    );
     folder.write("rule.yaml", &rule(9));
     registry.reload();
     assert_eq!(timeout(&registry), [Some(Duration::from_secs(9))]);
-    assert!(!registry.diagnostics().iter().any(|found| found.severity == Severity::Error));
+    assert!(
+        !registry
+            .diagnostics()
+            .iter()
+            .any(|found| found.severity == Severity::Error)
+    );
 }
 
 #[test]
@@ -113,9 +133,15 @@ fn apply_replaces_what_a_file_says_and_survives_a_restart_until_it_is_deleted() 
     assert_eq!(timeout(&again), [Some(Duration::from_secs(6))]);
     assert_eq!(again.snapshot().services.len(), 1, "the rest of the file stays");
     again.delete(&rule(6), "clinic").expect("it exists");
-    assert!(timeout(&again).is_empty(), "neither the applied one nor the file's");
+    assert!(
+        timeout(&again).is_empty(),
+        "neither the applied one nor the file's"
+    );
     assert!(timeout(&folder.registry()).is_empty());
-    assert!(matches!(again.delete(&rule(6), "clinic"), Err(ApplyError::Unknown(_))));
+    assert!(matches!(
+        again.delete(&rule(6), "clinic"),
+        Err(ApplyError::Unknown(_))
+    ));
     again.apply(&rule(8), "clinic").expect("it may come back");
     assert_eq!(timeout(&again), [Some(Duration::from_secs(8))]);
 }
@@ -128,11 +154,22 @@ fn an_apply_with_an_error_changes_nothing() {
     let generation = registry.snapshot().generation;
     let bad = format!("{}---\n{}", rule(6), rule(7).replace("timeout", "tmeout"));
     let refused = registry.apply(&bad, "clinic");
-    assert!(matches!(&refused, Err(ApplyError::Invalid(found)) if !found.is_empty()), "{refused:?}");
-    assert!(matches!(registry.apply("# nothing\n", "clinic"), Err(ApplyError::Empty)));
+    assert!(
+        matches!(&refused, Err(ApplyError::Invalid(found)) if !found.is_empty()),
+        "{refused:?}"
+    );
+    assert!(matches!(
+        registry.apply("# nothing\n", "clinic"),
+        Err(ApplyError::Empty)
+    ));
     assert_eq!(registry.snapshot().generation, generation);
     assert_eq!(timeout(&registry), [Some(Duration::from_secs(5))]);
-    assert_eq!(fs::read_dir(folder.0.join("state/applied")).expect("there").count(), 0);
+    assert_eq!(
+        fs::read_dir(folder.0.join("state/applied"))
+            .expect("there")
+            .count(),
+        0
+    );
 }
 
 #[test]
@@ -140,12 +177,21 @@ fn an_applied_document_keeps_the_namespace_it_was_applied_to() {
     let folder = Folder::new("namespace");
     folder.write("all.yaml", SERVICE);
     let registry = folder.registry();
-    registry.apply(&SERVICE.replace("auth", "billing"), "finance").expect("valid");
+    registry
+        .apply(&SERVICE.replace("auth", "billing"), "finance")
+        .expect("valid");
     let names = |registry: &Registry| {
         let snapshot = registry.snapshot();
-        snapshot.services.keys().map(|(host, _)| host.to_string()).collect::<Vec<_>>()
+        snapshot
+            .services
+            .keys()
+            .map(|(host, _)| host.to_string())
+            .collect::<Vec<_>>()
     };
-    let expected = ["auth.clinic.svc.cluster.local", "billing.finance.svc.cluster.local"];
+    let expected = [
+        "auth.clinic.svc.cluster.local",
+        "billing.finance.svc.cluster.local",
+    ];
     assert_eq!(names(&registry), expected);
     assert_eq!(names(&folder.registry()), expected);
 }
@@ -154,11 +200,23 @@ fn an_applied_document_keeps_the_namespace_it_was_applied_to() {
 fn one_object_of_a_list_can_not_be_replaced_silently() {
     let folder = Folder::new("list");
     let item = |name: &str| {
-        format!("- apiVersion: v1\n  kind: Service\n  metadata: {{name: {name}}}\n  spec: {{ports: [{{port: 80}}]}}\n")
+        format!(
+            "- apiVersion: v1\n  kind: Service\n  metadata: {{name: {name}}}\n  spec: {{ports: [{{port: 80}}]}}\n"
+        )
     };
-    folder.write("list.yaml", &format!("apiVersion: v1\nkind: List\nitems:\n{}{}", item("auth"), item("b")));
+    folder.write(
+        "list.yaml",
+        &format!(
+            "apiVersion: v1\nkind: List\nitems:\n{}{}",
+            item("auth"),
+            item("b")
+        ),
+    );
     let registry = folder.registry();
-    assert!(matches!(registry.apply(SERVICE, "clinic"), Err(ApplyError::InList(..))));
+    assert!(matches!(
+        registry.apply(SERVICE, "clinic"),
+        Err(ApplyError::InList(..))
+    ));
 }
 
 fn workload(name: &str) -> Workload {
@@ -184,15 +242,28 @@ fn workloads_come_change_and_go_without_reading_files() {
     let registry = folder.registry();
     let first = registry.set_workloads(vec![workload("auth-0"), workload("auth-1")]);
     assert_eq!(registry.snapshot().workloads.len(), 2);
-    assert_eq!(registry.set_workloads(vec![workload("auth-0"), workload("auth-1")]), first, "nothing changed");
-    let second = registry.set_health("clinic", "auth-0", WorkloadHealth::Ready).expect("it exists");
+    assert_eq!(
+        registry.set_workloads(vec![workload("auth-0"), workload("auth-1")]),
+        first,
+        "nothing changed"
+    );
+    let second = registry
+        .set_health("clinic", "auth-0", WorkloadHealth::Ready)
+        .expect("it exists");
     assert_eq!(second, first + 1);
-    assert_eq!(registry.set_health("clinic", "nobody", WorkloadHealth::Ready), None);
+    assert_eq!(
+        registry.set_health("clinic", "nobody", WorkloadHealth::Ready),
+        None
+    );
     registry.set_workloads(vec![workload("auth-1")]);
     assert_eq!(registry.snapshot().workloads.len(), 1);
     folder.write("b.yaml", &SERVICE.replace("auth", "billing"));
     registry.reload();
-    assert_eq!(registry.snapshot().workloads.len(), 1, "a new configuration keeps what runs");
+    assert_eq!(
+        registry.snapshot().workloads.len(),
+        1,
+        "a new configuration keeps what runs"
+    );
 }
 
 #[tokio::test]
@@ -208,5 +279,8 @@ async fn a_changed_file_is_read_by_itself() {
     fs::write(config(".rule.swp"), rule(9)).expect("writable");
     fs::rename(config(".rule.swp"), config("rule.yaml")).expect("ours");
     let seen = snapshots.wait_for(|_| timeout(&registry) == [Some(Duration::from_secs(9))]);
-    tokio::time::timeout(Duration::from_secs(10), seen).await.expect("read in time").expect("published");
+    tokio::time::timeout(Duration::from_secs(10), seen)
+        .await
+        .expect("read in time")
+        .expect("published");
 }
