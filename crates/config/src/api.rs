@@ -3,6 +3,7 @@
 //! Second step of walk two. Every field of a format is read, named as not supported, or is none of the mesh's business;
 //! whatever is left is an unknown field and an error. Relations between objects are judged in `merge` and `check`.
 
+pub(crate) mod compose;
 pub(crate) mod config_map;
 pub(crate) mod deployment;
 pub(crate) mod destination_rule;
@@ -16,6 +17,7 @@ pub(crate) mod probe;
 pub(crate) mod protocol;
 pub(crate) mod route;
 pub(crate) mod service;
+pub(crate) mod service_entry;
 pub(crate) mod virtual_service;
 
 use rajut_types::Severity;

@@ -91,8 +91,6 @@ const POD_IGNORED: &[&str] = &[
 
 /// Fields of a container that are Kubernetes' business alone, or of the image that is not run here.
 const CONTAINER_IGNORED: &[&str] = &[
-    "args",
-    "command",
     "imagePullPolicy",
     "lifecycle",
     "resizePolicy",
@@ -197,6 +195,8 @@ fn pod_spec(pod: &Object<'_>) -> Option<RawDeployment> {
             .required("name", "every container needs a name")
             .and_then(|f| f.text());
         let image = container.text("image").unwrap_or_default();
+        let mut command = container.texts("command");
+        command.extend(container.texts("args"));
         let ports = container_ports(&container);
         let readiness = container
             .object("readinessProbe")
@@ -207,6 +207,7 @@ fn pod_spec(pod: &Object<'_>) -> Option<RawDeployment> {
         let own_env = environment(&container);
         if index == 0 {
             deployment.image = image;
+            deployment.command = command;
             env = own_env;
         } else if !own_env.is_empty() {
             field.note(
@@ -245,6 +246,7 @@ pub(crate) fn empty(origin: Origin) -> Deployment {
         run: None,
         working_directory: None,
         host_ports: Vec::new(),
+        command: Vec::new(),
         image: Text::default(),
         grace_period: Duration::from_secs(30),
         depends_on: Vec::new(),

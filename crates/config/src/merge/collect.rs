@@ -8,11 +8,11 @@ use super::{Counts, Defaults, LoadOptions, mesh};
 use crate::{
     Index,
     api::{
-        self, Support, config_map, deployment,
+        self, Support, compose, config_map, deployment,
         deployment::RawDeployment,
         destination_rule,
         local_workload::{self, Overlay, RawLocalWorkload},
-        meta, peer_authentication, service, virtual_service,
+        meta, peer_authentication, service, service_entry, virtual_service,
         virtual_service::RawVirtualService,
     },
     codes,
@@ -87,7 +87,7 @@ impl Collected {
                 self.counts.foreign += 1;
                 self.note_kustomization(&document);
             }
-            Group::Compose => self.counts.foreign += 1,
+            Group::Compose => self.compose(&document, defaults),
             Group::Api(api) => {
                 let api = api.clone();
                 self.object(document, &api, defaults);
@@ -281,6 +281,57 @@ impl Collected {
         true
     }
 
+    fn compose(&mut self, document: &Found, defaults: &Defaults) {
+        let reference = ObjectRef::new(
+            "Compose",
+            self.default_namespace.clone(),
+            base_name(&document.file.name),
+        );
+        let scope = Scope::new(&document.file, reference.clone(), false);
+        let parsed = scope
+            .root(&document.root)
+            .object()
+            .map(|root| compose::read(&root, defaults));
+        let errors = scope.errors();
+        self.diagnostics.extend(scope.finish());
+        if errors > 0 {
+            self.counts.wrong += 1;
+            self.broken.push(reference.clone());
+        } else {
+            self.counts.used += 1;
+        }
+        // A Compose file is many objects in one: those services that are good are used.
+        for (raw, service) in parsed.into_iter().flatten() {
+            let name = raw.deployment.name.clone();
+            let clash = self
+                .deployments
+                .iter()
+                .find(|d| d.deployment.name == name && d.deployment.namespace == raw.deployment.namespace);
+            if let Some(first) = clash {
+                let message = format!(
+                    "the workload `{name}` is written twice; the first is at {}:{}",
+                    first.deployment.origin.source, first.deployment.origin.line
+                );
+                self.diagnostics.push(
+                    Diagnostic::new(
+                        codes::DUPLICATE_OBJECT,
+                        Severity::Error,
+                        raw.deployment.origin.clone(),
+                        message,
+                    )
+                    .hint("give one of the two another name, or take it out"),
+                );
+                continue;
+            }
+            self.deployments.push(raw);
+            if let Some(service) = service {
+                self.add_service(service);
+            }
+        }
+        self.index
+            .add(document.file.clone(), reference, document.root.clone());
+    }
+
     /// A document that is not read: counted as wrong with an error, else as not ours.
     fn refuse(
         &mut self,
@@ -362,6 +413,7 @@ fn parse(root: &Object<'_>, kind: &str, defaults: &Defaults) -> Option<Parsed> {
         "ServiceAccount" => config_map::service_account(root).map(Parsed::ServiceAccount),
         "ConfigMap" => config_map::config_map(root).map(Parsed::ConfigMap),
         "Service" => service::read(root, defaults).map(|s| Parsed::Services(vec![s])),
+        "ServiceEntry" => service_entry::read(root, defaults).map(Parsed::Services),
         "Deployment" | "StatefulSet" => deployment::read(root, kind).map(|d| Parsed::Deployment(Box::new(d))),
         "LocalWorkload" => local_workload::read(root).map(|it| match it {
             RawLocalWorkload::Own(own) => Parsed::Deployment(own),

@@ -33,6 +33,8 @@ pub struct Deployment {
     pub working_directory: Option<Text>,
     /// Container port → port of this machine that is forwarded to it.
     pub host_ports: Vec<(u16, u16)>,
+    /// What its container would run, for messages only: inside another image it may be something else.
+    pub command: Vec<Text>,
     /// Container images, for messages only.
     pub image: Text,
     /// `terminationGracePeriodSeconds`; default 30 s.

@@ -17,6 +17,8 @@ pub(crate) struct Object<'a> {
     entries: &'a [Entry],
     asked: RefCell<Vec<&'static str>>,
     open: Cell<bool>,
+    /// Keys that begin so are anyone's own.
+    own_prefix: Cell<Option<&'static str>>,
 }
 
 impl<'a> Field<'a> {
@@ -28,6 +30,7 @@ impl<'a> Field<'a> {
                 field: self,
                 asked: RefCell::default(),
                 open: Cell::new(false),
+                own_prefix: Cell::new(None),
             }),
             _ => {
                 self.wrong_type("a mapping (`key: value`)");
@@ -162,6 +165,11 @@ impl<'a> Object<'a> {
         self.open.set(true);
     }
 
+    /// Keys that begin with `prefix` are not ours to judge.
+    pub(crate) fn ignore_prefix(&self, prefix: &'static str) {
+        self.own_prefix.set(Some(prefix));
+    }
+
     /// Fields of the format that we do not follow: each is named if it is there.
     pub(crate) fn unsupported(&self, names: &[&'static str], effect: &str) {
         for name in names {
@@ -225,7 +233,11 @@ impl<'a> Object<'a> {
         }
         let asked = self.asked.borrow();
         for entry in self.entries {
-            if asked.iter().any(|name| self.is(&entry.key.text, name)) {
+            let own = self
+                .own_prefix
+                .get()
+                .is_some_and(|prefix| entry.key.text.starts_with(prefix));
+            if own || asked.iter().any(|name| self.is(&entry.key.text, name)) {
                 continue;
             }
             let hint = match nearest(&entry.key.text, asked.iter().copied()) {
