@@ -59,3 +59,6 @@ macro_rules! codes {
 mod table;
 
 pub use table::*;
+
+#[cfg(test)]
+mod tests;

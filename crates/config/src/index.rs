@@ -40,6 +40,28 @@ impl Index {
         }
     }
 
+    /// The text of a field of an object that was left out.
+    pub(crate) fn text(&self, object: &rajut_types::ObjectRef, path: &[&str]) -> Option<&str> {
+        let document = self.documents.iter().find(|d| d.object == *object)?;
+        path.iter()
+            .try_fold(&document.root, |node, key| node.get(key))?
+            .text()
+    }
+
+    /// The texts of a list two keys deep in an object that was left out.
+    pub(crate) fn texts<'i>(
+        &'i self,
+        object: &rajut_types::ObjectRef,
+        first: &str,
+        second: &str,
+    ) -> impl Iterator<Item = &'i str> + use<'i> {
+        let document = self.documents.iter().find(|d| d.object == *object);
+        let list = document
+            .and_then(|d| d.root.get(first))
+            .and_then(|node| node.get(second));
+        list.map_or(&[][..], Node::items).iter().filter_map(Node::text)
+    }
+
     fn find(&self, origin: &Origin) -> Option<(&SourceFile, Span)> {
         self.documents
             .iter()

@@ -4,7 +4,9 @@
 //! Walk two of `ARCHITECTURE.md`: `parse` → `api` (raw to typed) → `merge` → `snapshot`; [`load`] does the first three,
 //! [`check`] judges relations, [`Report`] says it to people. Pure: no I/O, no clock.
 
+mod analyze;
 mod api;
+mod check;
 pub mod codes;
 mod index;
 mod merge;
@@ -13,6 +15,8 @@ mod parse;
 mod read;
 pub mod snapshot;
 
+pub use analyze::Report;
+pub use check::check;
 pub use index::Index;
 pub use merge::{Counts, LoadOptions, Loaded, load};
 pub use parse::{MAX_SOURCE_BYTES, Source};

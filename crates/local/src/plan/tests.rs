@@ -30,6 +30,7 @@ fn deployment(name: &str, replicas: u32, run: Option<RunCommand>) -> Deployment 
         run,
         working_directory: None,
         host_ports: Vec::new(),
+        command: Vec::new(),
         image: "".into(),
         grace_period: Duration::from_secs(30),
         depends_on: Vec::new(),
