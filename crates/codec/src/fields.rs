@@ -29,6 +29,9 @@ pub const MAX_LINES: usize = 4096;
 /// Bytes of inserted and replaced lines that one section can hold.
 pub const MAX_EDIT_BYTES: usize = 1 << 20;
 
+/// Room for edits that the first one makes.
+const FIRST_EDITS: usize = 256;
+
 /// Why an edit was refused.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum FieldError {
@@ -139,6 +142,8 @@ pub struct Fields {
     /// Per known name: 0 = absent, 1..=254 = one plus the index of its first line, 255 = search.
     first: [u8; Known::COUNT],
     removed: u16,
+    /// Known names that may stand on more than one line; the others need no search for a second one.
+    multiple: KnownSet,
 }
 
 /// `first` when the index does not fit the slot.
@@ -199,7 +204,12 @@ impl Fields {
     ) -> impl Iterator<Item = &'a [u8]> + Clone {
         let name = name.into();
         let start = self.find(name).unwrap_or(self.lines.len());
-        self.lines[start..]
+        let end = if self.is_single(name) {
+            self.lines.len().min(start + 1)
+        } else {
+            self.lines.len()
+        };
+        self.lines[start..end]
             .iter()
             .filter(move |line| self.matches(**line, name))
             .map(|line| self.value(*line))
@@ -237,7 +247,9 @@ impl Fields {
             return self.append(name, value);
         };
         self.replace_at(index, &[value])?;
-        self.remove_after(name, index + 1);
+        if !self.is_single(name) {
+            self.remove_after(name, index + 1);
+        }
         Ok(())
     }
 
@@ -328,6 +340,7 @@ impl Fields {
         self.lines.clear();
         self.first = [0; Known::COUNT];
         self.removed = 0;
+        self.multiple = KnownSet::EMPTY;
     }
 
     /// Writes all fields but those in `skip` as lines `name: value CRLF`, neighbouring untouched ones in one copy.
@@ -389,6 +402,8 @@ impl Fields {
                 removed += 1;
             } else if line.known != 0 && seen[usize::from(line.known)] == 0 {
                 seen[usize::from(line.known)] = slot_of(index);
+            } else if field.known.is_some_and(|known| !self.multiple.contains(known)) {
+                return Err("a second line of a name that counts as single");
             }
         }
         if seen != self.first {
@@ -468,6 +483,11 @@ impl Fields {
         }
     }
 
+    /// Whether there is at most one line of this name, known without searching.
+    fn is_single(&self, name: Name<'_>) -> bool {
+        name.known.is_some_and(|known| !self.multiple.contains(known))
+    }
+
     /// The index of the first line of this name.
     fn find(&self, name: Name<'_>) -> Option<usize> {
         if let Some(known) = name.known {
@@ -490,19 +510,26 @@ impl Fields {
     }
 
     fn remove_after(&mut self, name: Name<'_>, from: usize) -> usize {
-        let mut count = 0;
-        let mut number = 0;
+        let (mut count, mut number) = (0, 0);
+        let single = self.is_single(name);
         for index in from..self.lines.len() {
             if self.matches(self.lines[index], name) {
                 self.lines[index].flags |= REMOVED;
                 number = self.lines[index].known;
                 count += 1;
+                if single {
+                    break;
+                }
             }
         }
         if count > 0 {
             // At most `MAX_LINES`, which fits.
             self.removed += u16::try_from(count).unwrap_or(u16::MAX);
-            self.refresh_slot(number);
+            if single {
+                self.first[usize::from(number)] = 0;
+            } else {
+                self.refresh_slot(number);
+            }
         }
         self.debug_check();
         count
@@ -522,8 +549,13 @@ impl Fields {
         if self.lines.len() >= MAX_LINES {
             return Err(FieldError::TooLarge);
         }
-        if line.known != 0 && self.first[usize::from(line.known)] == 0 {
-            self.first[usize::from(line.known)] = slot_of(self.lines.len());
+        if let Some(known) = Known::from_number(line.known) {
+            let slot = &mut self.first[usize::from(line.known)];
+            if *slot == 0 {
+                *slot = slot_of(self.lines.len());
+            } else {
+                self.multiple = self.multiple.with(known);
+            }
         }
         self.lines.push(line);
         self.debug_check();
@@ -549,7 +581,13 @@ impl Fields {
         if start + name_len + old_value_len + value_size + 4 > MAX_EDIT_BYTES {
             return Err(FieldError::TooLarge);
         }
-        self.edits.reserve(name_len + old_value_len + value_size + 4);
+        let size = name_len + old_value_len + value_size + 4;
+        // The first edit of a message is seldom the only one.
+        self.edits.reserve(if self.edits.is_empty() {
+            size.max(FIRST_EDITS)
+        } else {
+            size
+        });
         match name {
             NameSource::Given(name) => self.edits.extend_from_slice(name.bytes),
             NameSource::Line(old, range) | NameSource::Joined(old, range) => {
@@ -602,6 +640,7 @@ impl Default for Fields {
             lines: Vec::new(),
             first: [0; Known::COUNT],
             removed: 0,
+            multiple: KnownSet::EMPTY,
         }
     }
 }
@@ -695,6 +734,7 @@ impl FieldsBuilder {
             lines: self.lines,
             first: self.first,
             removed: 0,
+            multiple: self.repeated,
         };
         fields.debug_check();
         fields

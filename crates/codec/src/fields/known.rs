@@ -29,7 +29,7 @@ macro_rules! known {
                     $(($len, $first, $last) => Self::$variant,)*
                     _ => return None,
                 };
-                candidate.as_str().as_bytes().eq_ignore_ascii_case(name).then_some(candidate)
+                spells(name, candidate.as_str().as_bytes()).then_some(candidate)
             }
         }
     };
@@ -81,6 +81,23 @@ known! {
     XForwardedHost = "x-forwarded-host", 16, b'x', b't';
     XForwardedProto = "x-forwarded-proto", 17, b'x', b'o';
     XRequestId = "x-request-id", 12, b'x', b'd';
+}
+
+/// Whether `name` is `lower` (letters in lower case, digits, hyphens; of the same length) in any case. Eight bytes at
+/// a time: a letter's case is bit 5, and no byte but a control character (which has neither bit 5 nor 6) becomes a
+/// digit or a hyphen by setting it.
+fn spells(name: &[u8], lower: &[u8]) -> bool {
+    const CASE: u64 = 0x2020_2020_2020_2020;
+    let differs = |name: u64, lower: u64| ((name | CASE) ^ lower) | (!(name | name >> 1) & CASE);
+    let word = |bytes: &[u8; 8]| u64::from_le_bytes(*bytes);
+    if let (Some(name_end), Some(lower_end)) = (name.last_chunk(), lower.last_chunk()) {
+        let mut difference = differs(word(name_end), word(lower_end));
+        for (name, lower) in name.as_chunks().0.iter().zip(lower.as_chunks().0) {
+            difference |= differs(word(name), word(lower));
+        }
+        return name.len() == lower.len() && difference == 0;
+    }
+    name.eq_ignore_ascii_case(lower)
 }
 
 impl Known {
@@ -177,6 +194,9 @@ mod tests {
         // 0x20 set on a non-letter must not make a match: CR | 0x20 is '-', 0x14 | 0x20 is '4'.
         assert_eq!(Known::classify(b"hos\x54"), Some(Known::Host));
         assert_eq!(Known::classify(b"b\x13"), None);
+        assert_eq!(Known::classify(b"content\x0dlength"), None);
+        assert_eq!(Known::classify(b"http\x12-settings"), None);
+        assert_eq!(Known::classify(b"keep\x0dalive"), None);
     }
 
     #[test]

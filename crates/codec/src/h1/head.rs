@@ -483,6 +483,20 @@ fn parse_absolute(target: &[u8], at: usize, method: Option<&Method>) -> Result<T
 
 /// Whether the bytes are `host [":" port]` (RFC 3986 §3.2.2 without user information), the port present if needed.
 pub(crate) fn check_authority(authority: &[u8], needs_port: bool) -> Result<(), DecodeError> {
+    // Nearly all of them: a name or IPv4 address, perhaps with a port of up to four digits.
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+    let name = match authority.iter().rposition(|byte| !byte.is_ascii_digit()) {
+        Some(colon) if authority[colon] == b':' && (2..=5).contains(&(authority.len() - colon)) => {
+            Some(&authority[..colon])
+        }
+        _ if needs_port => None,
+        _ => Some(authority),
+    };
+    if name
+        .is_some_and(|name| !name.is_empty() && name.iter().fold(true, |plain, byte| plain & is_plain(*byte)))
+    {
+        return Ok(());
+    }
     if !authority
         .iter()
         .fold(true, |valid, byte| valid & is_authority_byte(*byte))
