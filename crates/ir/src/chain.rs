@@ -263,7 +263,7 @@ impl ByProtocol {
         }
     }
 
-    fn find(&self, protocols: &[&[u8]], tell: &mut dyn FnMut(Level<'_>)) -> Option<&ByAddress<BySourcePort>> {
+    fn find(&self, protocols: &[Text], tell: &mut dyn FnMut(Level<'_>)) -> Option<&ByAddress<BySourcePort>> {
         let exact = protocols
             .iter()
             .find_map(|wanted| self.exact.iter().find(|(known, _)| **known == *wanted.as_bytes()));
