@@ -149,6 +149,12 @@ impl Mesh {
             .map_err(|error| format!("`rajut {}`: {error}:\n{text}", all.join(" ")).into())
     }
 
+    /// `status -o json`; a mesh that is not healthy still tells what there is.
+    pub fn status(&self) -> Result<Value> {
+        let output = self.command(&["status", "-o", "json"]).output()?;
+        serde_json::from_slice(&output.stdout).map_err(|error| format!("`rajut status`: {error}:\n{}", both(&output)).into())
+    }
+
     /// Runs a program inside a workload's network.
     pub fn exec(&self, workload: &str, program: &[&str]) -> Result<String> {
         let mut arguments = vec!["exec", workload, "--"];
@@ -174,7 +180,7 @@ impl Mesh {
 
     /// The host address of a service, e.g. `127.0.0.1:18080`.
     pub fn host_address(&self, service: &str) -> Result<String> {
-        let status = self.json(&["status"])?;
+        let status = self.status()?;
         let rows = status["services"].as_array().cloned().unwrap_or_default();
         let found = rows.iter().find(|row| row["name"] == service);
         let address = found.and_then(|row| row["hostAddress"].as_str()).map(|url| {
@@ -188,7 +194,7 @@ impl Mesh {
 
     /// One row of `status`'s workloads.
     pub fn workload(&self, name: &str) -> Result<Value> {
-        let status = self.json(&["status"])?;
+        let status = self.status()?;
         let rows = status["workloads"].as_array().cloned().unwrap_or_default();
         rows.into_iter()
             .find(|row| row["name"] == name)

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use crate::{
-    client::{Connection, get},
+    client::{Answer, Connection, get},
     mesh::{self, Mesh, Setup},
     runner::{BOTH, Outcome, Plane, Result, Scenario},
 };
@@ -44,7 +44,7 @@ pub fn mesh(plane: Plane) -> Result<Arc<Mesh>> {
 
 fn ready(plane: Plane) -> Result<Outcome> {
     let mesh = mesh(plane)?;
-    let status = mesh.json(&["status"])?;
+    let status = mesh.status()?;
     let workloads = status["workloads"].as_array().ok_or("no workloads")?;
     // Eight services; the gateway in two versions, the encounter service three times.
     if workloads.len() < 11 {
@@ -58,7 +58,7 @@ fn ready(plane: Plane) -> Result<Outcome> {
         if !identity.starts_with(&format!("spiffe://cluster.local/ns/{NAMESPACE}/sa/")) {
             return Err(format!("no identity: {row:#}").into());
         }
-        let age = &row["certificateExpiresSeconds"];
+        let age = &row["certificate"]["remainingSeconds"];
         if !age
             .as_f64()
             .is_some_and(|seconds| (3600.0..=86_400.0 + 120.0).contains(&seconds))
@@ -130,6 +130,12 @@ fn canary(plane: Plane) -> Result<Outcome> {
     } else {
         Err(format!("the canary took {canary} of 2000: {versions:?}").into())
     }
+}
+
+/// The version that the sample server tells.
+pub fn version(answer: &Answer) -> String {
+    let body = answer.json().unwrap_or_default();
+    body["version"].as_str().unwrap_or("?").to_owned()
 }
 
 fn chain(plane: Plane) -> Result<Outcome> {
