@@ -16,6 +16,7 @@
 
 mod client;
 mod exceptions;
+mod lab;
 mod mesh;
 mod runner;
 mod scenarios;

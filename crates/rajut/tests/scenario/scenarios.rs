@@ -1,11 +1,13 @@
 //! All scenarios, in the order in which they run. Those that look at one shared mesh stand together.
 
 mod clinic;
+mod protocols;
+mod resilience;
 mod security;
 mod traffic;
 
 use crate::runner::Scenario;
 
 pub fn all() -> Vec<Scenario> {
-    [clinic::SCENARIOS, security::SCENARIOS, traffic::SCENARIOS].concat()
+    [clinic::SCENARIOS, security::SCENARIOS, protocols::SCENARIOS, resilience::SCENARIOS, traffic::SCENARIOS].concat()
 }

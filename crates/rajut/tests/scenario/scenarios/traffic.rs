@@ -17,7 +17,7 @@ pub const SCENARIOS: &[Scenario] = &[Scenario {
     run: weights,
 }];
 
-fn split(stable: u32, canary: u32) -> String {
+pub fn split(stable: u32, canary: u32) -> String {
     format!(
         "apiVersion: networking.istio.io/v1
 kind: VirtualService
