@@ -30,7 +30,13 @@ use crate::output::{self, Format};
 #[command(name = "rajut", version, max_term_width = 100, disable_help_subcommand = true)]
 pub(crate) struct Cli {
     /// Where the mesh keeps its state [default: the user's XDG state folder]
-    #[arg(long, env = "RAJUT_STATE_DIR", global = true, value_name = "DIR", help_heading = "Global options")]
+    #[arg(
+        long,
+        env = "RAJUT_STATE_DIR",
+        global = true,
+        value_name = "DIR",
+        help_heading = "Global options"
+    )]
     pub(crate) state_dir: Option<PathBuf>,
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -164,11 +170,21 @@ mod tests {
 
     #[test]
     fn every_reading_command_has_json() {
-        for command in ["status", "get", "analyze", "explain", "why", "proxy-status", "proxy-config"] {
+        for command in [
+            "status",
+            "get",
+            "analyze",
+            "explain",
+            "why",
+            "proxy-status",
+            "proxy-config",
+        ] {
             let cli = Cli::command();
             let command = cli.find_subcommand(command).expect("it exists");
             assert!(
-                command.get_arguments().any(|argument| argument.get_id() == "format"),
+                command
+                    .get_arguments()
+                    .any(|argument| argument.get_id() == "format"),
                 "{command} has no -o"
             );
         }

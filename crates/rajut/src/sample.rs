@@ -23,14 +23,7 @@
 mod answer;
 mod call;
 
-use std::{
-    cell::Cell,
-    collections::BTreeMap,
-    convert::Infallible,
-    net::SocketAddr,
-    rc::Rc,
-    time::Duration,
-};
+use std::{cell::Cell, collections::BTreeMap, convert::Infallible, net::SocketAddr, rc::Rc, time::Duration};
 
 use anyhow::Context;
 use hyper::{server::conn::http1, service::service_fn};
@@ -155,11 +148,7 @@ async fn accept(server: Rc<Server>, listener: TcpListener, open: tokio::sync::mp
         };
         match accepted {
             Ok((stream, _)) => {
-                tokio::task::spawn_local(connection(
-                    Rc::clone(&server),
-                    TokioIo::new(stream),
-                    open.clone(),
-                ));
+                tokio::task::spawn_local(connection(Rc::clone(&server), TokioIo::new(stream), open.clone()));
             }
             // Out of descriptors, most likely: the queue is still there in a moment.
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,

@@ -57,7 +57,11 @@ pub(crate) fn upstreams(exposition: &str) -> Upstreams {
         {
             found.open_circuits.push((cluster, limit_name(limit).to_owned()));
         } else if name == "envoy_cluster_outlier_detection_ejections_active" {
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a positive count of endpoints")]
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "a positive count of endpoints"
+            )]
             found.ejections.push((cluster, value as u64));
         }
     }
@@ -94,7 +98,10 @@ envoy_cluster_outlier_detection_ejections_active{envoy_cluster_name=\"outbound|8
 envoy_server_live 1
 ";
         let found = upstreams(text);
-        assert_eq!(found.open_circuits, [("outbound|8080||a".into(), "http2MaxRequests".into())]);
+        assert_eq!(
+            found.open_circuits,
+            [("outbound|8080||a".into(), "http2MaxRequests".into())]
+        );
         assert_eq!(found.ejections, [("outbound|8080||b".into(), 2)]);
     }
 }

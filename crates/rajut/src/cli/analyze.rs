@@ -62,7 +62,11 @@ pub(crate) fn explain(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
     }
     let mut text = format!("{code}: {}\n\n{}\n", entry.title, entry.explanation);
     if !entry.wrong.is_empty() {
-        text.push_str(&format!("\nWrong:\n\n{}\nRight:\n\n{}", indented(entry.wrong), indented(entry.right)));
+        text.push_str(&format!(
+            "\nWrong:\n\n{}\nRight:\n\n{}",
+            indented(entry.wrong),
+            indented(entry.right)
+        ));
     }
     output::print(&text)?;
     Ok(ExitCode::SUCCESS)
@@ -70,6 +74,10 @@ pub(crate) fn explain(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
 
 fn indented(text: &str) -> String {
     text.lines().fold(String::new(), |all, line| {
-        if line.is_empty() { all + "\n" } else { all + "    " + line + "\n" }
+        if line.is_empty() {
+            all + "\n"
+        } else {
+            all + "    " + line + "\n"
+        }
     })
 }

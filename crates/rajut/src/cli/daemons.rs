@@ -117,7 +117,9 @@ fn start_logging(place: &Place) -> anyhow::Result<()> {
     let format = match place.env.text("RAJUT_LOG_FORMAT") {
         Some("json") => Format::Json,
         None | Some("text") => Format::Text,
-        Some(other) => return Err(WrongUsage(format!("RAJUT_LOG_FORMAT={other} is neither text nor json")).into()),
+        Some(other) => {
+            return Err(WrongUsage(format!("RAJUT_LOG_FORMAT={other} is neither text nor json")).into());
+        }
     };
     Ok(logging::init(filter, format)?)
 }
@@ -174,17 +176,23 @@ mod tests {
             sources: vec!["/a".into(), "-odd".into()],
             namespace: "clinic".into(),
         };
-        let Command::Control(parsed) = parse(commands::control(&control, &state)) else { panic!() };
+        let Command::Control(parsed) = parse(commands::control(&control, &state)) else {
+            panic!()
+        };
         assert_eq!((parsed.listen, &parsed.paths), (control.listen, &control.sources));
         let sidecar = SidecarCommand {
             folder: "/s/sidecars/a.b".into(),
             control: control.listen,
             namespace: Some("/proc/1/ns/net".into()),
         };
-        let Command::Proxy(parsed) = parse(commands::proxy(&sidecar, &state)) else { panic!() };
+        let Command::Proxy(parsed) = parse(commands::proxy(&sidecar, &state)) else {
+            panic!()
+        };
         assert_eq!(parsed.config, sidecar.bootstrap());
         assert_eq!(parsed.identity.netns, sidecar.namespace);
-        let Command::Agent(parsed) = parse(commands::agent(&sidecar, &state)) else { panic!() };
+        let Command::Agent(parsed) = parse(commands::agent(&sidecar, &state)) else {
+            panic!()
+        };
         assert_eq!(parsed.socket, sidecar.agent_socket());
     }
 }

@@ -1,8 +1,6 @@
 //! `rajut exec`: a command where a workload is.
 
-use std::{
-    process::{Command, ExitCode, Stdio},
-};
+use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, bail};
 use rajut_platform::process::{Isolation, spawn};

@@ -101,7 +101,12 @@ fn host_port(text: &str) -> Result<(String, u16), String> {
         .split_once('=')
         .and_then(|(name, port)| Some((name, port.parse::<u16>().ok().filter(|port| *port != 0)?)));
     match parsed {
-        Some((name, port)) if name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-') && !name.is_empty() => {
+        Some((name, port))
+            if name
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+                && !name.is_empty() =>
+        {
             Ok((name.to_owned(), port))
         }
         _ => Err("NAME=PORT is expected, as in --host-port postgres=5432".to_owned()),

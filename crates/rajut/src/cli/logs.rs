@@ -55,7 +55,10 @@ fn name(place: &Place, args: &LogsArgs) -> anyhow::Result<String> {
         name => {
             // Logs outlive the mesh: the record is enough, it need not run.
             let Some(mesh) = place.state.read_mesh()? else {
-                bail!("no mesh runs here ({}); start one with `rajut up`", place.state.path().display());
+                bail!(
+                    "no mesh runs here ({}); start one with `rajut up`",
+                    place.state.path().display()
+                );
             };
             let workload = workload(&mesh, name)?;
             let key = format!("{}.{}", workload.name, workload.namespace);

@@ -103,7 +103,11 @@ pub(crate) fn workload<'a>(mesh: &'a MeshRecord, name: &str) -> anyhow::Result<&
     match found[..] {
         [one] => Ok(one),
         [] => {
-            let names: Vec<_> = mesh.workloads.iter().map(|workload| workload.name.as_str()).collect();
+            let names: Vec<_> = mesh
+                .workloads
+                .iter()
+                .map(|workload| workload.name.as_str())
+                .collect();
             Err(anyhow::anyhow!("there are {}", names.join(", ")))
                 .with_context(|| format!("there is no workload {name}"))
         }

@@ -57,7 +57,10 @@ impl Part {
             Self::Listeners => (&["static_listeners", "dynamic_listeners"], "listener"),
             Self::Routes => (&["static_route_configs", "dynamic_route_configs"], "route_config"),
             Self::Clusters => (&["static_clusters", "dynamic_active_clusters"], "cluster"),
-            Self::Endpoints => (&["static_endpoint_configs", "dynamic_endpoint_configs"], "endpoint_config"),
+            Self::Endpoints => (
+                &["static_endpoint_configs", "dynamic_endpoint_configs"],
+                "endpoint_config",
+            ),
             Self::Secrets => (&["static_secrets", "dynamic_active_secrets"], "secret"),
         }
     }
@@ -72,7 +75,10 @@ fn text_at(value: &Value, pointer: &str) -> String {
 }
 
 fn items<'a>(value: &'a Value, pointer: &str) -> &'a [Value] {
-    value.pointer(pointer).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+    value
+        .pointer(pointer)
+        .and_then(Value::as_array)
+        .map_or(&[], Vec::as_slice)
 }
 
 /// The resources of one part, each with the version that it came with.
@@ -81,7 +87,11 @@ fn resources(dump: &Value, part: Part) -> Vec<(String, Value)> {
     let mut found = Vec::new();
     for config in items(dump, "/configs") {
         for list in lists {
-            for entry in config.get(list).and_then(Value::as_array).map_or(&[][..], Vec::as_slice) {
+            for entry in config
+                .get(list)
+                .and_then(Value::as_array)
+                .map_or(&[][..], Vec::as_slice)
+            {
                 // Dynamic listeners stand one level deeper.
                 let entry = entry.get("active_state").unwrap_or(entry);
                 if let Some(resource) = entry.get(field) {
@@ -158,7 +168,11 @@ fn route_table(found: &[(String, Value)]) -> Table {
     let mut table = Table::new(&["ROUTE TABLE", "VIRTUAL HOST", "DOMAINS", "MATCH", "TO"]);
     for (_, routes) in found {
         for host in items(routes, "/virtual_hosts") {
-            let domains: Vec<String> = items(host, "/domains").iter().take(3).map(|domain| text_at(domain, "")).collect();
+            let domains: Vec<String> = items(host, "/domains")
+                .iter()
+                .take(3)
+                .map(|domain| text_at(domain, ""))
+                .collect();
             for route in items(host, "/routes") {
                 table.row([
                     text_at(routes, "/name"),
@@ -196,18 +210,27 @@ fn route_target(route: &Value) -> String {
         return weighted.join(", ");
     }
     let direct = text_at(route, "/direct_response/status");
-    if direct.is_empty() { "redirect".to_owned() } else { format!("answer {direct}") }
+    if direct.is_empty() {
+        "redirect".to_owned()
+    } else {
+        format!("answer {direct}")
+    }
 }
 
 fn cluster_table(found: &[(String, Value)]) -> Table {
     let mut table = Table::new(&["NAME", "TYPE", "BALANCING", "TLS", "VERSION"]);
     for (version, cluster) in found {
-        let tls = !items(cluster, "/transport_socket_matches").is_empty() || cluster.get("transport_socket").is_some();
+        let tls = !items(cluster, "/transport_socket_matches").is_empty()
+            || cluster.get("transport_socket").is_some();
         let balancing = text_at(cluster, "/lb_policy");
         table.row([
             text_at(cluster, "/name"),
             text_at(cluster, "/type"),
-            if balancing.is_empty() { "ROUND_ROBIN".to_owned() } else { balancing },
+            if balancing.is_empty() {
+                "ROUND_ROBIN".to_owned()
+            } else {
+                balancing
+            },
             if tls { "yes" } else { "no" }.to_owned(),
             version.clone(),
         ]);
@@ -220,7 +243,11 @@ fn endpoint_table(clusters: &Value) -> Table {
     for cluster in items(clusters, "/cluster_statuses") {
         for host in items(cluster, "/host_statuses") {
             let address = match host.pointer("/address/socket_address") {
-                Some(socket) => format!("{}:{}", text_at(socket, "/address"), text_at(socket, "/port_value")),
+                Some(socket) => format!(
+                    "{}:{}",
+                    text_at(socket, "/address"),
+                    text_at(socket, "/port_value")
+                ),
                 None => text_at(host, "/address/pipe/path"),
             };
             let health = text_at(host, "/health_status/eds_health_status");
@@ -231,7 +258,11 @@ fn endpoint_table(clusters: &Value) -> Table {
             table.row([
                 text_at(cluster, "/name"),
                 address,
-                if health.is_empty() { "HEALTHY".to_owned() } else { health },
+                if health.is_empty() {
+                    "HEALTHY".to_owned()
+                } else {
+                    health
+                },
                 if ejected { "yes" } else { "no" }.to_owned(),
                 text_at(host, "/weight"),
             ]);
@@ -243,7 +274,12 @@ fn endpoint_table(clusters: &Value) -> Table {
 fn secret_table(found: &[(String, Value)], certs: &Value) -> Table {
     let mut table = Table::new(&["NAME", "IDENTITY", "FROM", "UNTIL"]);
     for (_, secret) in found {
-        table.row([text_at(secret, "/name"), String::new(), String::new(), String::new()]);
+        table.row([
+            text_at(secret, "/name"),
+            String::new(),
+            String::new(),
+            String::new(),
+        ]);
     }
     if let Some(certificate) = rajut_local::certificate::certificate(certs) {
         table.row([
@@ -261,7 +297,10 @@ pub(crate) fn status(place: &Place, format: Format) -> anyhow::Result<ExitCode> 
     let control = place.control()?;
     let found = block_on(async { Ok(control.json("GET", "/v1/proxies", None).await?) })?;
     let proxies = items(&found, "/proxies");
-    let synced = !proxies.is_empty() && proxies.iter().all(|proxy| kinds(proxy).iter().all(|(_, state)| is_synced(state)));
+    let synced = !proxies.is_empty()
+        && proxies
+            .iter()
+            .all(|proxy| kinds(proxy).iter().all(|(_, state)| is_synced(state)));
     if format == Format::Json {
         output::print_json(&found)?;
         return Ok(answer(synced));
@@ -324,7 +363,10 @@ mod tests {
              "dynamic_active_clusters": [{"version_info": "7", "cluster": {"name": "b"}}]},
             {"dynamic_active_secrets": [{"name": "default", "secret": {}}]},
         ]});
-        assert_eq!(resources(&dump, Part::Listeners), [("7".to_owned(), json!({"name": "a"}))]);
+        assert_eq!(
+            resources(&dump, Part::Listeners),
+            [("7".to_owned(), json!({"name": "a"}))]
+        );
         assert_eq!(resources(&dump, Part::Clusters).len(), 2);
         assert_eq!(resources(&dump, Part::Secrets)[0].1, json!({"name": "default"}));
     }

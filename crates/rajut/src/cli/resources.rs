@@ -78,7 +78,10 @@ pub(crate) fn apply(place: &Place, args: &ApplyArgs, change: Change) -> anyhow::
 }
 
 fn list<'a>(value: &'a Value, name: &str) -> &'a [Value] {
-    value.get(name).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+    value
+        .get(name)
+        .and_then(Value::as_array)
+        .map_or(&[], Vec::as_slice)
 }
 
 fn text_of<'a>(value: &'a Value, name: &str) -> &'a str {
@@ -102,7 +105,12 @@ fn outcome_text(outcome: &Value, change: Change) -> String {
     for object in list(outcome, "objects") {
         let name = match object {
             Value::String(name) => name.clone(),
-            _ => format!("{} {}/{}", text_of(object, "kind"), text_of(object, "namespace"), text_of(object, "name")),
+            _ => format!(
+                "{} {}/{}",
+                text_of(object, "kind"),
+                text_of(object, "namespace"),
+                text_of(object, "name")
+            ),
         };
         let done = match (text_of(object, "action"), change) {
             ("", Change::Apply) => "applied",
@@ -141,7 +149,11 @@ fn diagnostic_text(diagnostic: &Value) -> String {
         text_of(diagnostic, "message"),
         text_of(origin, "source"),
     );
-    if let Some(line) = origin.get("line").and_then(Value::as_u64).filter(|line| *line > 0) {
+    if let Some(line) = origin
+        .get("line")
+        .and_then(Value::as_u64)
+        .filter(|line| *line > 0)
+    {
         text.push_str(&format!(":{line}"));
     }
     text.push('\n');
@@ -173,7 +185,8 @@ fn read_documents(paths: &[PathBuf]) -> anyhow::Result<String> {
             continue;
         }
         for file in files(path)? {
-            let text = std::fs::read_to_string(&file).with_context(|| format!("can't read {}", file.display()))?;
+            let text =
+                std::fs::read_to_string(&file).with_context(|| format!("can't read {}", file.display()))?;
             add(&text);
         }
     }
@@ -207,7 +220,11 @@ pub(crate) fn read(place: &Place, args: &GetArgs) -> anyhow::Result<ExitCode> {
         return Err(WrongUsage("a name needs a kind before it".to_owned()).into());
     }
     let mut query = Vec::new();
-    for (name, value) in [("kind", &args.kind), ("namespace", &args.namespace), ("name", &args.name)] {
+    for (name, value) in [
+        ("kind", &args.kind),
+        ("namespace", &args.namespace),
+        ("name", &args.name),
+    ] {
         if let Some(value) = value {
             query.push(format!("{name}={}", query_escape(value)));
         }
@@ -222,8 +239,12 @@ pub(crate) fn read(place: &Place, args: &GetArgs) -> anyhow::Result<ExitCode> {
             let mut table = Table::new(&["KIND", "NAMESPACE", "NAME", "WHERE"]);
             for resource in resources {
                 let metadata = resource.get("metadata").unwrap_or(resource);
-                let line = resource.get("line").and_then(Value::as_u64).filter(|line| *line > 0);
-                let place = text_of(resource, "source").to_owned() + &line.map_or_else(String::new, |line| format!(":{line}"));
+                let line = resource
+                    .get("line")
+                    .and_then(Value::as_u64)
+                    .filter(|line| *line > 0);
+                let place = text_of(resource, "source").to_owned()
+                    + &line.map_or_else(String::new, |line| format!(":{line}"));
                 table.row([
                     text_of(resource, "kind").to_owned(),
                     text_of(metadata, "namespace").to_owned(),

@@ -80,7 +80,10 @@ fn collect(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> anyhow::Res
             if depth < DEPTH_MAX {
                 collect(&path, depth + 1, files)?;
             }
-        } else if [".yaml", ".yml", ".json"].iter().any(|suffix| name.ends_with(suffix)) {
+        } else if [".yaml", ".yml", ".json"]
+            .iter()
+            .any(|suffix| name.ends_with(suffix))
+        {
             if files.len() >= FILES_MAX {
                 bail!("{} holds more than {FILES_MAX} files", folder.display());
             }
@@ -97,7 +100,13 @@ mod tests {
     #[test]
     fn folders_are_read_in_order_without_hidden_entries() {
         let folder = std::env::temp_dir().join(format!("rajut-sources-{}", std::process::id()));
-        for (name, text) in [("b.yaml", "b"), ("a/c.yml", "c"), (".git/x.yaml", "x"), ("node_modules/p.json", "p"), ("t.txt", "t")] {
+        for (name, text) in [
+            ("b.yaml", "b"),
+            ("a/c.yml", "c"),
+            (".git/x.yaml", "x"),
+            ("node_modules/p.json", "p"),
+            ("t.txt", "t"),
+        ] {
             let path = folder.join(name);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, text).unwrap();

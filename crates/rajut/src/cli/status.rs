@@ -75,27 +75,49 @@ fn reasons(mesh: &MeshRecord, seen: &[Seen<'_>]) -> Vec<String> {
         reasons.push("nothing runs in this mesh".to_owned());
     }
     if mesh.control.pid == 0 {
-        reasons.push(format!("the control plane does not run ({})", mesh.control.last_exit));
+        reasons.push(format!(
+            "the control plane does not run ({})",
+            mesh.control.last_exit
+        ));
     }
     if !mesh.services.is_empty() && mesh.gateway_state != WorkloadState::Ready {
         reasons.push("the host gateway is not ready".to_owned());
     }
-    for Seen { workload, upstreams, silent, .. } in seen {
+    for Seen {
+        workload,
+        upstreams,
+        silent,
+        ..
+    } in seen
+    {
         if workload.state != WorkloadState::Ready {
-            let why = if workload.reason.is_empty() { lifecycle::state_text(workload.state) } else { &workload.reason };
+            let why = if workload.reason.is_empty() {
+                lifecycle::state_text(workload.state)
+            } else {
+                &workload.reason
+            };
             reasons.push(format!("{}: {why}", workload.name));
         } else if let Some(silent) = silent {
-            reasons.push(format!("{}: its sidecar does not answer: {silent}", workload.name));
+            reasons.push(format!(
+                "{}: its sidecar does not answer: {silent}",
+                workload.name
+            ));
         }
         for (cluster, limit) in &upstreams.open_circuits {
             reasons.push(format!("{}: circuit open to {cluster} ({limit})", workload.name));
         }
         for (cluster, count) in &upstreams.ejections {
-            reasons.push(format!("{}: {count} endpoints of {cluster} are ejected", workload.name));
+            reasons.push(format!(
+                "{}: {count} endpoints of {cluster} are ejected",
+                workload.name
+            ));
         }
     }
     for missing in &mesh.not_started {
-        reasons.push(format!("{}: not started, it has no command ({})", missing.name, missing.add));
+        reasons.push(format!(
+            "{}: not started, it has no command ({})",
+            missing.name, missing.add
+        ));
     }
     reasons
 }
@@ -150,7 +172,14 @@ fn to_json(mesh: &MeshRecord, seen: &[Seen<'_>], health: &str, reasons: &[String
     })
 }
 
-fn workload_json(Seen { workload, upstreams, certificate, silent }: &Seen<'_>) -> Value {
+fn workload_json(
+    Seen {
+        workload,
+        upstreams,
+        certificate,
+        silent,
+    }: &Seen<'_>,
+) -> Value {
     let circuits: Vec<Value> = upstreams
         .open_circuits
         .iter()
@@ -193,14 +222,28 @@ fn to_text(mesh: &MeshRecord, seen: &[Seen<'_>], health: &str, reasons: &[String
         CaptureMode::Explicit => "explicit ports: local processes can bypass their sidecars",
     };
     let mut text = format!("{health}; {capture}\n\n");
-    let mut table = Table::new(&["WORKLOAD", "NAMESPACE", "STATE", "RESTARTS", "CERTIFICATE UNTIL", "ADDRESS"]);
-    for Seen { workload, certificate, .. } in seen {
+    let mut table = Table::new(&[
+        "WORKLOAD",
+        "NAMESPACE",
+        "STATE",
+        "RESTARTS",
+        "CERTIFICATE UNTIL",
+        "ADDRESS",
+    ]);
+    for Seen {
+        workload,
+        certificate,
+        ..
+    } in seen
+    {
         table.row([
             workload.name.clone(),
             workload.namespace.clone(),
             lifecycle::state_text(workload.state).to_owned(),
             format!("{}+{}", workload.app.restarts, workload.sidecar.restarts),
-            certificate.as_ref().map_or_else(|| "-".to_owned(), |certificate| certificate.not_after.clone()),
+            certificate
+                .as_ref()
+                .map_or_else(|| "-".to_owned(), |certificate| certificate.not_after.clone()),
             workload.address.clone(),
         ]);
     }

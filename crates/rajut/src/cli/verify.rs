@@ -13,12 +13,7 @@
 
 mod recorder;
 
-use std::{
-    net::SocketAddr,
-    process::ExitCode,
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use rajut_identity::{
@@ -38,7 +33,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_rustls::TlsConnector;
 
 use self::recorder::{Recorder, Recording};
-use super::{OutputFormat, WrongUsage, answer, block_on, mesh::{Place, workload}};
+use super::{
+    OutputFormat, WrongUsage, answer, block_on,
+    mesh::{Place, workload},
+};
 use crate::output::{self, Format};
 
 /// For each look.
@@ -74,7 +72,9 @@ pub(crate) fn verify(place: &Place, command: &VerifyCommand) -> anyhow::Result<E
     let mesh = place.running()?;
     let (name, port) = match args.to.rsplit_once(':') {
         Some((name, port)) => {
-            let port = port.parse().map_err(|_| WrongUsage(format!("{port} is not a port")))?;
+            let port = port
+                .parse()
+                .map_err(|_| WrongUsage(format!("{port} is not a port")))?;
             (name, Some(port))
         }
         None => (args.to.as_str(), None),
@@ -150,13 +150,20 @@ fn trust_domain(identity: &str) -> &str {
 }
 
 /// A certificate of a workload's identity.
-async fn identity_of(place: &Place, mesh: &MeshRecord, workload: &WorkloadRecord) -> anyhow::Result<Identity> {
+async fn identity_of(
+    place: &Place,
+    mesh: &MeshRecord,
+    workload: &WorkloadRecord,
+) -> anyhow::Result<Identity> {
     let control = place.control()?;
     let who = json!({
         "namespace": workload.namespace, "serviceAccount": workload.service_account, "workload": workload.name,
     });
     let answer = control.json("POST", "/v1/tokens", Some(&who)).await?;
-    let token = answer.get("token").and_then(Value::as_str).context("the control plane gave no token")?;
+    let token = answer
+        .get("token")
+        .and_then(Value::as_str)
+        .context("the control plane gave no token")?;
     let roots = std::fs::read(place.state.roots_file())?;
     let options = EnrolOptions {
         issuer: Issuer {
@@ -176,7 +183,9 @@ async fn dial(address: SocketAddr) -> std::io::Result<TcpStream> {
 
 /// `Ok`: refused, as it should be.
 async fn plain(address: SocketAddr) -> Result<(), String> {
-    let mut stream = dial(address).await.map_err(|error| format!("can't connect: {error}"))?;
+    let mut stream = dial(address)
+        .await
+        .map_err(|error| format!("can't connect: {error}"))?;
     let request = format!("GET / HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
     if stream.write_all(request.as_bytes()).await.is_err() {
         return Ok(());
@@ -191,13 +200,18 @@ async fn first_read(stream: &mut (impl AsyncRead + Unpin)) -> Result<(), String>
         Ok(0) | Err(_) => Ok(()),
         Ok(length) => {
             let text = String::from_utf8_lossy(&buffer[..length]);
-            Err(format!("it answered {:?}", text.lines().next().unwrap_or_default()))
+            Err(format!(
+                "it answered {:?}",
+                text.lines().next().unwrap_or_default()
+            ))
         }
     }
 }
 
 async fn stranger(address: SocketAddr) -> Result<(), String> {
-    let stream = dial(address).await.map_err(|error| format!("can't connect: {error}"))?;
+    let stream = dial(address)
+        .await
+        .map_err(|error| format!("can't connect: {error}"))?;
     let text = |error: &dyn std::fmt::Display| error.to_string();
     // Whoever it is: this look asks whether B lets a stranger in, not who B is.
     let verifier = rajut_identity::verify::PeerVerifier::new(mesh_provider(), None, PeerRules::default());
@@ -266,7 +280,8 @@ async fn session(address: SocketAddr, identity: &Identity, domain: TrustDomain) 
 }
 
 fn identity_text(identity: &Identity) -> String {
-    principal_of(&identity.certified_key().cert).map_or_else(|| "(none)".to_owned(), |principal| principal.spiffe_id())
+    principal_of(&identity.certified_key().cert)
+        .map_or_else(|| "(none)".to_owned(), |principal| principal.spiffe_id())
 }
 
 /// A random text that can't be on the wire by accident.
@@ -274,7 +289,9 @@ fn marker() -> anyhow::Result<String> {
     use std::io::Read as _;
     let mut bytes = [0_u8; 16];
     std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    Ok(bytes.iter().fold("marker-".to_owned(), |text, byte| format!("{text}{byte:02x}")))
+    Ok(bytes
+        .iter()
+        .fold("marker-".to_owned(), |text, byte| format!("{text}{byte:02x}")))
 }
 
 async fn status_line(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> anyhow::Result<String> {
@@ -297,7 +314,9 @@ impl Findings {
     fn marker_on_wire(&self) -> bool {
         let marker = self.session.marker.as_bytes();
         let Recording { sent, received } = &self.session.wire;
-        [sent, received].into_iter().any(|bytes| bytes.windows(marker.len()).any(|window| window == marker))
+        [sent, received]
+            .into_iter()
+            .any(|bytes| bytes.windows(marker.len()).any(|window| window == marker))
     }
 
     fn is_protected(&self) -> bool {
@@ -309,7 +328,17 @@ impl Findings {
     }
 
     fn to_json(&self) -> Value {
-        let Session { version, group, cipher, client, server, status, marker, application, wire } = &self.session;
+        let Session {
+            version,
+            group,
+            cipher,
+            client,
+            server,
+            status,
+            marker,
+            application,
+            wire,
+        } = &self.session;
         let refusal = |outcome: &Result<(), String>| match outcome {
             Ok(()) => json!({"refused": true}),
             Err(why) => json!({"refused": false, "seen": why}),
@@ -328,7 +357,17 @@ impl Findings {
     }
 
     fn to_text(&self) -> String {
-        let Session { version, group, cipher, client, server, status, application, wire, .. } = &self.session;
+        let Session {
+            version,
+            group,
+            cipher,
+            client,
+            server,
+            status,
+            application,
+            wire,
+            ..
+        } = &self.session;
         let refusal = |outcome: &Result<(), String>| match outcome {
             Ok(()) => "refused".to_owned(),
             Err(why) => format!("NOT REFUSED: {why}"),
@@ -342,7 +381,11 @@ impl Findings {
             refusal(&self.plain_refused),
             refusal(&self.stranger_refused),
             self.from,
-            if *server == self.expected { "" } else { "   NOT THE EXPECTED ONE" },
+            if *server == self.expected {
+                ""
+            } else {
+                "   NOT THE EXPECTED ONE"
+            },
         );
         text.push_str("what the application sent\n");
         text.push_str(&recorder::hexdump(application, 96));
@@ -350,8 +393,16 @@ impl Findings {
         text.push_str(&recorder::hexdump(wire.application_records(), 96));
         text.push_str(&format!(
             "\nthe marker in path, header and body is {} on the wire\n{}\n",
-            if self.marker_on_wire() { "READABLE" } else { "nowhere" },
-            if self.is_protected() { "protected" } else { "NOT PROTECTED" }
+            if self.marker_on_wire() {
+                "READABLE"
+            } else {
+                "nowhere"
+            },
+            if self.is_protected() {
+                "protected"
+            } else {
+                "NOT PROTECTED"
+            }
         ));
         text
     }

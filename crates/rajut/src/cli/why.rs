@@ -40,14 +40,19 @@ fn header(text: &str) -> Result<(String, String), String> {
 
 /// Exit status 0 when the request would reach somebody.
 pub(crate) fn why(place: &Place, args: &WhyArgs) -> anyhow::Result<ExitCode> {
-    let headers: serde_json::Map<String, Value> =
-        args.headers.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
+    let headers: serde_json::Map<String, Value> = args
+        .headers
+        .iter()
+        .map(|(name, value)| (name.clone(), json!(value)))
+        .collect();
     let question = json!({
         "from": args.from, "to": args.to, "method": args.method, "headers": headers,
     });
     let control = place.control()?;
     let found: Value = block_on(async {
-        let body = control.call("POST", "/v1/why", question.to_string(), TIMEOUT).await?;
+        let body = control
+            .call("POST", "/v1/why", question.to_string(), TIMEOUT)
+            .await?;
         Ok(serde_json::from_slice(&body)?)
     })?;
     match args.output.format {
@@ -55,7 +60,9 @@ pub(crate) fn why(place: &Place, args: &WhyArgs) -> anyhow::Result<ExitCode> {
         Format::Text => output::print(&explanation(&found))?,
     }
     Ok(answer(
-        found.get("reached").and_then(Value::as_bool)
+        found
+            .get("reached")
+            .and_then(Value::as_bool)
             .or_else(|| found.get("allowed").and_then(Value::as_bool))
             .unwrap_or(false),
     ))
@@ -63,7 +70,13 @@ pub(crate) fn why(place: &Place, args: &WhyArgs) -> anyhow::Result<ExitCode> {
 
 /// One line per step, with where it is written; then the verdict.
 fn explanation(found: &Value) -> String {
-    let text = |value: &Value, name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let text = |value: &Value, name: &str| {
+        value
+            .get(name)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    };
     let mut lines = String::new();
     for step in found.get("steps").and_then(Value::as_array).into_iter().flatten() {
         let mut line = format!("{:<14} {}", text(step, "stage"), text(step, "text"));

@@ -112,7 +112,11 @@ fn fail(server: &Server, query: &str) -> Response<Body> {
         _ => return refused(server, "rate is a share from 0 to 1"),
     };
     let elsewhere = parameter(query, "instance").is_some_and(|name| name != server.settings.instance);
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 0 to 1000, see above")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "from 0 to 1000, see above"
+    )]
     let permille = (rate * 1000.0).round() as u64;
     let count = server.fail_count.get();
     if elsewhere {
@@ -227,15 +231,26 @@ fn stream(server: &Server, query: &str) -> Response<Body> {
 }
 
 async fn call_one(server: &Server, request: &Request<Incoming>, to: &str, path: &str) -> Response<Body> {
-    let query = request.uri().query().map_or_else(String::new, |query| format!("?{query}"));
+    let query = request
+        .uri()
+        .query()
+        .map_or_else(String::new, |query| format!("?{query}"));
     let answer = server
         .caller
-        .call(to, &format!("{path}{query}"), &call::traced(|name| request.headers().get(name).cloned()))
+        .call(
+            to,
+            &format!("{path}{query}"),
+            &call::traced(|name| request.headers().get(name).cloned()),
+        )
         .await;
     let mut fields = identity(server);
     let failed = answer.get("error").is_some();
     fields.insert("calls".into(), Value::Array(vec![answer]));
-    let status = if failed { StatusCode::BAD_GATEWAY } else { StatusCode::OK };
+    let status = if failed {
+        StatusCode::BAD_GATEWAY
+    } else {
+        StatusCode::OK
+    };
     json_response(status, fields)
 }
 
@@ -279,6 +294,10 @@ async fn describe(server: &Server, request: Request<Incoming>) -> Response<Body>
     if !calls.is_empty() {
         fields.insert("calls".into(), Value::Array(calls));
     }
-    let status = if failed { StatusCode::BAD_GATEWAY } else { StatusCode::OK };
+    let status = if failed {
+        StatusCode::BAD_GATEWAY
+    } else {
+        StatusCode::OK
+    };
     json_response(status, fields)
 }

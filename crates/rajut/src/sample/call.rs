@@ -101,7 +101,10 @@ impl Caller {
 pub(super) fn dial_address(to: &str, env: &BTreeMap<String, String>) -> String {
     let (host, port) = to.split_once(':').unwrap_or((to, "80"));
     let prefix = format!("{}_PORT_{port}_TCP", service_variable(host));
-    match (env.get(&format!("{prefix}_ADDR")), env.get(&format!("{prefix}_PORT"))) {
+    match (
+        env.get(&format!("{prefix}_ADDR")),
+        env.get(&format!("{prefix}_PORT")),
+    ) {
         (Some(address), Some(port)) => format!("{address}:{port}"),
         _ => to.to_owned(),
     }

@@ -13,7 +13,11 @@ fn a_rate_is_exact_and_spread_out() {
         let failed = (0..1000).filter(|count| fails(*count, permille)).count();
         assert_eq!(u64::try_from(failed).unwrap(), permille);
     }
-    assert!((0..1000).step_by(2).all(|count| fails(count, 500) != fails(count + 1, 500)));
+    assert!(
+        (0..1000)
+            .step_by(2)
+            .all(|count| fails(count, 500) != fails(count + 1, 500))
+    );
 }
 
 #[test]
@@ -25,7 +29,10 @@ fn names_are_dialled_as_they_are_unless_the_environment_has_an_address() {
         ("ENCOUNTER_SERVICE_PORT_8080_TCP_PORT", "20003"),
     ]);
     assert_eq!(dial_address(to, &given), "127.10.0.1:20003");
-    assert_eq!(dial_address("encounter-service:9090", &given), "encounter-service:9090");
+    assert_eq!(
+        dial_address("encounter-service:9090", &given),
+        "encounter-service:9090"
+    );
 }
 
 #[test]

@@ -9,7 +9,9 @@ use crate::{
 
 /// The applications of this folder.
 pub fn app(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/scenario/apps").join(name)
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/scenario/apps")
+        .join(name)
 }
 
 /// The Python that has grpcio where there is one.
@@ -40,8 +42,19 @@ pub struct Workload<'a> {
 }
 
 pub fn yaml(workload: &Workload<'_>) -> String {
-    let Workload { name, port, port_name, replicas, run, more } = workload;
-    let named = if port_name.is_empty() { String::new() } else { format!("name: {port_name}, ") };
+    let Workload {
+        name,
+        port,
+        port_name,
+        replicas,
+        run,
+        more,
+    } = workload;
+    let named = if port_name.is_empty() {
+        String::new()
+    } else {
+        format!("name: {port_name}, ")
+    };
     format!(
         "---
 apiVersion: v1
@@ -84,7 +97,14 @@ spec: {mtls: {mode: STRICT}}
 pub fn mesh(plane: Plane) -> Result<Arc<Mesh>> {
     mesh::shared(plane, "lab", || {
         let plain = |name, port, port_name, run| {
-            yaml(&Workload { name, port, port_name, replicas: 1, run, more: "" })
+            yaml(&Workload {
+                name,
+                port,
+                port_name,
+                replicas: 1,
+                run,
+                more: "",
+            })
         };
         let mut text = format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: lab}}\n{STRICT}");
         text += &plain("web", 8080, "http", server("http"));

@@ -152,7 +152,8 @@ impl Mesh {
     /// `status -o json`; a mesh that is not healthy still tells what there is.
     pub fn status(&self) -> Result<Value> {
         let output = self.command(&["status", "-o", "json"]).output()?;
-        serde_json::from_slice(&output.stdout).map_err(|error| format!("`rajut status`: {error}:\n{}", both(&output)).into())
+        serde_json::from_slice(&output.stdout)
+            .map_err(|error| format!("`rajut status`: {error}:\n{}", both(&output)).into())
     }
 
     /// Runs a program inside a workload's network.

@@ -1,6 +1,7 @@
 //! All scenarios, in the order in which they run. Those that look at one shared mesh stand together.
 
 mod clinic;
+mod input;
 mod protocols;
 mod resilience;
 mod security;
@@ -9,5 +10,13 @@ mod traffic;
 use crate::runner::Scenario;
 
 pub fn all() -> Vec<Scenario> {
-    [clinic::SCENARIOS, security::SCENARIOS, protocols::SCENARIOS, resilience::SCENARIOS, traffic::SCENARIOS].concat()
+    [
+        clinic::SCENARIOS,
+        security::SCENARIOS,
+        protocols::SCENARIOS,
+        input::SCENARIOS,
+        resilience::SCENARIOS,
+        traffic::SCENARIOS,
+    ]
+    .concat()
 }

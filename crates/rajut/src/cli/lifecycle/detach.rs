@@ -38,7 +38,10 @@ fn report_file(place: &Place) -> PathBuf {
 
 impl Reports {
     pub(super) fn open(place: &Place) -> anyhow::Result<Self> {
-        let file = fs::OpenOptions::new().append(true).create(true).open(report_file(place))?;
+        let file = fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(report_file(place))?;
         Ok(Self { file })
     }
 
@@ -72,7 +75,8 @@ pub(super) fn front(place: &Place, args: &UpArgs) -> anyhow::Result<ExitCode> {
     // Standard input does not follow it there.
     super::start::keep_input(place, args)?;
     fs::write(place.state.log_file("supervisor"), "")?;
-    let mut child = spawn_daemon(command, &place.state.log_file("supervisor")).context("can't start in the background")?;
+    let mut child = spawn_daemon(command, &place.state.log_file("supervisor"))
+        .context("can't start in the background")?;
     let mut progress = Progress::new(output::is_terminal());
     let mut position = 0;
     let mut pending = String::new();

@@ -62,9 +62,15 @@ fn prepared(place: &Place, args: &UpArgs, voice: &mut Voice) -> anyhow::Result<E
         keep_input(place, args)?;
     }
     let setup = setup(place, args, mode, voice)?;
-    let Setup { options, reserved, block } = setup;
+    let Setup {
+        options,
+        reserved,
+        block,
+    } = setup;
     tracing_to_stderr(place);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let local = tokio::task::LocalSet::new();
     let ended = local.block_on(&runtime, async {
         let mut late = false;
@@ -88,9 +94,8 @@ fn tracing_to_stderr(place: &Place) {
 
 /// Which capture works here, and the line that says so.
 fn capture(choice: CaptureChoice) -> anyhow::Result<(CaptureMode, String)> {
-    let explicit = |why: &str| {
-        format!("capture: explicit ports{why}; local processes can bypass their sidecars")
-    };
+    let explicit =
+        |why: &str| format!("capture: explicit ports{why}; local processes can bypass their sidecars");
     if choice == CaptureChoice::Explicit {
         return Ok((CaptureMode::Explicit, explicit("") + &windows_note()));
     }
@@ -105,7 +110,8 @@ fn capture(choice: CaptureChoice) -> anyhow::Result<(CaptureMode, String)> {
             Ok(()) => {
                 return Ok((
                     CaptureMode::Netns,
-                    "capture: a network namespace for each workload (rootless, in a user namespace)".to_owned()
+                    "capture: a network namespace for each workload (rootless, in a user namespace)"
+                        .to_owned()
                         + &windows_note(),
                 ));
             }
@@ -116,7 +122,10 @@ fn capture(choice: CaptureChoice) -> anyhow::Result<(CaptureMode, String)> {
     if choice == CaptureChoice::Netns {
         bail!("network namespaces don't work here: {reason}; `--capture explicit` works everywhere");
     }
-    Ok((CaptureMode::Explicit, explicit(&format!(", since {reason}")) + &windows_note()))
+    Ok((
+        CaptureMode::Explicit,
+        explicit(&format!(", since {reason}")) + &windows_note(),
+    ))
 }
 
 /// What somebody on Windows needs to know.
@@ -134,13 +143,19 @@ fn clear_leftovers(place: &Place, voice: &mut Voice) -> anyhow::Result<()> {
     let before: Option<MeshRecord> = place.state.read_mesh().unwrap_or(None);
     let left = clean_up(&place.state, before.as_ref().map(|mesh| mesh.run.as_str()))?;
     if left > 0 {
-        voice.say(&format!("cleaned up {left} processes of a mesh whose supervisor was killed\n"))?;
+        voice.say(&format!(
+            "cleaned up {left} processes of a mesh whose supervisor was killed\n"
+        ))?;
     }
     let mut old = vec![place.state.mesh_file(), place.state.control_socket()];
     // Logs are those of the last run; this process may be writing the supervisor's already.
     if let Ok(logs) = std::fs::read_dir(place.state.path().join("logs")) {
         let supervisor = place.state.log_file("supervisor");
-        old.extend(logs.filter_map(Result::ok).map(|entry| entry.path()).filter(|path| *path != supervisor));
+        old.extend(
+            logs.filter_map(Result::ok)
+                .map(|entry| entry.path())
+                .filter(|path| *path != supervisor),
+        );
     }
     for file in old {
         match std::fs::remove_file(&file) {
@@ -202,14 +217,23 @@ fn setup(place: &Place, args: &UpArgs, mode: CaptureMode, voice: &mut Voice) -> 
         bail!("there is no workload in {}", shown(&paths));
     }
     if plan.instances.is_empty() {
-        let lines: Vec<_> = plan.not_started.iter().map(|missing| format!("  {}", missing.add)).collect();
-        bail!("no workload has a command; add what runs them:\n{}", lines.join("\n"));
+        let lines: Vec<_> = plan
+            .not_started
+            .iter()
+            .map(|missing| format!("  {}", missing.add))
+            .collect();
+        bail!(
+            "no workload has a command; add what runs them:\n{}",
+            lines.join("\n")
+        );
     }
     let (outbound, services) = host_addresses(&loaded.services, args.first_port)?;
     let started = time::now_text();
     let options = Options {
         state: place.state.clone(),
-        executable: PathBuf::from("/proc/self/exe").canonicalize().context("can't find this program")?,
+        executable: PathBuf::from("/proc/self/exe")
+            .canonicalize()
+            .context("can't find this program")?,
         mode,
         data_plane: match args.data_plane {
             DataPlaneChoice::Rajut => DataPlane::Rajut,
@@ -234,11 +258,19 @@ fn setup(place: &Place, args: &UpArgs, mode: CaptureMode, voice: &mut Voice) -> 
         started,
         patience: Duration::from_secs(args.timeout),
     };
-    Ok(Setup { options, reserved, block })
+    Ok(Setup {
+        options,
+        reserved,
+        block,
+    })
 }
 
 fn shown(paths: &[PathBuf]) -> String {
-    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+    paths
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// The files that the mesh is made of, all of which the control plane can read, and the default namespace.
@@ -258,14 +290,20 @@ fn paths(place: &Place, args: &UpArgs) -> anyhow::Result<(Vec<PathBuf>, String)>
             if path.as_os_str() == "-" {
                 paths.push(input_file(place));
             } else {
-                paths.push(path.canonicalize().with_context(|| format!("can't read {}", path.display()))?);
+                paths.push(
+                    path.canonicalize()
+                        .with_context(|| format!("can't read {}", path.display()))?,
+                );
             }
         }
         namespace = args.namespace.as_deref().unwrap_or("default");
     }
     let generated = place.state.path().join("host-ports.yaml");
     if !args.host_ports.is_empty() {
-        write_private(&generated, host_ports_document(&args.host_ports, namespace).as_bytes())?;
+        write_private(
+            &generated,
+            host_ports_document(&args.host_ports, namespace).as_bytes(),
+        )?;
         paths.push(generated);
     }
     Ok((paths, namespace.to_owned()))
@@ -326,7 +364,11 @@ fn host_addresses(
 ) -> anyhow::Result<(Vec<OutboundPort>, Vec<ServiceRecord>)> {
     let (mut outbound, mut records) = (Vec::new(), Vec::new());
     let mut next = first;
-    let own: Vec<_> = services.iter().filter(|service| !service.external).cloned().collect();
+    let own: Vec<_> = services
+        .iter()
+        .filter(|service| !service.external)
+        .cloned()
+        .collect();
     for (service, port) in plan::service_ports(&own, GATEWAY_NAMESPACE) {
         let listen = free_address(&mut next)?;
         let url = format!("{}://{listen}", url_scheme(port.protocol));
@@ -351,7 +393,9 @@ fn host_addresses(
 fn free_address(next: &mut u16) -> anyhow::Result<SocketAddr> {
     for _ in 0..HOST_PORT_TRIES {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, *next));
-        *next = next.checked_add(1).context("no port is left for the services' host addresses")?;
+        *next = next
+            .checked_add(1)
+            .context("no port is left for the services' host addresses")?;
         // Listening, not only binding, tells whether somebody else has it.
         if listen(address, &ListenOptions::default()).is_ok() {
             return Ok(address);
@@ -367,7 +411,9 @@ fn envoy(place: &Place, args: &UpArgs) -> anyhow::Result<PathBuf> {
     }
     if let Some(given) = place.env.text("RAJUT_ENVOY") {
         let path = Path::new(given);
-        return path.canonicalize().with_context(|| format!("RAJUT_ENVOY={given}"));
+        return path
+            .canonicalize()
+            .with_context(|| format!("RAJUT_ENVOY={given}"));
     }
     let folders = place.env.text("PATH").unwrap_or_default();
     std::env::split_paths(folders)
@@ -384,7 +430,11 @@ struct Voice {
 
 impl Voice {
     fn new(place: &Place, args: &UpArgs) -> anyhow::Result<Self> {
-        let reports = if args.background { Some(Reports::open(place)?) } else { None };
+        let reports = if args.background {
+            Some(Reports::open(place)?)
+        } else {
+            None
+        };
         Ok(Self {
             progress: Progress::new(reports.is_none() && output::is_terminal()),
             reports,
@@ -416,7 +466,11 @@ impl Voice {
             Event::Ready(mesh) => self.ready(mesh),
             Event::Late(mesh) => {
                 *late = true;
-                let text = format!("{}\nnot ready yet:\n{}", progress::table(mesh), progress::not_ready(mesh));
+                let text = format!(
+                    "{}\nnot ready yet:\n{}",
+                    progress::table(mesh),
+                    progress::not_ready(mesh)
+                );
                 self.say(&text).and_then(|()| self.end(false))
             }
             Event::Stopping => {
@@ -433,7 +487,11 @@ impl Voice {
 
     fn ready(&mut self, mesh: &MeshRecord) -> anyhow::Result<()> {
         let table = progress::table(mesh);
-        let last = if self.reports.is_none() { "Ctrl-C stops it\n" } else { "`rajut down` stops it\n" };
+        let last = if self.reports.is_none() {
+            "Ctrl-C stops it\n"
+        } else {
+            "`rajut down` stops it\n"
+        };
         self.say(&format!("{table}\n{last}"))?;
         self.end(true)
     }

@@ -65,7 +65,11 @@ fn keep(kept: &mut Vec<u8>, bytes: &[u8]) {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Recorder<S> {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.inner).poll_read(context, buffer))?;
         keep(&mut self.recording.received, &buffer.filled()[before..]);
@@ -74,7 +78,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Recorder<S> {
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Recorder<S> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.inner).poll_write(context, bytes))?;
         keep(&mut self.recording.sent, &bytes[..written]);
         Poll::Ready(Ok(written))
@@ -100,7 +108,13 @@ pub(super) fn hexdump(bytes: &[u8], most: usize) -> String {
         });
         let letters: String = line
             .iter()
-            .map(|byte| if byte.is_ascii_graphic() || *byte == b' ' { char::from(*byte) } else { '.' })
+            .map(|byte| {
+                if byte.is_ascii_graphic() || *byte == b' ' {
+                    char::from(*byte)
+                } else {
+                    '.'
+                }
+            })
             .collect();
         let _ = writeln!(text, "  {:04x}  {hex:<48} {letters}", row * 16);
     }
@@ -127,8 +141,17 @@ mod tests {
             record.extend_from_slice(body);
             record
         };
-        let sent = [record(22, b"hello"), record(20, b"\x01"), record(23, b"finished"), record(23, b"secret")].concat();
-        let recording = Recording { sent, received: Vec::new() };
+        let sent = [
+            record(22, b"hello"),
+            record(20, b"\x01"),
+            record(23, b"finished"),
+            record(23, b"secret"),
+        ]
+        .concat();
+        let recording = Recording {
+            sent,
+            received: Vec::new(),
+        };
         assert_eq!(recording.application_records(), record(23, b"secret"));
     }
 }

@@ -7,19 +7,59 @@ use crate::{
 };
 
 pub const SCENARIOS: &[Scenario] = &[
-    Scenario { name: "http_bodies_and_bodiless_answers_are_as_they_were_sent", planes: BOTH, run: bodies },
-    Scenario { name: "expect_100_continue_is_the_applications_to_answer", planes: BOTH, run: expect },
-    Scenario { name: "an_early_answer_reaches_a_client_that_still_sends", planes: BOTH, run: early },
-    Scenario { name: "chunked_trailers_survive_both_hops", planes: BOTH, run: trailers },
-    Scenario { name: "a_websocket_is_upgraded_and_carries_bytes_both_ways", planes: BOTH, run: upgrade },
-    Scenario { name: "http_on_an_undeclared_port_is_detected", planes: BOTH, run: undeclared },
-    Scenario { name: "a_server_that_speaks_first_on_an_undeclared_port_is_heard", planes: BOTH, run: server_first },
-    Scenario { name: "half_closed_tcp_delivers_the_rest", planes: BOTH, run: half_closed },
-    Scenario { name: "grpc_of_every_form_with_trailers_and_deadlines", planes: BOTH, run: grpc },
+    Scenario {
+        name: "http_bodies_and_bodiless_answers_are_as_they_were_sent",
+        planes: BOTH,
+        run: bodies,
+    },
+    Scenario {
+        name: "expect_100_continue_is_the_applications_to_answer",
+        planes: BOTH,
+        run: expect,
+    },
+    Scenario {
+        name: "an_early_answer_reaches_a_client_that_still_sends",
+        planes: BOTH,
+        run: early,
+    },
+    Scenario {
+        name: "chunked_trailers_survive_both_hops",
+        planes: BOTH,
+        run: trailers,
+    },
+    Scenario {
+        name: "a_websocket_is_upgraded_and_carries_bytes_both_ways",
+        planes: BOTH,
+        run: upgrade,
+    },
+    Scenario {
+        name: "http_on_an_undeclared_port_is_detected",
+        planes: BOTH,
+        run: undeclared,
+    },
+    Scenario {
+        name: "a_server_that_speaks_first_on_an_undeclared_port_is_heard",
+        planes: BOTH,
+        run: server_first,
+    },
+    Scenario {
+        name: "half_closed_tcp_delivers_the_rest",
+        planes: BOTH,
+        run: half_closed,
+    },
+    Scenario {
+        name: "grpc_of_every_form_with_trailers_and_deadlines",
+        planes: BOTH,
+        run: grpc,
+    },
 ];
 
 fn expect_eq<T: PartialEq + std::fmt::Debug>(what: &str, found: T, wanted: T) -> Result {
-    if found == wanted { Ok(()) } else { Err(format!("{what}: {found:?} instead of {wanted:?}").into()) }
+    if found == wanted {
+        Ok(())
+    } else {
+        Err(format!("{what}: {found:?} instead of {wanted:?}").into())
+    }
 }
 
 fn web(plane: Plane) -> Result<(String, Connection)> {
@@ -39,19 +79,30 @@ fn bodies(plane: Plane) -> Result<Outcome> {
     connection.send(format!("POST /echo HTTP/1.1\r\nhost: {host}\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n6;x=y\r\n world\r\n0\r\n\r\n").as_bytes())?;
     expect_eq("chunked", connection.answer("POST")?.text(), "hello world".into())?;
     let head = connection.request("HEAD", &host, "/", &[], b"")?;
-    expect_eq("HEAD", (head.status, head.header("content-length")), (200, Some("1234")))?;
+    expect_eq(
+        "HEAD",
+        (head.status, head.header("content-length")),
+        (200, Some("1234")),
+    )?;
     for status in [204, 304] {
         let answer = connection.request("GET", &host, &format!("/status/{status}"), &[], b"")?;
         expect_eq("status", (answer.status, answer.body.len()), (status, 0))?;
     }
     let after = connection.request("GET", &host, "/x?a=b&c=%20d", &[("X-Case", "Kept")], b"")?;
-    expect_eq("the connection is still good", after.text().starts_with("GET /x?a=b&c=%20d\n"), true)?;
+    expect_eq(
+        "the connection is still good",
+        after.text().starts_with("GET /x?a=b&c=%20d\n"),
+        true,
+    )?;
     Ok(Outcome::Passed)
 }
 
 fn expect(plane: Plane) -> Result<Outcome> {
     let (host, mut connection) = web(plane)?;
-    connection.send(format!("POST /echo HTTP/1.1\r\nhost: {host}\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n").as_bytes())?;
+    connection.send(
+        format!("POST /echo HTTP/1.1\r\nhost: {host}\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n")
+            .as_bytes(),
+    )?;
     expect_eq("interim answer", connection.any_answer("POST")?.status, 100)?;
     connection.send(b"ok")?;
     let answer = connection.answer("POST")?;
@@ -64,7 +115,9 @@ fn expect(plane: Plane) -> Result<Outcome> {
 
 fn early(plane: Plane) -> Result<Outcome> {
     let (host, mut connection) = web(plane)?;
-    connection.send(format!("POST /early HTTP/1.1\r\nhost: {host}\r\ncontent-length: 100000000\r\n\r\n").as_bytes())?;
+    connection.send(
+        format!("POST /early HTTP/1.1\r\nhost: {host}\r\ncontent-length: 100000000\r\n\r\n").as_bytes(),
+    )?;
     connection.send(&[b'x'; 100_000])?;
     expect_eq("early answer", connection.answer("POST")?.status, 413)?;
     Ok(Outcome::Passed)
@@ -90,7 +143,11 @@ fn upgrade(plane: Plane) -> Result<Outcome> {
         head.push(byte[0]);
     }
     let head = String::from_utf8_lossy(&head).to_lowercase();
-    expect_eq("switched", head.starts_with("http/1.1 101") && head.contains("upgrade: websocket"), true)?;
+    expect_eq(
+        "switched",
+        head.starts_with("http/1.1 101") && head.contains("upgrade: websocket"),
+        true,
+    )?;
     for round in 0..5 {
         use std::io::{Read, Write};
         let said = format!("\u{1}frame {round}");
@@ -108,7 +165,11 @@ fn undeclared(plane: Plane) -> Result<Outcome> {
         &mesh,
         "import urllib.request as u; print(u.urlopen('http://auto:8081/hello', timeout=20).read().decode())",
     )?;
-    expect_eq("request id is issued: it was served as HTTP", said.contains("x-request-id"), true)?;
+    expect_eq(
+        "request id is issued: it was served as HTTP",
+        said.contains("x-request-id"),
+        true,
+    )?;
     Ok(Outcome::Passed)
 }
 
@@ -120,7 +181,11 @@ fn server_first(plane: Plane) -> Result<Outcome> {
          print(f.readline().strip())\nf.write('hello\\n');f.flush()\nprint(f.readline().strip())\nprint(time.time()-t)",
     )?;
     let lines: Vec<_> = said.lines().collect();
-    expect_eq("lines", lines.get(..2), Some(&["I am first", "you said hello"][..]))?;
+    expect_eq(
+        "lines",
+        lines.get(..2),
+        Some(&["I am first", "you said hello"][..]),
+    )?;
     println!("    heard after {} s", lines.get(2).unwrap_or(&"?"));
     Ok(Outcome::Passed)
 }

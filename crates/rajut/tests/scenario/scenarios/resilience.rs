@@ -15,16 +15,39 @@ use crate::{
 };
 
 pub const SCENARIOS: &[Scenario] = &[
-    Scenario { name: "killing_the_control_plane_leaves_traffic_untouched", planes: BOTH, run: control_plane },
-    Scenario { name: "killing_a_sidecar_affects_its_workload_alone_and_it_comes_back", planes: BOTH, run: sidecar },
-    Scenario { name: "a_replica_that_answers_503_is_ejected_and_returns_and_500s_do_not_eject", planes: BOTH, run: outlier },
-    Scenario { name: "down_leaves_nothing_behind_also_after_a_kill_of_the_supervisor", planes: OURS, run: clean },
+    Scenario {
+        name: "killing_the_control_plane_leaves_traffic_untouched",
+        planes: BOTH,
+        run: control_plane,
+    },
+    Scenario {
+        name: "killing_a_sidecar_affects_its_workload_alone_and_it_comes_back",
+        planes: BOTH,
+        run: sidecar,
+    },
+    Scenario {
+        name: "a_replica_that_answers_503_is_ejected_and_returns_and_500s_do_not_eject",
+        planes: BOTH,
+        run: outlier,
+    },
+    Scenario {
+        name: "down_leaves_nothing_behind_also_after_a_kill_of_the_supervisor",
+        planes: OURS,
+        run: clean,
+    },
 ];
 
 fn kill(pid: &serde_json::Value) -> Result {
-    let pid = pid.as_u64().filter(|pid| *pid > 1).ok_or(format!("not a process: {pid}"))?;
+    let pid = pid
+        .as_u64()
+        .filter(|pid| *pid > 1)
+        .ok_or(format!("not a process: {pid}"))?;
     let killed = Command::new("kill").args(["-9", &pid.to_string()]).status()?;
-    if killed.success() { Ok(()) } else { Err(format!("process {pid} could not be killed").into()) }
+    if killed.success() {
+        Ok(())
+    } else {
+        Err(format!("process {pid} could not be killed").into())
+    }
 }
 
 fn control_plane(plane: Plane) -> Result<Outcome> {
@@ -34,7 +57,16 @@ fn control_plane(plane: Plane) -> Result<Outcome> {
     std::thread::scope(|scope| -> Result {
         scope.spawn(|| {
             let on = || going.load(Ordering::Relaxed);
-            steady(&load, &address, &address, "/status/200", 100, 4, &on, &clinic::version);
+            steady(
+                &load,
+                &address,
+                &address,
+                "/status/200",
+                100,
+                4,
+                &on,
+                &clinic::version,
+            );
         });
         let done = (|| -> Result {
             let before = mesh.status()?["controlPlane"]["restarts"].as_u64().unwrap_or(0);
@@ -45,14 +77,26 @@ fn control_plane(plane: Plane) -> Result<Outcome> {
                 (row["restarts"].as_u64() > Some(before) && row["running"] == true).then_some(())
             })?;
             // A change reaches the proxies again: they have resynchronised by themselves.
-            eventually("a change is acknowledged by proxies", Duration::from_secs(60), || {
-                let applied = mesh.apply(&super::traffic::split(0, 100)).ok()?;
-                (applied["acknowledged"].as_u64() > Some(0)).then_some(())
-            })?;
+            eventually(
+                "a change is acknowledged by proxies",
+                Duration::from_secs(60),
+                || {
+                    let applied = mesh.apply(&super::traffic::split(0, 100)).ok()?;
+                    (applied["acknowledged"].as_u64() > Some(0)).then_some(())
+                },
+            )?;
             eventually("the change is in force", Duration::from_secs(20), || {
-                let versions: Vec<_> =
-                    (0..10).map(|_| get(&address, &address, "/status/200").map(|a| clinic::version(&a)).ok()).collect();
-                versions.iter().all(|version| version.as_deref() == Some("canary")).then_some(())
+                let versions: Vec<_> = (0..10)
+                    .map(|_| {
+                        get(&address, &address, "/status/200")
+                            .map(|a| clinic::version(&a))
+                            .ok()
+                    })
+                    .collect();
+                versions
+                    .iter()
+                    .all(|version| version.as_deref() == Some("canary"))
+                    .then_some(())
             })
         })();
         going.store(false, Ordering::Relaxed);
@@ -65,7 +109,10 @@ fn control_plane(plane: Plane) -> Result<Outcome> {
 
 fn sidecar(plane: Plane) -> Result<Outcome> {
     let mesh = Mesh::up(plane, &Setup::default())?;
-    let (victim, other) = (mesh.host_address("auth-service")?, mesh.host_address("threat-detection")?);
+    let (victim, other) = (
+        mesh.host_address("auth-service")?,
+        mesh.host_address("threat-detection")?,
+    );
     let (load, going) = (Load::default(), AtomicBool::new(true));
     std::thread::scope(|scope| -> Result {
         scope.spawn(|| {
@@ -74,12 +121,16 @@ fn sidecar(plane: Plane) -> Result<Outcome> {
         });
         let done = (|| -> Result {
             kill(&mesh.workload("auth-service-0")?["sidecar"]["pid"])?;
-            eventually("the sidecar is back and its workload answers", Duration::from_secs(60), || {
-                let row = mesh.workload("auth-service-0").ok()?;
-                let restarted = row["sidecar"]["restarts"].as_u64() > Some(0);
-                let answer = get(&victim, &victim, "/status/200").ok()?;
-                (restarted && answer.status == 200).then_some(())
-            })
+            eventually(
+                "the sidecar is back and its workload answers",
+                Duration::from_secs(60),
+                || {
+                    let row = mesh.workload("auth-service-0").ok()?;
+                    let restarted = row["sidecar"]["restarts"].as_u64() > Some(0);
+                    let answer = get(&victim, &victim, "/status/200").ok()?;
+                    (restarted && answer.status == 200).then_some(())
+                },
+            )
         })();
         going.store(false, Ordering::Relaxed);
         done
@@ -90,11 +141,21 @@ fn sidecar(plane: Plane) -> Result<Outcome> {
 }
 
 fn outlier(plane: Plane) -> Result<Outcome> {
-    let mut text = format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: lab}}\n{}", lab::STRICT);
+    let mut text = format!(
+        "apiVersion: v1\nkind: Namespace\nmetadata: {{name: lab}}\n{}",
+        lab::STRICT
+    );
     for (name, run) in [("flaky", "exec $RAJUT sample"), ("client", "exec $RAJUT sample")] {
         let replicas = if name == "flaky" { 4 } else { 1 };
         let run = run.replace("$RAJUT", env!("CARGO_BIN_EXE_rajut"));
-        text += &lab::yaml(&Workload { name, port: 8080, port_name: "http", replicas, run, more: "" });
+        text += &lab::yaml(&Workload {
+            name,
+            port: 8080,
+            port_name: "http",
+            replicas,
+            run,
+            more: "",
+        });
     }
     text += "
 ---
@@ -136,20 +197,35 @@ spec:
     }
     let (failed, instances) = failures("/fail?rate=1&status=503&instance=flaky-0", 120)?;
     if !(5..=12).contains(&failed) || instances.contains("flaky-0") {
-        return Err(format!("a replica is ejected after five 503s: {failed} failed, {instances:?} answered").into());
+        return Err(
+            format!("a replica is ejected after five 503s: {failed} failed, {instances:?} answered").into(),
+        );
     }
-    eventually("the replica returns after its ejection", Duration::from_secs(40), || {
-        let (_, instances) = failures("/", 12).ok()?;
-        instances.contains("flaky-0").then_some(())
-    })?;
+    eventually(
+        "the replica returns after its ejection",
+        Duration::from_secs(40),
+        || {
+            let (_, instances) = failures("/", 12).ok()?;
+            instances.contains("flaky-0").then_some(())
+        },
+    )?;
     mesh.down()?;
     Ok(Outcome::Passed)
 }
 
 fn clean(plane: Plane) -> Result<Outcome> {
     let mesh = Mesh::up(plane, &Setup::default())?;
-    let supervisors: Vec<_> = processes_of(&mesh.state).into_iter().filter(|line| line.contains(" up ")).collect();
-    let supervisor = supervisors.first().ok_or("no supervisor")?.split(' ').next().unwrap_or_default().to_owned();
+    let supervisors: Vec<_> = processes_of(&mesh.state)
+        .into_iter()
+        .filter(|line| line.contains(" up "))
+        .collect();
+    let supervisor = supervisors
+        .first()
+        .ok_or("no supervisor")?
+        .split(' ')
+        .next()
+        .unwrap_or_default()
+        .to_owned();
     if !Command::new("kill").args(["-9", &supervisor]).status()?.success() {
         return Err("the supervisor could not be killed".into());
     }

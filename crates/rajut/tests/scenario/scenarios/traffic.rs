@@ -48,7 +48,16 @@ fn weights(plane: Plane) -> Result<Outcome> {
             let label =
                 |answer: &crate::client::Answer| answer.header("x-sample-version").unwrap_or("?").to_owned();
             let on = || going.load(Ordering::Relaxed);
-            steady(&load, &address, &address, "/status/200", 500, 8, &on, &super::clinic::version);
+            steady(
+                &load,
+                &address,
+                &address,
+                "/status/200",
+                500,
+                8,
+                &on,
+                &super::clinic::version,
+            );
         });
         let changes = change_weights(&mesh, started);
         going.store(false, Ordering::Relaxed);
