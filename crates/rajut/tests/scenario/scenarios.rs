@@ -2,6 +2,7 @@
 
 mod clinic;
 mod input;
+mod limits;
 mod protocols;
 mod resilience;
 mod security;
