@@ -141,6 +141,12 @@ fn process_json(process: &ProcessRecord) -> Value {
     })
 }
 
+fn gateway_json(mesh: &MeshRecord) -> Value {
+    let mut gateway = process_json(&mesh.gateway);
+    gateway["adminAddress"] = json!(mesh.gateway_admin.to_string());
+    gateway
+}
+
 fn to_json(mesh: &MeshRecord, seen: &[Seen<'_>], health: &str, reasons: &[String]) -> Value {
     let workloads: Vec<Value> = seen.iter().map(workload_json).collect();
     let services: Vec<Value> = mesh
@@ -165,7 +171,7 @@ fn to_json(mesh: &MeshRecord, seen: &[Seen<'_>], health: &str, reasons: &[String
         "sources": mesh.sources,
         "controlPlane": process_json(&mesh.control),
         "discoveryAddress": mesh.discovery,
-        "hostGateway": process_json(&mesh.gateway),
+        "hostGateway": gateway_json(mesh),
         "workloads": workloads,
         "services": services,
         "notStarted": mesh.not_started,
