@@ -24,6 +24,7 @@ pub use shared::Shared;
 pub use view::{ClientView, Member, Members, ServiceView, WorkloadView};
 pub use vip::{VIP_CAPACITY, allocate};
 
+use crate::Loaded;
 use crate::model::{
     DestinationRule, MeshConfig, Namespace, PeerAuthentication, Service, VirtualService, Workload,
 };
@@ -69,6 +70,20 @@ pub struct Configuration {
     pub destination_rules: Vec<DestinationRule>,
     /// Peer authentications.
     pub peer_authentications: Vec<PeerAuthentication>,
+}
+
+impl Configuration {
+    /// What was loaded, as far as a snapshot holds it.
+    pub fn of(loaded: &Loaded) -> Self {
+        Self {
+            mesh: loaded.mesh.clone(),
+            namespaces: loaded.namespaces.clone(),
+            services: loaded.services.clone(),
+            virtual_services: loaded.virtual_services.clone(),
+            destination_rules: loaded.destination_rules.clone(),
+            peer_authentications: loaded.peer_authentications.clone(),
+        }
+    }
 }
 
 impl Snapshot {

@@ -20,9 +20,8 @@
 mod access_log;
 mod assignment;
 mod cluster;
-pub mod codes;
 mod dns;
-mod grpc;
+pub mod grpc;
 mod inbound;
 mod listener;
 mod memo;

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use rajut_config::{
     model::{
         Destination, DestinationRule, HeaderChange, HeaderOperations, HttpAction, HttpMatch, HttpRedirect,
-        HttpRoute, MeshConfig, RedirectPort, RouteDestination, Service, StringMatch, VirtualService,
+        HttpRoute, MeshConfig, RedirectPort, Retries, RouteDestination, Service, StringMatch, VirtualService,
     },
     snapshot::Shared,
 };
@@ -38,6 +38,17 @@ pub(crate) struct RouteContext<'a> {
     pub(crate) destinations: &'a Destinations,
     /// Set on requests whose route rewrites no host: explicit ports, where clients dial a local address.
     pub(crate) host: Option<&'a Text>,
+    /// Whether routes without retries get the default ones.
+    pub(crate) default_retries: bool,
+}
+
+impl RouteContext<'_> {
+    fn retry(&self, own: Option<&Retries>, avoid_tried: bool) -> Option<RetryPolicy> {
+        if own.is_none() && !self.default_retries {
+            return None;
+        }
+        retry::outbound(own, self.mesh, avoid_tried)
+    }
 }
 
 /// The routes of a virtual service. Empty where none applies to this client: its requests are answered 404.
@@ -78,11 +89,7 @@ pub(crate) fn default(
         hash: policy.hash_policy().into_iter().collect(),
         host_rewrite: context.host.cloned().map(HostRewrite::Literal),
         append_x_forwarded_host: context.host.is_some(),
-        ..forward(
-            Target::Cluster(cluster),
-            None,
-            retry::outbound(None, context.mesh, true),
-        )
+        ..forward(Target::Cluster(cluster), None, context.retry(None, true))
     };
     Arc::new(Route {
         name: "default".into(),
@@ -263,7 +270,7 @@ fn to_destinations(
         ..forward(
             target,
             route.timeout,
-            retry::outbound(route.retries.as_ref(), context.mesh, avoid_tried),
+            context.retry(route.retries.as_ref(), avoid_tried),
         )
     }
 }

@@ -1,6 +1,7 @@
 //! The rules of translation on small meshes made of model values; whole outputs stand in the golden files.
 
 mod fixtures;
+mod grpc;
 mod inbound;
 mod outbound;
 mod routes;

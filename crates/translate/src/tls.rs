@@ -16,9 +16,9 @@ use crate::names::{MESH_ROOTS, OWN_CERTIFICATE};
 /// SDS name of the system's roots, as Istio's agent knows them.
 const SYSTEM_ROOTS: &str = "file-root:system";
 
-/// Key-exchange groups inside the mesh, by their IANA names. Data about people stays secret for decades, so the hybrid
+/// Key-exchange groups inside the mesh, as Envoy names them. Data about people stays secret for decades, so the hybrid
 /// group comes first; the others are for peers without it.
-const GROUPS: [&str; 3] = ["X25519MLKEM768", "x25519", "secp256r1"];
+const GROUPS: [&str; 3] = ["X25519MLKEM768", "X25519", "P-256"];
 
 /// What a mesh client's TLS connection will carry, which settles the protocols that it offers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -39,6 +39,8 @@ pub(crate) enum Domains {
     Any,
     /// Any, and the host is rewritten to the service's: a local port that stands for this service alone.
     AnyRewritten,
+    /// The names of its service with the port, exactly as a proxyless client dials them; no default retries.
+    Dialled,
 }
 
 impl VirtualHostView {
@@ -106,6 +108,7 @@ pub(crate) fn build(view: &VirtualHostView) -> VirtualHost {
         client_labels: &view.client_labels,
         destinations: &view.destinations,
         host: (view.domains == Domains::AnyRewritten).then_some(&name),
+        default_retries: view.domains != Domains::Dialled,
     };
     let rules = view.virtual_service.as_ref().filter(|vs| !vs.http.is_empty());
     let service_origin = view.service.as_ref().map(|service| &service.origin);
@@ -132,7 +135,7 @@ pub(crate) fn build(view: &VirtualHostView) -> VirtualHost {
 }
 
 fn domains(view: &VirtualHostView) -> Vec<Text> {
-    if view.domains != Domains::Names {
+    if matches!(view.domains, Domains::Any | Domains::AnyRewritten) {
         return vec!["*".into()];
     }
     let Some(service) = &view.service else {
@@ -160,6 +163,12 @@ fn domains(view: &VirtualHostView) -> Vec<Text> {
             .iter()
             .map(|address| names::host_literal(*address)),
     );
+    if view.domains == Domains::Dialled {
+        domains.retain(|domain| !domain.ends_with('.') && !domain.starts_with('*'));
+        for domain in &mut domains {
+            *domain = format!("{domain}:{}", view.port).into();
+        }
+    }
     domains
 }
 

@@ -210,4 +210,11 @@ codes! {
         "The files say what the workload is, but not what to start on this machine. It is listed as not started; add the line shown, or a LocalWorkload."
         wrong "apiVersion: mesh.rajut.dev/v1alpha1\nkind: LocalWorkload\nmetadata: {name: signer}\nspec: {labels: {app: signer}}\n"
         right "apiVersion: mesh.rajut.dev/v1alpha1\nkind: LocalWorkload\nmetadata: {name: signer}\nspec: {labels: {app: signer}, run: node signer.js}\n"
+
+    501 LISTENER_CLASH "two services need the same listener":
+        "Connections are told apart by the address and port that was dialled. Two services that share both, or that have no address and share the port, can be told apart only by what their connections say: the host of HTTP requests, the server name of TLS. Opaque protocols say nothing. Give one of them an address (`spec.addresses`, or a Service with a cluster IP), or declare the port's protocol."
+    502 EXPLICIT_PORT_UNKNOWN "a local port stands for a service that the proxy can't see":
+        "In the explicit mode each service port has a local address. The service was deleted, its port changed, or its `exportTo` hides it from this workload's namespace. The local port does not listen until the service is back."
+    503 NOT_ON_THIS_PROXY "a setting has no meaning for this kind of proxy":
+        "The setting was left out of this proxy's configuration; other proxies use it. Proxyless gRPC clients, for instance, have no redirections, and only our own data plane and Envoy take header operations."
 }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use rajut_config::{
+    codes,
     model::{Protocol, ServicePort},
     snapshot::{ClientView, ServiceView},
 };
@@ -15,7 +16,7 @@ use rajut_types::{Diagnostic, Origin, Severity, Text};
 
 use super::{Outbound, Pieces, bytes};
 use crate::{
-    codes, listener, names,
+    listener, names,
     proxy::ExplicitPort,
     virtual_host::{Domains, VirtualHostView},
 };

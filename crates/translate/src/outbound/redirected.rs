@@ -11,6 +11,7 @@ use std::{
 };
 
 use rajut_config::{
+    codes,
     model::{MeshConfig, OutboundPolicy, Protocol, ServicePort},
     snapshot::{ClientView, ServiceView},
 };
@@ -22,7 +23,7 @@ use rajut_types::{Diagnostic, Origin, Severity, Text};
 
 use super::{Outbound, Pieces, bytes};
 use crate::{
-    codes, listener, names,
+    listener, names,
     virtual_host::{self, Domains, VirtualHostView},
 };
 

@@ -259,7 +259,7 @@ fn an_explicit_port_of_an_unknown_service_is_told_and_skipped() {
         &mut crate::Translator::default(),
     );
     assert_eq!(diagnostics.len(), 1);
-    assert_eq!(diagnostics[0].code, crate::codes::EXPLICIT_PORT_UNKNOWN);
+    assert_eq!(diagnostics[0].code, rajut_config::codes::EXPLICIT_PORT_UNKNOWN);
     assert!(found.routes.is_empty());
 }
 
