@@ -131,7 +131,7 @@ impl Descriptors {
                 Some(held) => self
                     .narrow(held, &Value::Object(rest), path.clone())
                     .or(Some((path, complaint))),
-                None => Some((path, complaint)),
+                None => Some((path, unknown_type(fields.get("@type")))),
             };
         }
         for (key, value) in fields {
@@ -208,6 +208,13 @@ const WELL_KNOWN: &[&str] = &[
     "google.protobuf.UInt64Value",
     "google.protobuf.Value",
 ];
+
+fn unknown_type(url: Option<&Value>) -> String {
+    match url.and_then(Value::as_str) {
+        Some(url) => format!("the type `{}` is not known to this build", message_name(url)),
+        None => "an `@type` is required".to_owned(),
+    }
+}
 
 fn unknown_field(schema: &MessageSchema, key: &str) -> String {
     let known: Vec<_> = schema.fields.iter().map(|field| field.name).collect();

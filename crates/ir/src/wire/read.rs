@@ -126,6 +126,11 @@ impl Reader {
         }
     }
 
+    /// Whether nothing was wrong so far.
+    pub(super) fn is_clean(&self) -> bool {
+        self.errors.is_empty()
+    }
+
     /// The value if nothing was wrong.
     pub(super) fn finish<T>(self, resource: Text, value: Option<T>) -> DecodeResult<T> {
         match value {

@@ -35,9 +35,9 @@ lists! {
         "allow_paths" = "the admin address is meant for the loopback interface"
     ];
     "envoy.config.bootstrap.v3.Bootstrap": [
-        "node" "static_resources" "dynamic_resources" "admin"
+        "node" "static_resources" "dynamic_resources" "admin" "cluster_manager"
     ] ignorable [
-        "node_context_params" "cluster_manager" "flags_path" "deferred_stat_options" "stats_config"
+        "node_context_params" "flags_path" "deferred_stat_options" "stats_config"
         "stats_flush_interval" "stats_flush_on_admin" "stats_eviction_interval" "watchdog" "watchdogs" "tracing"
         "layered_runtime" "overload_manager" "enable_dispatcher_stats" "header_prefix"
         "stats_server_version_override" "use_tcp_for_dns_lookups" "typed_dns_resolver_config"
@@ -49,6 +49,12 @@ lists! {
         "dns_resolution_config" = "names are resolved by the system's resolver"
         "config_sources" = "write dynamic_resources.ads_config"
         "default_config_source" = "write dynamic_resources.ads_config"
+    ];
+    "envoy.config.bootstrap.v3.ClusterManager": [] ignorable [
+        "local_cluster_name" "outlier_detection" "enable_deferred_cluster_creation"
+    ] instead [
+        "upstream_bind_config" = "write it on each cluster"
+        "load_stats_config" = "load is not reported"
     ];
     "envoy.config.bootstrap.v3.Bootstrap.DynamicResources": [
         "lds_config" "cds_config" "ads_config"
@@ -192,9 +198,9 @@ lists! {
         "server_listener_name" "endpoint_id"
     ] ignorable [] instead [];
     "envoy.config.core.v3.GrpcService": [
-        "envoy_grpc" "google_grpc" "initial_metadata"
+        "envoy_grpc" "google_grpc"
     ] ignorable [
-        "timeout" "retry_policy"
+        "timeout" "retry_policy" "initial_metadata"
     ] instead [];
     "envoy.config.core.v3.GrpcService.EnvoyGrpc": [
         "cluster_name"
