@@ -69,6 +69,7 @@ struct State {
     /// Counts of streams that have ended, by short type name.
     ended: BTreeMap<Text, (u64, u64)>,
     refused_nodes: u64,
+    closed: bool,
 }
 
 #[derive(Debug)]
@@ -194,6 +195,13 @@ impl Discovery {
         self.lock().refused_nodes
     }
 
+    /// Ends every stream and takes no more: the proxies go elsewhere or come back later.
+    pub fn close(&self) {
+        let mut state = self.lock();
+        state.closed = true;
+        state.clients.clear();
+    }
+
     /// Waits until everybody who is connected now has answered that generation, at most `bound`.
     pub async fn spread(&self, generation: u64, bound: Duration) -> Spread {
         let started = Instant::now();
@@ -286,6 +294,9 @@ impl ResourceSource for Discovery {
     ) -> Result<Connection, Status> {
         let mut state = self.lock();
         state.forget_ended();
+        if state.closed {
+            return Err(Status::unavailable("the control plane is stopping"));
+        }
         let principal = extensions
             .get::<PeerInfo>()
             .and_then(|peer| peer.principal.clone());

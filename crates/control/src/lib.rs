@@ -4,7 +4,7 @@
 //!
 //! | module | what |
 //! | --- | --- |
-//! | [`run`] | [`ControlOptions`], [`start`]: everything put together |
+//! | [`run`] | [`ControlOptions`], [`start`], [`run()`]: everything put together |
 //! | [`accept`] | the TLS port: mesh certificates only, optional at enrolment |
 //! | [`ca`] | the issuer |
 //! | [`discovery`] | who is connected; snapshots pushed; acknowledgements |
@@ -23,4 +23,4 @@ pub mod run;
 mod time;
 pub mod wire;
 
-pub use run::{Control, ControlError, ControlOptions, start};
+pub use run::{Control, ControlError, ControlOptions, default_translate, run, start};

@@ -17,7 +17,11 @@ use rajut_config::Source;
 use rajut_identity::Identity;
 use rajut_platform::socket::{ListenOptions, TcpListener, UnixListener, listen, listen_unix};
 use rajut_registry::{Registry, RegistryError, RegistryOptions, watch as registry_watch};
-use rajut_runtime::{Clock, readiness::Readiness};
+use rajut_runtime::{
+    Clock,
+    drain::{self, Drain, Trigger},
+    readiness::Readiness,
+};
 use rajut_types::{Text, TrustDomain};
 use serde_json::json;
 use tokio::{sync::watch, task::JoinSet};
@@ -106,6 +110,21 @@ pub struct Control {
     admin: Admin,
     state_dir: PathBuf,
     tasks: JoinSet<()>,
+    drain: Trigger,
+}
+
+/// Starts and serves until the drain begins.
+pub async fn run(options: ControlOptions, drain: Drain) -> Result<(), ControlError> {
+    let control = start(options, default_translate()).await?;
+    drain.started().await;
+    control.stop();
+    Ok(())
+}
+
+/// The translator of the mesh, with its memory.
+pub fn default_translate() -> Translate {
+    let mut translator = rajut_translate::Translator::default();
+    Box::new(move |snapshot, proxy| rajut_translate::translate(snapshot, proxy, &mut translator))
 }
 
 /// Starts everything; returns when both doors are open.
@@ -141,12 +160,9 @@ pub async fn start(options: ControlOptions, translate: Translate) -> Result<Cont
     let accepted = spawn_acceptor(listener, newest, domains.cloned().collect());
     let mut tasks = JoinSet::new();
     tasks.spawn(renew_own(Arc::clone(&authority), identity, clock.clone()));
-    tasks.spawn(serve_grpc(
-        accepted,
-        discovery.clone(),
-        Arc::clone(&authority),
-        clock.clone(),
-    ));
+    let (trigger, drain) = drain::channel();
+    // Not in the set: it ends by itself when its connections have been told to go.
+    tokio::spawn(serve_grpc(accepted, discovery.clone(), Arc::clone(&authority), clock.clone(), drain));
 
     let admin = Admin {
         registry,
@@ -166,6 +182,7 @@ pub async fn start(options: ControlOptions, translate: Translate) -> Result<Cont
         admin,
         state_dir,
         tasks,
+        drain: trigger,
     })
 }
 
@@ -182,6 +199,8 @@ impl Control {
 
     /// Stops serving and removes what tells others where it was.
     pub fn stop(mut self) {
+        self.drain.start();
+        self.admin.discovery.close();
         self.tasks.abort_all();
         for name in ["control.json", "control.sock"] {
             let path = self.state_dir.join(name);

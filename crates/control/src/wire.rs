@@ -18,7 +18,7 @@ use rajut_ir::{
     },
 };
 use rajut_proto::{Any, ca::CertificateServer, reflect};
-use rajut_runtime::Clock;
+use rajut_runtime::{Clock, drain::Drain};
 use rajut_types::Text;
 use rajut_xds::{Resource, ResourceSet, TypeSet, server::AdsServer};
 use serde_json::{Value, json};
@@ -34,12 +34,13 @@ use crate::{
 /// HTTP/2 pings, so that a proxy whose machine is gone is noticed.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
 
-/// Serves discovery and the issuer on the accepted connections, for ever.
+/// Serves discovery and the issuer on the accepted connections until the drain begins.
 pub async fn serve_grpc(
     accepted: mpsc::Receiver<io::Result<Accepted>>,
     discovery: Discovery,
     authority: SharedAuthority,
     clock: Clock,
+    drain: Drain,
 ) {
     let served = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE.0))
@@ -48,7 +49,7 @@ pub async fn serve_grpc(
         .add_service(CertificateServer::new(CertificateAuthorityService::new(
             authority,
         )))
-        .serve_with_incoming(ReceiverStream::new(accepted))
+        .serve_with_incoming_shutdown(ReceiverStream::new(accepted), async move { drain.started().await })
         .await;
     if let Err(error) = served {
         tracing::error!(%error, "the control plane's port is closed");

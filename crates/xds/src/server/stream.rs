@@ -394,7 +394,8 @@ impl TypeState {
         }
         if first {
             self.dirty = true;
-            self.owed = self.wildcard;
+            // A client that holds something already does not wait for a first answer.
+            self.owed = self.wildcard && request.initial_versions.is_empty();
             for (name, version) in request.initial_versions.into_iter().take(NAMES_MAX) {
                 if self.wants(&name) {
                     self.sent.insert(name, Some(version));
