@@ -162,7 +162,13 @@ pub async fn start(options: ControlOptions, translate: Translate) -> Result<Cont
     tasks.spawn(renew_own(Arc::clone(&authority), identity, clock.clone()));
     let (trigger, drain) = drain::channel();
     // Not in the set: it ends by itself when its connections have been told to go.
-    tokio::spawn(serve_grpc(accepted, discovery.clone(), Arc::clone(&authority), clock.clone(), drain));
+    tokio::spawn(serve_grpc(
+        accepted,
+        discovery.clone(),
+        Arc::clone(&authority),
+        clock.clone(),
+        drain,
+    ));
 
     let admin = Admin {
         registry,

@@ -49,7 +49,10 @@ pub async fn serve_grpc(
         .add_service(CertificateServer::new(CertificateAuthorityService::new(
             authority,
         )))
-        .serve_with_incoming_shutdown(ReceiverStream::new(accepted), async move { drain.started().await })
+        .serve_with_incoming_shutdown(
+            ReceiverStream::new(accepted),
+            async move { drain.started().await },
+        )
         .await;
     if let Err(error) = served {
         tracing::error!(%error, "the control plane's port is closed");

@@ -10,8 +10,9 @@ use rajut_identity::enrol::{EnrolError, EnrolOptions, Token, enrol, spawn_rotati
 use rajut_runtime::Clock;
 use rajut_types::Text;
 use rajut_xds::{
-    Protocol, type_url,
+    Protocol,
     client::{Event, Refusal},
+    type_url,
 };
 use serde_json::json;
 use support::{Mesh, Subscriber, service, within};
@@ -21,7 +22,10 @@ async fn a_workload_enrols_subscribes_and_acknowledges_what_is_applied() {
     for protocol in [Protocol::Delta, Protocol::StateOfTheWorld] {
         let mesh = Mesh::start(&format!("enrol-{protocol:?}")).await;
         let identity = mesh.enrol("clinic", "signer", "signer-0").await;
-        assert_eq!(identity.principal.spiffe_id(), "spiffe://cluster.local/ns/clinic/sa/signer");
+        assert_eq!(
+            identity.principal.spiffe_id(),
+            "spiffe://cluster.local/ns/clinic/sa/signer"
+        );
         let mut signer = mesh.connect(&identity, "signer-0", protocol).await;
         signer.handle.subscribe_all(type_url::NAME_TABLE).await;
         let update = signer.update().await;
@@ -38,8 +42,15 @@ async fn a_workload_enrols_subscribes_and_acknowledges_what_is_applied() {
             .call(Method::POST, "/v1/apply?namespace=clinic", service("billing"))
             .await;
         assert_eq!(status, StatusCode::OK, "{applied}");
-        assert_eq!((&applied["affected"], &applied["acknowledged"]), (&json!(1), &json!(1)), "{applied}");
-        assert_eq!(applied["objects"][0], json!({"kind": "Service", "namespace": "clinic", "name": "billing"}));
+        assert_eq!(
+            (&applied["affected"], &applied["acknowledged"]),
+            (&json!(1), &json!(1)),
+            "{applied}"
+        );
+        assert_eq!(
+            applied["objects"][0],
+            json!({"kind": "Service", "namespace": "clinic", "name": "billing"})
+        );
         assert_eq!(applied["rejected"], json!([]));
         drop(acknowledging.await.expect("the subscriber ends"));
         mesh.stop();
@@ -58,7 +69,10 @@ async fn apply_names_the_proxy_that_refuses_and_the_one_that_is_silent() {
         let update = proxy.update().await;
         proxy.handle.answer(update.ticket, Vec::new()).await;
     }
-    unconcerned.handle.subscribe(type_url::ROUTE, vec!["8080".into()]).await;
+    unconcerned
+        .handle
+        .subscribe(type_url::ROUTE, vec!["8080".into()])
+        .await;
     let update = unconcerned.update().await;
     unconcerned.handle.answer(update.ticket, Vec::new()).await;
     for name in ["signer-0", "signer-1", "signer-2"] {
@@ -77,17 +91,40 @@ async fn apply_names_the_proxy_that_refuses_and_the_one_that_is_silent() {
     let path = "/v1/apply?namespace=clinic&timeoutSeconds=1";
     let (status, applied) = mesh.call(Method::POST, path, service("billing")).await;
     assert_eq!(status, StatusCode::OK);
-    assert_eq!((&applied["affected"], &applied["acknowledged"]), (&json!(2), &json!(0)), "{applied}");
+    assert_eq!(
+        (&applied["affected"], &applied["acknowledged"]),
+        (&json!(2), &json!(0)),
+        "{applied}"
+    );
     let rejected = &applied["rejected"][0];
-    assert!(rejected["proxy"].as_str().is_some_and(|id| id.contains("signer-0")), "{applied}");
+    assert!(
+        rejected["proxy"]
+            .as_str()
+            .is_some_and(|id| id.contains("signer-0")),
+        "{applied}"
+    );
     assert_eq!(rejected["resource"], "NameTable");
     assert_eq!(rejected["reason"], "names table: too large");
-    assert!(applied["pending"][0].as_str().is_some_and(|id| id.contains("signer-1")), "{applied}");
-    assert!(applied["onUse"][0].as_str().is_some_and(|id| id.contains("signer-2")), "{applied}");
+    assert!(
+        applied["pending"][0]
+            .as_str()
+            .is_some_and(|id| id.contains("signer-1")),
+        "{applied}"
+    );
+    assert!(
+        applied["onUse"][0]
+            .as_str()
+            .is_some_and(|id| id.contains("signer-2")),
+        "{applied}"
+    );
 
     let (_, proxies) = mesh.call(Method::GET, "/v1/proxies", String::new()).await;
     let refused = &proxies["proxies"][0]["types"]["NameTable"];
-    assert_eq!((&refused["state"], &refused["rejects"]), (&json!("rejected"), &json!(1)), "{proxies}");
+    assert_eq!(
+        (&refused["state"], &refused["rejects"]),
+        (&json!("rejected"), &json!(1)),
+        "{proxies}"
+    );
     drop((refuse.await.expect("ends"), silent, unconcerned));
     mesh.stop();
 }
@@ -99,7 +136,10 @@ async fn a_proxy_survives_the_control_plane_and_is_told_only_what_changed_meanwh
     let mut signer = mesh.connect(&identity, "signer-0", Protocol::Delta).await;
     let host: Text = "auth.clinic.svc.cluster.local".into();
     signer.handle.subscribe_all(type_url::NAME_TABLE).await;
-    signer.handle.subscribe(type_url::LOAD_ASSIGNMENT, vec![host]).await;
+    signer
+        .handle
+        .subscribe(type_url::LOAD_ASSIGNMENT, vec![host])
+        .await;
     for _ in 0..2 {
         let update = signer.update().await;
         signer.handle.answer(update.ticket, Vec::new()).await;
@@ -118,7 +158,10 @@ async fn a_proxy_survives_the_control_plane_and_is_told_only_what_changed_meanwh
 
 #[tokio::test(flavor = "multi_thread")]
 async fn certificates_rotate_and_discovery_goes_on() {
-    let mesh = Mesh::start_with("rotation", |options| options.certificate_ttl = Duration::from_secs(3)).await;
+    let mesh = Mesh::start_with("rotation", |options| {
+        options.certificate_ttl = Duration::from_secs(3)
+    })
+    .await;
     let token = mesh.token("clinic", "signer", "signer-0").await;
     let options = EnrolOptions {
         issuer: mesh.issuer(),
@@ -127,7 +170,9 @@ async fn certificates_rotate_and_discovery_goes_on() {
     };
     let store = spawn_rotation(options, Clock::system());
     let first = within(store.first()).await.expect("enrolled");
-    let mut signer = mesh.connect_store(store.clone(), "signer-0", Protocol::Delta).await;
+    let mut signer = mesh
+        .connect_store(store.clone(), "signer-0", Protocol::Delta)
+        .await;
     signer.handle.subscribe_all(type_url::NAME_TABLE).await;
     let update = signer.update().await;
     signer.handle.answer(update.ticket, Vec::new()).await;
@@ -141,7 +186,13 @@ async fn certificates_rotate_and_discovery_goes_on() {
     assert_eq!(proxies["proxies"][0]["connection"], 1, "{proxies}");
     let (_, certificates) = mesh.call(Method::GET, "/v1/certificates", String::new()).await;
     let issued = certificates["certificates"].as_array().expect("a list");
-    assert!(issued.iter().filter(|one| one["principal"] == first.principal.spiffe_id()).count() >= 3);
+    assert!(
+        issued
+            .iter()
+            .filter(|one| one["principal"] == first.principal.spiffe_id())
+            .count()
+            >= 3
+    );
     mesh.stop();
 }
 
@@ -152,7 +203,11 @@ async fn strangers_are_refused() {
     // A token of another mesh, a spoilt one, none at all.
     let foreign = other.token("clinic", "signer", "signer-0").await;
     let own = mesh.token("clinic", "signer", "signer-0").await;
-    for token in [Token::Given(foreign), Token::Given(format!("{own}x")), Token::Absent] {
+    for token in [
+        Token::Given(foreign),
+        Token::Given(format!("{own}x")),
+        Token::Absent,
+    ] {
         let options = EnrolOptions {
             issuer: mesh.issuer(),
             token,
@@ -160,7 +215,13 @@ async fn strangers_are_refused() {
         };
         let refused = enrol(&options, None, &Clock::system()).await;
         assert!(
-            matches!(refused, Err(EnrolError::Refused { code: tonic::Code::Unauthenticated, .. })),
+            matches!(
+                refused,
+                Err(EnrolError::Refused {
+                    code: tonic::Code::Unauthenticated,
+                    ..
+                })
+            ),
             "{refused:?}"
         );
     }
@@ -173,7 +234,10 @@ async fn strangers_are_refused() {
         ttl: Duration::from_secs(60),
     };
     let refused = enrol(&options, None, &Clock::system()).await;
-    assert!(matches!(refused, Err(EnrolError::Unreachable { .. })), "{refused:?}");
+    assert!(
+        matches!(refused, Err(EnrolError::Unreachable { .. })),
+        "{refused:?}"
+    );
 
     // A certificate of another mesh is no certificate here, neither for a renewal nor for discovery.
     let stranger = other.enrol("clinic", "signer", "signer-0").await;
@@ -189,7 +253,10 @@ async fn strangers_are_refused() {
 
     // A member that says it is somebody else.
     let identity = mesh.enrol("clinic", "signer", "signer-0").await;
-    let mut liar = mesh.subscriber_as(&identity, "sidecar~10.0.0.9~admin-0.finance~finance.svc.cluster.local");
+    let mut liar = mesh.subscriber_as(
+        &identity,
+        "sidecar~10.0.0.9~admin-0.finance~finance.svc.cluster.local",
+    );
     liar.handle.subscribe_all(type_url::NAME_TABLE).await;
     assert!(liar.refused().await.contains("PermissionDenied"));
     mesh.stop();
@@ -205,25 +272,73 @@ async fn the_admin_door_answers_and_refuses() {
     let bad = service("billing").replace("port:", "prt:");
     let (status, refused) = mesh.call(Method::POST, "/v1/apply?namespace=clinic", bad).await;
     assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
-    assert!(refused["diagnostics"][0]["span"]["line"].as_u64().is_some_and(|line| line > 0), "{refused}");
+    assert!(
+        refused["diagnostics"][0]["span"]["line"]
+            .as_u64()
+            .is_some_and(|line| line > 0),
+        "{refused}"
+    );
     let (_, services) = mesh.call(Method::GET, "/v1/services", String::new()).await;
-    assert_eq!(services["services"].as_array().map(Vec::len), Some(1), "{services}");
-    assert!(services["services"][0]["addresses"][0].as_str().is_some_and(|ip| ip.starts_with("240.240.")));
+    assert_eq!(
+        services["services"].as_array().map(Vec::len),
+        Some(1),
+        "{services}"
+    );
+    assert!(
+        services["services"][0]["addresses"][0]
+            .as_str()
+            .is_some_and(|ip| ip.starts_with("240.240."))
+    );
 
     mesh.put_workloads(&["auth-0", "auth-1"]).await;
-    let (status, _) = mesh.call(Method::PATCH, "/v1/workloads/clinic/auth-0", json!({"health": "notready"}).to_string()).await;
+    let (status, _) = mesh
+        .call(
+            Method::PATCH,
+            "/v1/workloads/clinic/auth-0",
+            json!({"health": "notready"}).to_string(),
+        )
+        .await;
     assert_eq!(status, StatusCode::OK);
-    let (status, _) = mesh.call(Method::PATCH, "/v1/workloads/clinic/nobody", json!({"health": "ready"}).to_string()).await;
+    let (status, _) = mesh
+        .call(
+            Method::PATCH,
+            "/v1/workloads/clinic/nobody",
+            json!({"health": "ready"}).to_string(),
+        )
+        .await;
     assert_eq!(status, StatusCode::NOT_FOUND);
     let (_, workloads) = mesh.call(Method::GET, "/v1/workloads", String::new()).await;
     assert_eq!(workloads["workloads"][0]["health"], "notready", "{workloads}");
 
-    let (_, found) = mesh.call(Method::GET, "/v1/resources?kind=services&name=auth", String::new()).await;
-    assert_eq!(found["resources"][0]["object"]["spec"]["ports"][0]["port"], 8080, "{found}");
-    let (status, _) = mesh.call(Method::POST, "/v1/tokens", json!({"namespace": "a/b", "serviceAccount": "c"}).to_string()).await;
+    let (_, found) = mesh
+        .call(
+            Method::GET,
+            "/v1/resources?kind=services&name=auth",
+            String::new(),
+        )
+        .await;
+    assert_eq!(
+        found["resources"][0]["object"]["spec"]["ports"][0]["port"], 8080,
+        "{found}"
+    );
+    let (status, _) = mesh
+        .call(
+            Method::POST,
+            "/v1/tokens",
+            json!({"namespace": "a/b", "serviceAccount": "c"}).to_string(),
+        )
+        .await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
-    for (method, path) in [(Method::GET, "/nothing"), (Method::DELETE, "/v1/workloads"), (Method::GET, "/debug/config_dump?proxy=x")] {
-        assert_eq!(mesh.call(method, path, String::new()).await.0, StatusCode::NOT_FOUND, "{path}");
+    for (method, path) in [
+        (Method::GET, "/nothing"),
+        (Method::DELETE, "/v1/workloads"),
+        (Method::GET, "/debug/config_dump?proxy=x"),
+    ] {
+        assert_eq!(
+            mesh.call(method, path, String::new()).await.0,
+            StatusCode::NOT_FOUND,
+            "{path}"
+        );
     }
 
     let identity = mesh.enrol("clinic", "signer", "signer-0").await;
@@ -232,17 +347,37 @@ async fn the_admin_door_answers_and_refuses() {
     let update = signer.update().await;
     signer.handle.answer(update.ticket, Vec::new()).await;
     mesh.settled("signer-0").await;
-    let (_, dump) = mesh.call(Method::GET, "/debug/config_dump?proxy=signer-0.clinic", String::new()).await;
-    assert!(dump["resources"]["ClusterLoadAssignment"][0]["resource"].is_object(), "{dump}");
+    let (_, dump) = mesh
+        .call(
+            Method::GET,
+            "/debug/config_dump?proxy=signer-0.clinic",
+            String::new(),
+        )
+        .await;
+    assert!(
+        dump["resources"]["ClusterLoadAssignment"][0]["resource"].is_object(),
+        "{dump}"
+    );
     let metrics = mesh.text("/metrics").await;
     assert!(metrics.contains("pilot_xds 1\n"), "{metrics}");
-    assert!(metrics.contains("pilot_xds_pushes{type=\"NameTable\"} 1\n"), "{metrics}");
+    assert!(
+        metrics.contains("pilot_xds_pushes{type=\"NameTable\"} 1\n"),
+        "{metrics}"
+    );
 
-    let (status, deleted) = mesh.call(Method::POST, "/v1/delete?namespace=clinic&timeoutSeconds=0", service("auth")).await;
+    let (status, deleted) = mesh
+        .call(
+            Method::POST,
+            "/v1/delete?namespace=clinic&timeoutSeconds=0",
+            service("auth"),
+        )
+        .await;
     assert_eq!(status, StatusCode::OK, "{deleted}");
     let (_, services) = mesh.call(Method::GET, "/v1/services", String::new()).await;
     assert_eq!(services["services"], json!([]));
-    let (status, _) = mesh.call(Method::POST, "/v1/delete?namespace=clinic", service("auth")).await;
+    let (status, _) = mesh
+        .call(Method::POST, "/v1/delete?namespace=clinic", service("auth"))
+        .await;
     assert_eq!(status, StatusCode::NOT_FOUND);
     drop(signer);
     mesh.stop();

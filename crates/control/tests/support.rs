@@ -61,7 +61,12 @@ fn names_and_endpoints() -> Translate {
             let endpoints = snapshot
                 .workloads
                 .values()
-                .filter(|workload| service.selector.as_ref().is_some_and(|selector| workload.labels.matches(selector)))
+                .filter(|workload| {
+                    service
+                        .selector
+                        .as_ref()
+                        .is_some_and(|selector| workload.labels.matches(selector))
+                })
                 .map(|workload| Endpoint {
                     address: EndpointAddress::Socket((workload.address, 8080).into()),
                     health: match workload.health {
@@ -110,7 +115,9 @@ impl Mesh {
         options.default_namespace = "clinic".into();
         options.texts = vec![Source::new("clinic.yaml", service("auth"))];
         change(&mut options);
-        let control = within(start(options.clone(), names_and_endpoints())).await.expect("starts");
+        let control = within(start(options.clone(), names_and_endpoints()))
+            .await
+            .expect("starts");
         Self { control, options }
     }
 
@@ -160,11 +167,14 @@ impl Mesh {
             token: Token::Given(self.token(namespace, account, workload).await),
             ttl: Duration::from_secs(3_600),
         };
-        within(enrol(&options, None, &Clock::system())).await.expect("enrolled")
+        within(enrol(&options, None, &Clock::system()))
+            .await
+            .expect("enrolled")
     }
 
     pub async fn connect(&self, identity: &Identity, name: &str, protocol: Protocol) -> Subscriber {
-        self.connect_store(IdentityStore::fixed(identity.clone()), name, protocol).await
+        self.connect_store(IdentityStore::fixed(identity.clone()), name, protocol)
+            .await
     }
 
     pub async fn connect_store(&self, store: IdentityStore, name: &str, protocol: Protocol) -> Subscriber {
@@ -172,12 +182,23 @@ impl Mesh {
     }
 
     /// `own_roots`: the server is judged by this mesh's root, whatever the identity brings.
-    pub fn subscriber(&self, identity: &Identity, name: &str, protocol: Protocol, own_roots: bool) -> Subscriber {
+    pub fn subscriber(
+        &self,
+        identity: &Identity,
+        name: &str,
+        protocol: Protocol,
+        own_roots: bool,
+    ) -> Subscriber {
         let mut identity = identity.clone();
         if own_roots {
             identity.roots = self.issuer().roots;
         }
-        self.open(IdentityStore::fixed(identity), id_of(name), protocol, self.issuer())
+        self.open(
+            IdentityStore::fixed(identity),
+            id_of(name),
+            protocol,
+            self.issuer(),
+        )
     }
 
     pub fn subscriber_as(&self, identity: &Identity, id: &str) -> Subscriber {
@@ -216,7 +237,9 @@ impl Mesh {
             loop {
                 let (_, body) = self.call(Method::GET, "/v1/proxies", String::new()).await;
                 let proxies = body["proxies"].as_array().cloned().unwrap_or_default();
-                let done = |proxy: &Value| proxy["workload"] == workload && proxy["upToDate"] == true && proxy["types"] != json!({});
+                let done = |proxy: &Value| {
+                    proxy["workload"] == workload && proxy["upToDate"] == true && proxy["types"] != json!({})
+                };
                 if proxies.iter().any(done) {
                     return;
                 }
@@ -237,9 +260,12 @@ impl Mesh {
     }
 
     async fn exchange(&self, method: Method, path: &str, body: String) -> (StatusCode, String) {
-        let stream = UnixStream::connect(self.options.state_dir.join("control.sock")).await.expect("open");
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("HTTP");
+        let stream = UnixStream::connect(self.options.state_dir.join("control.sock"))
+            .await
+            .expect("open");
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .expect("HTTP");
         tokio::spawn(connection);
         let request = Request::builder()
             .method(method)
