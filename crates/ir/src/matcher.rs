@@ -67,6 +67,8 @@ impl StringMatcher {
 pub struct Regex {
     source: Text,
     compiled: regex::bytes::Regex,
+    /// Without the anchors, compiled when a rewrite first needs it.
+    unanchored: std::sync::OnceLock<Option<regex::bytes::Regex>>,
 }
 
 /// The expression does not compile.
@@ -102,12 +104,45 @@ impl Regex {
         Ok(Self {
             source: source.into(),
             compiled,
+            unanchored: std::sync::OnceLock::new(),
         })
     }
 
     /// As written.
     pub fn source(&self) -> &str {
         &self.source
+    }
+
+    /// `text` with every place where the expression matches replaced; `\\1` in `substitution` is a group, `\\\\` a
+    /// backslash. Source: Envoy `type.matcher.v3.RegexMatchAndSubstitute`.
+    pub fn replace_all(&self, text: &[u8], substitution: &str) -> Vec<u8> {
+        let pattern = self.unanchored.get_or_init(|| {
+            // The anchored form compiled within the limit, so this one does.
+            regex::bytes::RegexBuilder::new(&self.source)
+                .size_limit(REGEX_SIZE_MAX)
+                .dot_matches_new_line(true)
+                .build()
+                .ok()
+        });
+        let Some(pattern) = pattern else { return text.to_vec() };
+        let mut template = String::with_capacity(substitution.len() + 8);
+        let mut rest = substitution.chars();
+        while let Some(character) = rest.next() {
+            match character {
+                '\\' => match rest.next() {
+                    Some(group) if group.is_ascii_digit() => {
+                        template.push_str("${");
+                        template.push(group);
+                        template.push('}');
+                    }
+                    Some(other) => template.push(other),
+                    None => {}
+                },
+                '$' => template.push_str("$$"),
+                other => template.push(other),
+            }
+        }
+        pattern.replace_all(text, template.as_bytes()).into_owned()
     }
 
     /// Whether the whole of `text` matches.

@@ -44,3 +44,22 @@ pub(crate) fn configuration(name: libc::c_int, usual: u64) -> u64 {
         .filter(|value| *value > 0)
         .unwrap_or(usual)
 }
+
+/// `TCP_INFO`, as long as this kernel's is (at most 512 bytes).
+pub(crate) fn tcp_info(socket: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
+    let mut info = vec![0_u8; 512];
+    let mut length: libc::socklen_t = 512;
+    // SAFETY: the pointers are to live memory of the stated length, which the kernel writes at most and updates.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    check(result)?;
+    info.truncate(length as usize);
+    Ok(info)
+}

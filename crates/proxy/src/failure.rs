@@ -141,8 +141,11 @@ pub enum FailureKind {
     RequestHeadersTimeout,
     /// The request did not arrive in time.
     RequestTimeout,
-    /// Nothing moved on the stream for too long.
-    StreamIdleTimeout,
+    /// Nothing moved on the stream for too long (408 while the request is incomplete, else 504).
+    StreamIdleTimeout {
+        /// The answer.
+        status: u16,
+    },
     /// The client went away.
     DownstreamGone,
     /// No route takes the request.
@@ -316,8 +319,8 @@ impl FailureKind {
                 downstream(408, F::NONE, "request header timeout", "request_header_timeout")
             }
             Self::RequestTimeout => downstream(408, F::NONE, "request timeout", "request_overall_timeout"),
-            Self::StreamIdleTimeout => {
-                downstream(408, F::STREAM_IDLE, "stream timeout", "stream_idle_timeout")
+            Self::StreamIdleTimeout { status } => {
+                downstream(status, F::STREAM_IDLE, "stream timeout", "stream_idle_timeout")
             }
             Self::DownstreamGone => {
                 downstream(0, F::DOWNSTREAM_TERMINATION, "", "downstream_remote_disconnect")

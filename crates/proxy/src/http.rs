@@ -1,4 +1,23 @@
-//! Steps 4 to 12 of walk one for HTTP.
+//! Steps 4 to 12 of walk one for HTTP. [`serve`] reads top to bottom; `forward.rs` is its middle.
 
+pub(crate) mod codec;
+mod deadline;
+pub(crate) mod downstream;
+mod forward;
+pub(crate) mod h1;
+pub(crate) mod h2;
+mod headers;
 pub mod manager;
+pub(crate) mod message;
+mod mirror;
+mod prefixed;
+pub(crate) mod record;
+mod reply;
+mod retry;
 pub mod serve;
+mod source;
+#[cfg(test)]
+mod tests;
+pub(crate) mod timer;
+pub(crate) mod transport;
+mod websocket;

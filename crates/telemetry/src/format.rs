@@ -587,7 +587,7 @@ fn write_time(time: &Time, at: SystemTime, out: &mut Vec<u8>) {
 }
 
 /// Year, month and day of a day since 1970-01-01, by the proleptic Gregorian calendar.
-fn civil(days: u64) -> (u64, u64, u64) {
+pub fn civil(days: u64) -> (u64, u64, u64) {
     // Years begin in March, so that the leap day is the last: 719 468 days lie between 0000-03-01 and 1970-01-01.
     let days = days + 719_468;
     let (era, of_era) = (days / 146_097, days % 146_097);

@@ -156,3 +156,24 @@ pub fn set_keepalive(socket: &impl AsFd, keepalive: &Keepalive) -> io::Result<()
 pub fn set_user_timeout(socket: &impl AsFd, timeout: Option<Duration>) -> io::Result<()> {
     SockRef::from(socket).set_tcp_user_timeout(timeout)
 }
+
+/// Bytes that were sent and that the peer's kernel has not acknowledged, retransmissions not counted twice; also
+/// after the connection has broken, as long as the socket is open. A peer's orderly close acknowledges all that had
+/// reached it before.
+///
+/// Needs Linux 4.19 (`tcpi_bytes_sent`); [`io::ErrorKind::Unsupported`] before.
+pub fn unacknowledged(socket: &impl AsFd) -> io::Result<u64> {
+    // Offsets in `struct tcp_info` of linux/tcp.h, which only ever grows at its end.
+    const BYTES_ACKED: usize = 120;
+    const BYTES_SENT: usize = 200;
+    const BYTES_RETRANS: usize = 208;
+    let info = crate::sys::tcp_info(socket.as_fd())?;
+    let field = |at: usize| {
+        info.get(at..at + 8)
+            .and_then(|bytes| bytes.try_into().ok())
+            .map(u64::from_ne_bytes)
+            .ok_or(io::Error::from(io::ErrorKind::Unsupported))
+    };
+    let sent = field(BYTES_SENT)?.saturating_sub(field(BYTES_RETRANS)?);
+    Ok(sent.saturating_sub(field(BYTES_ACKED)?))
+}

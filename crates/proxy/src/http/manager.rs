@@ -4,14 +4,18 @@ use std::{path::PathBuf, sync::Arc};
 
 use rajut_ir::{
     access_log::{AccessLog, LogFormat, LogSink},
-    http::{HttpConnectionManager, RouteSource},
+    decide::RouteTable,
+    http::{HttpConnectionManager, HttpFilter, RouteSource},
 };
 use rajut_telemetry::{
     format::{ENVOY_DEFAULT, Format, FormatError},
     log::{Sink, Writer},
 };
 
-use crate::stats::{ManagerStats, Registry};
+use crate::{
+    epoch::Config,
+    stats::{ManagerStats, Registry},
+};
 
 /// Why a connection manager can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +39,8 @@ pub struct Manager {
     ir: Arc<HttpConnectionManager>,
     stats: Arc<ManagerStats>,
     logs: Vec<(Format, Arc<Writer>)>,
+    inline: Option<Arc<RouteTable>>,
+    suppresses_envoy_headers: bool,
 }
 
 impl Manager {
@@ -46,7 +52,20 @@ impl Manager {
             .map(|log| open_log(log, registry))
             .collect::<Result<_, _>>()?;
         let stats = registry.manager(&ir.stat_prefix);
-        Ok(Arc::new(Self { ir, stats, logs }))
+        let inline = match &ir.routes {
+            RouteSource::Inline(routes) => Some(Arc::new(RouteTable::compile(routes.clone()))),
+            RouteSource::Rds(_) => None,
+        };
+        let suppresses_envoy_headers = ir.filters.iter().any(|filter| match filter {
+            HttpFilter::Router(router) => router.suppress_envoy_headers,
+        });
+        Ok(Arc::new(Self {
+            ir,
+            stats,
+            logs,
+            inline,
+            suppresses_envoy_headers,
+        }))
     }
 
     /// As configured.
@@ -62,6 +81,19 @@ impl Manager {
     /// Its access logs.
     pub fn logs(&self) -> &[(Format, Arc<Writer>)] {
         &self.logs
+    }
+
+    /// Whether `x-envoy-*` fields are left out.
+    pub const fn suppresses_envoy_headers(&self) -> bool {
+        self.suppresses_envoy_headers
+    }
+
+    /// The routes: its own, or those of the epoch under its name.
+    pub fn routes<'e>(&'e self, config: &'e Config) -> Option<&'e Arc<RouteTable>> {
+        match &self.ir.routes {
+            RouteSource::Inline(_) => self.inline.as_ref(),
+            RouteSource::Rds(name) => config.routes.get(name),
+        }
     }
 
     /// The name under which it takes routes from the epoch; `None` where they are given in place.

@@ -1,9 +1,60 @@
-//! Step 4 and 12 of walk one: an HTTP connection, request after request.
+//! Steps 4 to 12 of walk one: HTTP connections, and each request on them.
+//!
+//! [`serve_request`] is the walk itself. An HTTP/1 connection serves its requests one after the other in one task; an
+//! HTTP/2 connection has a task per stream. What it does not do: accept connections or TLS (`listener/`, `tls/`).
+//!
+//! Bounds: heads as the connection manager says, pipelined bytes 64 KiB, what is read and thrown away after an early
+//! answer [`DISCARD_MAX`] within [`LINGER`], streams as `h2.rs` says.
 
-use std::{rc::Rc, sync::Arc};
+use std::{
+    borrow::Cow,
+    cell::Cell,
+    future::{Future, poll_fn},
+    pin::pin,
+    rc::Rc,
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
 
-use super::manager::Manager;
-use crate::{connection::Connection, stats::ManagerCounter, stream::Stream, worker::Worker};
+use bytes::{Bytes, BytesMut};
+use rajut_codec::{
+    Fields, Known, Method, RequestHead, ResponseHead,
+    h1::{BodyLength, Limits, ServerNext},
+};
+use rajut_ir::{
+    decide::{Decision, RequestView, decide},
+    http::Codec,
+    route::RouteActionKind,
+};
+use tokio::{io::AsyncReadExt, task::spawn_local, time::Instant};
+
+use super::{
+    codec::convert,
+    deadline::Deadlines,
+    downstream::Downstream,
+    forward::{Ended, Forwarding},
+    h1::{self, HeadError},
+    h2::{self, ServerStream},
+    headers::{self, Half},
+    manager::Manager,
+    message::Request,
+    prefixed::Prefixed,
+    record::{Record, Shared},
+    reply,
+    source::Source,
+    timer::Timer,
+};
+use crate::{
+    connection::Connection, failure::FailureKind, stats::ManagerCounter, stream::Stream, worker::Worker,
+};
+
+/// Bytes of a request's body that are read and thrown away so that its connection can go on.
+pub const DISCARD_MAX: usize = 256 * 1024;
+/// How long a connection that is closed may still send, so that our last answer is not lost to a reset.
+pub const LINGER: Duration = Duration::from_secs(1);
+/// What an HTTP/2 connection begins with (RFC 9113 §3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Serves the connection to its end.
 pub async fn serve_connection(
@@ -12,7 +63,578 @@ pub async fn serve_connection(
     connection: Rc<Connection>,
     manager: Arc<Manager>,
 ) {
-    manager.stats().add(worker.index, ManagerCounter::CxTotal);
-    let _ = (&stream, &connection);
-    manager.stats().add(worker.index, ManagerCounter::CxDestroy);
+    let shared = Rc::new(Shared {
+        is_tls: matches!(stream, Stream::Tls(_)),
+        worker,
+        connection,
+        manager,
+    });
+    let stats = shared.manager.stats();
+    let index = shared.worker.index;
+    stats.add(index, ManagerCounter::CxTotal);
+    let mut stream = stream;
+    let mut first = BytesMut::new();
+    if speaks_http2(&shared, &mut stream, &mut first).await {
+        stats.add(index, ManagerCounter::CxHttp2);
+        // Boxed, as is the other: the task of a connection carries only what its version needs.
+        Box::pin(serve_http2(&shared, Prefixed::new(stream, first.freeze()))).await;
+    } else {
+        stats.add(index, ManagerCounter::CxHttp1);
+        Box::pin(serve_http1(&shared, stream, first)).await;
+    }
+    stats.add(index, ManagerCounter::CxDestroy);
+}
+
+/// Whether the client speaks HTTP/2: as configured, by ALPN, else by its first bytes, which are left in `first`.
+async fn speaks_http2(shared: &Shared, stream: &mut Stream, first: &mut BytesMut) -> bool {
+    match shared.manager.ir().codec {
+        Codec::Http1 => return false,
+        Codec::Http2 => return true,
+        Codec::Auto => {}
+    }
+    if let Some(protocol) = stream.alpn() {
+        match protocol {
+            b"h2" | b"istio-h2" => return true,
+            b"http/1.1" | b"http/1.0" | b"istio-http/1.1" | b"istio-http/1.0" => return false,
+            _ => {}
+        }
+    }
+    let ir = shared.manager.ir();
+    let limit = ir.request_headers_timeout.or(ir.idle_timeout);
+    let look = async {
+        while first.len() < PREFACE.len() {
+            if !PREFACE.starts_with(first) {
+                return false;
+            }
+            first.reserve(4096);
+            match stream.read_buf(first).await {
+                Ok(0) | Err(_) => return false,
+                Ok(_) => {}
+            }
+        }
+        first.starts_with(PREFACE)
+    };
+    match limit {
+        Some(limit) => tokio::time::timeout(limit, look).await.unwrap_or(false),
+        None => look.await,
+    }
+}
+
+/// What ended the wait for a request.
+enum Waited {
+    Request(rajut_codec::h1::Request),
+    Malformed(rajut_codec::h1::DecodeError),
+    HeadersTimeout,
+    Idle,
+    Drained,
+    Gone,
+}
+
+async fn serve_http1(shared: &Rc<Shared>, stream: Stream, first: BytesMut) {
+    let ir = shared.manager.ir();
+    let limits = Limits {
+        max_head_bytes: usize::try_from(ir.max_request_headers_kb)
+            .unwrap_or(60)
+            .saturating_mul(1024),
+        max_headers: usize::try_from(ir.max_request_headers_count)
+            .unwrap_or(100)
+            .min(4096),
+        ..Limits::default()
+    };
+    let stats = shared.manager.stats();
+    let index = shared.worker.index;
+    let mut server = h1::Server::new(stream, limits, ir.http1.accept_http_10);
+    server.transport.read = first;
+    let mut timer = Timer::default();
+    let opened = Instant::now();
+    let mut served: u32 = 0;
+    loop {
+        let request = match wait_for_request(shared, &mut server, &mut timer).await {
+            Waited::Request(request) => request,
+            Waited::Malformed(error) => {
+                stats.add(index, ManagerCounter::CxProtocolError);
+                if error.status() == 431 {
+                    stats.add(index, ManagerCounter::RqTooLarge);
+                }
+                refuse(
+                    shared,
+                    &mut server,
+                    FailureKind::MalformedRequest {
+                        status: error.status(),
+                    },
+                )
+                .await;
+                return;
+            }
+            Waited::HeadersTimeout => {
+                stats.add(index, ManagerCounter::RqHeaderTimeout);
+                refuse(shared, &mut server, FailureKind::RequestHeadersTimeout).await;
+                return;
+            }
+            Waited::Idle => {
+                stats.add(index, ManagerCounter::CxIdleTimeout);
+                return;
+            }
+            Waited::Drained => {
+                stats.add(index, ManagerCounter::CxDrainClose);
+                return;
+            }
+            Waited::Gone => return,
+        };
+        served = served.saturating_add(1);
+        let used_up = ir
+            .max_requests_per_connection
+            .is_some_and(|max| max > 0 && served >= max);
+        let old = ir
+            .max_connection_duration
+            .is_some_and(|longest| opened.elapsed() >= longest);
+        if used_up || old || shared.worker.draining() {
+            server.machine.close_after();
+        }
+        let request = Request {
+            head: request.head,
+            body: request.body,
+            expect_continue: request.expect_continue,
+            upgrade: request.upgrade,
+        };
+        let complete = serve_request(shared, &mut timer, &mut Downstream::H1(&mut server), request).await;
+        if !complete {
+            linger(&mut server).await;
+            return;
+        }
+        match server.machine.next_exchange() {
+            ServerNext::Request => {}
+            ServerNext::Drain if discard_body(&mut server).await => {}
+            ServerNext::Drain | ServerNext::Close | ServerNext::Busy => {
+                linger(&mut server).await;
+                return;
+            }
+        }
+    }
+}
+
+async fn wait_for_request(shared: &Shared, server: &mut h1::Server, timer: &mut Timer) -> Waited {
+    let ir = shared.manager.ir();
+    let since = Instant::now();
+    let mut began = server.has_begun().then_some(since);
+    let mut drain = pin!(shared.worker.drain_started());
+    poll_fn(|cx| {
+        match server.poll_request(cx) {
+            Poll::Ready(Ok(Some(request))) => return Poll::Ready(Waited::Request(request)),
+            Poll::Ready(Ok(None) | Err(HeadError::Gone)) => return Poll::Ready(Waited::Gone),
+            Poll::Ready(Err(HeadError::Malformed(error))) => return Poll::Ready(Waited::Malformed(error)),
+            Poll::Pending => {}
+        }
+        if began.is_none() && server.has_begun() {
+            began = Some(Instant::now());
+        }
+        let deadline = match began {
+            Some(began) => ir.request_headers_timeout.map(|limit| began + limit),
+            None => ir.idle_timeout.map(|limit| since + limit),
+        };
+        if timer.poll(cx, deadline) {
+            return Poll::Ready(if began.is_some() {
+                Waited::HeadersTimeout
+            } else {
+                Waited::Idle
+            });
+        }
+        if began.is_none() && drain.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Waited::Drained);
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// Answers what is no request, and closes.
+async fn refuse(shared: &Rc<Shared>, server: &mut h1::Server, kind: FailureKind) {
+    let mut record = Record::open(shared.clone(), RequestHead::default(), Instant::now());
+    let failure = kind.into();
+    record.note(&failure);
+    let mut downstream = Downstream::H1(server);
+    if reply::failure(&mut record, &mut downstream, &failure, false).is_ok() {
+        linger(server).await;
+    }
+}
+
+/// Reads the rest of a request's body, within bounds, so that the connection can go on; `false` where it can't.
+async fn discard_body(server: &mut h1::Server) -> bool {
+    let discard = async {
+        let mut left = DISCARD_MAX;
+        loop {
+            match poll_fn(|cx| server.poll_piece(cx)).await {
+                Ok(super::message::Piece::Data(bytes)) => match left.checked_sub(bytes.len()) {
+                    Some(rest) => left = rest,
+                    None => return false,
+                },
+                Ok(super::message::Piece::Trailers(_)) => {}
+                Ok(super::message::Piece::End) => return true,
+                Err(_) => return false,
+            }
+        }
+    };
+    let discarded = tokio::time::timeout(LINGER, discard).await.unwrap_or(false);
+    discarded && server.machine.next_exchange() == ServerNext::Request
+}
+
+/// Writes what waits, says that nothing follows, and reads on for a moment: closing with unread bytes would reset the
+/// connection and take our answer with it.
+async fn linger(server: &mut h1::Server) {
+    let close = async {
+        if poll_fn(|cx| server.transport.poll_shutdown(cx)).await.is_err() {
+            return;
+        }
+        let mut most = DISCARD_MAX;
+        poll_fn(|cx| server.poll_discard(cx, &mut most)).await;
+    };
+    // A peer that neither reads nor closes is not waited for.
+    let _ = tokio::time::timeout(LINGER, close).await;
+}
+
+async fn serve_http2(shared: &Rc<Shared>, io: Prefixed) {
+    let ir = shared.manager.ir();
+    let head_bytes = ir.max_request_headers_kb.saturating_mul(1024);
+    let stats = shared.manager.stats();
+    let index = shared.worker.index;
+    let handshake = h2::server_builder(&ir.http2, head_bytes).handshake::<_, Bytes>(io);
+    let limit = ir
+        .request_headers_timeout
+        .or(ir.idle_timeout)
+        .unwrap_or(Duration::MAX);
+    let Ok(Ok(mut connection)) = tokio::time::timeout(limit, handshake).await else {
+        stats.add(index, ManagerCounter::CxProtocolError);
+        return;
+    };
+    let streams = Rc::new(Cell::new(0_u32));
+    let opened = Instant::now();
+    let mut idle_since = opened;
+    let mut timer = Timer::default();
+    let mut drain = pin!(shared.worker.drain_started());
+    let mut closing = false;
+    loop {
+        let accepted = poll_fn(|cx| {
+            match connection.poll_accept(cx) {
+                Poll::Ready(accepted) => return Poll::Ready(Some(accepted)),
+                Poll::Pending => {}
+            }
+            if !closing && drain.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(None);
+            }
+            if streams.get() > 0 {
+                idle_since = Instant::now();
+            }
+            let idle = ir.idle_timeout.map(|limit| idle_since + limit);
+            let old = ir.max_connection_duration.map(|longest| opened + longest);
+            let deadline = if closing {
+                None
+            } else {
+                idle.into_iter().chain(old).min()
+            };
+            if timer.poll(cx, deadline) {
+                return Poll::Ready(None);
+            }
+            Poll::Pending
+        })
+        .await;
+        match accepted {
+            Some(Some(Ok((request, respond)))) => {
+                streams.set(streams.get() + 1);
+                let active = ActiveStream(streams.clone());
+                spawn_local(serve_stream(shared.clone(), active, request, respond));
+            }
+            Some(Some(Err(error))) => {
+                if error.is_library() {
+                    stats.add(index, ManagerCounter::CxProtocolError);
+                    tracing::debug!(client = %shared.connection.remote, %error, "HTTP/2 connection refused");
+                }
+                return;
+            }
+            Some(None) => return,
+            None => {
+                // GOAWAY with the last stream; what is under way finishes.
+                closing = true;
+                connection.graceful_shutdown();
+            }
+        }
+    }
+}
+
+/// Counts a stream as open until dropped.
+struct ActiveStream(Rc<Cell<u32>>);
+
+impl Drop for ActiveStream {
+    fn drop(&mut self) {
+        self.0.set(self.0.get().saturating_sub(1));
+    }
+}
+
+async fn serve_stream(
+    shared: Rc<Shared>,
+    active: ActiveStream,
+    request: http::Request<::h2::RecvStream>,
+    respond: ::h2::server::SendResponse<Bytes>,
+) {
+    let (parts, body) = request.into_parts();
+    let is_head = parts.method == http::Method::HEAD;
+    let received = convert::request_from_h2(&parts, body.is_end_stream());
+    let stream = ServerStream::new(body, respond, is_head);
+    let mut downstream = Downstream::H2(stream);
+    let mut timer = Timer::default();
+    match received {
+        Ok(request) => {
+            serve_request(&shared, &mut timer, &mut downstream, request).await;
+        }
+        Err(convert::Unrepresentable) => {
+            let mut record = Record::open(shared.clone(), RequestHead::default(), Instant::now());
+            let failure = FailureKind::MalformedRequest { status: 400 }.into();
+            record.note(&failure);
+            // A client that is gone needs no answer.
+            let _ = reply::failure(&mut record, &mut downstream, &failure, false);
+        }
+    }
+    drop(active);
+}
+
+/// One request: steps 4 to 12. `false`: its connection can't go on.
+async fn serve_request(
+    shared: &Rc<Shared>,
+    timer: &mut Timer,
+    downstream: &mut Downstream<'_>,
+    request: Request,
+) -> bool {
+    let mut record = Record::open(shared.clone(), request.head, Instant::now());
+    let received = Received {
+        body: request.body,
+        expect_continue: request.expect_continue,
+        upgrade: request.upgrade,
+    };
+    let ended = walk(&mut record, timer, downstream, received).await;
+    let mut whole = true;
+    if let Err(Ended { failure, retried }) = ended {
+        record.note(&failure);
+        count_failure(&record, failure.kind);
+        let started = downstream.response_started();
+        if started || reply::failure(&mut record, downstream, &failure, retried).is_err() {
+            downstream.abort();
+            whole = false;
+        }
+    }
+    if whole {
+        whole = flush(shared, timer, downstream).await;
+    }
+    drop(record);
+    whole
+}
+
+/// What came with the head.
+struct Received {
+    body: BodyLength,
+    expect_continue: bool,
+    upgrade: bool,
+}
+
+async fn walk(
+    record: &mut Record,
+    timer: &mut Timer,
+    downstream: &mut Downstream<'_>,
+    received: Received,
+) -> Result<(), Ended> {
+    headers::accept_request(record, received.upgrade)?;
+    let limit = record.shared.manager.ir().max_request_headers_count;
+    if record.head.fields.len() > usize::try_from(limit).unwrap_or(usize::MAX) {
+        return Err(FailureKind::MalformedRequest { status: 431 }.into());
+    }
+    let epoch = record.worker().epoch();
+    let manager = record.shared.manager.clone();
+    let Some(table) = manager.routes(&epoch.config) else {
+        return Err(FailureKind::NoRoute.into());
+    };
+    let draw = record.worker().draw();
+    let chosen = match decide(table, &View { record: &*record }, draw) {
+        Decision::Route(chosen) => chosen,
+        Decision::NoVirtualHost | Decision::NoRoute { .. } => return Err(FailureKind::NoRoute.into()),
+    };
+    record.route = chosen.route.name.clone();
+    record.virtual_host = chosen.virtual_host.name.clone();
+    let forward = match &chosen.route.action {
+        RouteActionKind::Forward(forward) => forward,
+        RouteActionKind::Redirect(redirect) => {
+            let mut fields = Fields::new();
+            let location = reply::location(record, redirect, &chosen.route.matches.path);
+            // A location that holds control characters is left out.
+            let _ = fields.set(Known::Location, location);
+            record.details = "direct_response";
+            return answer(record, downstream, &chosen, redirect.status, Bytes::new(), fields);
+        }
+        RouteActionKind::DirectResponse(direct) => {
+            record.details = "direct_response";
+            let body = direct.body.clone();
+            return answer(record, downstream, &chosen, direct.status, body, Fields::new());
+        }
+        RouteActionKind::NonForwarding => return Err(FailureKind::NoRoute.into()),
+    };
+    if received.upgrade || record.head.method == Method::Connect {
+        allow_upgrade(record, &forward.upgrades)?;
+    }
+    let wants_continue = expect(record, downstream, received.expect_continue)?;
+    let mut forwarding = Forwarding {
+        deadlines: deadlines(record, forward, received.body == BodyLength::Empty),
+        record,
+        downstream,
+        timer,
+        source: Source::new(received.body),
+        body: received.body,
+        wants_continue,
+    };
+    forwarding.run(&epoch, table, &chosen, forward).await
+}
+
+/// The deadlines that the route and the connection manager set.
+fn deadlines(record: &mut Record, forward: &rajut_ir::route::Forward, complete: bool) -> Deadlines {
+    let ir = record.shared.manager.ir();
+    let mut deadlines = Deadlines::new(forward.timeout);
+    let start = record.start;
+    deadlines.idle = forward
+        .idle_timeout
+        .or(ir.stream_idle_timeout)
+        .filter(|idle| !idle.is_zero());
+    deadlines.stream = forward.max_stream_duration.map(|longest| start + longest);
+    deadlines.request = ir.request_timeout.map(|limit| start + limit);
+    if let Some(most) = forward.grpc_timeout_max
+        && let Some(asked) = headers::grpc_timeout(&record.head.fields)
+    {
+        let bounded = if most.is_zero() { asked } else { asked.min(most) };
+        deadlines.grpc = Some(start + bounded);
+    }
+    if complete {
+        deadlines.request_ended(start);
+        record.request_end = Some(start);
+    }
+    deadlines.touch(start);
+    deadlines
+}
+
+/// Answers `Expect: 100-continue` here, or leaves it to the upstream.
+fn expect(record: &mut Record, downstream: &mut Downstream<'_>, expected: bool) -> Result<bool, Ended> {
+    if !expected {
+        return Ok(false);
+    }
+    if record.shared.manager.ir().proxy_100_continue {
+        return Ok(true);
+    }
+    record.head.fields.remove(Known::Expect);
+    downstream
+        .push_informational(&ResponseHead::new(100))
+        .map_err(|_| Ended::from(FailureKind::DownstreamGone))?;
+    Ok(false)
+}
+
+/// Whether the upgrade (or CONNECT) is on: the route's word counts before the connection manager's.
+fn allow_upgrade(record: &Record, of_route: &[(rajut_types::Text, bool)]) -> Result<(), Ended> {
+    let asked = record.head.fields.get(Known::Upgrade).unwrap_or(b"connect");
+    let matching = |(name, _): &&(rajut_types::Text, bool)| name.as_bytes().eq_ignore_ascii_case(asked);
+    let of_manager = &record.shared.manager.ir().upgrades;
+    let found = of_route
+        .iter()
+        .find(matching)
+        .or_else(|| of_manager.iter().find(matching));
+    if found.is_some_and(|(_, on)| *on) {
+        record
+            .shared
+            .manager
+            .stats()
+            .add(record.shared.worker.index, ManagerCounter::UpgradesTotal);
+        Ok(())
+    } else {
+        Err(FailureKind::UpgradeRefused.into())
+    }
+}
+
+/// An answer that the configuration gives, with the route's changes to responses.
+fn answer(
+    record: &mut Record,
+    downstream: &mut Downstream<'_>,
+    chosen: &rajut_ir::decide::Chosen<'_>,
+    status: u16,
+    body: Bytes,
+    fields: Fields,
+) -> Result<(), Ended> {
+    record.response.fields = fields;
+    headers::mutate(record, &chosen.route.headers, Half::Response);
+    headers::mutate(record, &chosen.virtual_host.headers, Half::Response);
+    let fields = std::mem::take(&mut record.response.fields);
+    reply::send(record, downstream, status, None, body, fields)
+        .map_err(|_| Ended::from(FailureKind::DownstreamGone))
+}
+
+fn count_failure(record: &Record, kind: FailureKind) {
+    let counter = match kind {
+        FailureKind::NoRoute => ManagerCounter::NoRoute,
+        FailureKind::DownstreamGone => ManagerCounter::RqRxReset,
+        FailureKind::RequestTimeout => ManagerCounter::RqTimeout,
+        FailureKind::StreamIdleTimeout { .. } => ManagerCounter::RqIdleTimeout,
+        FailureKind::MalformedRequest { status: 431 } => ManagerCounter::RqTooLarge,
+        _ => return,
+    };
+    record
+        .shared
+        .manager
+        .stats()
+        .add(record.shared.worker.index, counter);
+}
+
+/// Writes what waits; `false` where the client is gone or takes nothing for as long as a connection may be idle.
+async fn flush(shared: &Shared, timer: &mut Timer, downstream: &mut Downstream<'_>) -> bool {
+    let mut deadline = None;
+    poll_fn(|cx| match downstream.poll_flush(cx) {
+        Poll::Ready(flushed) => Poll::Ready(flushed.is_ok()),
+        Poll::Pending => {
+            let ir = shared.manager.ir();
+            let limit = ir.stream_idle_timeout.or(ir.idle_timeout);
+            let deadline = *deadline.get_or_insert_with(|| limit.map(|limit| Instant::now() + limit));
+            if timer.poll(cx, deadline) {
+                return Poll::Ready(false);
+            }
+            Poll::Pending
+        }
+    })
+    .await
+}
+
+/// A request as decisions see it.
+struct View<'r> {
+    record: &'r Record,
+}
+
+impl RequestView for View<'_> {
+    fn method(&self) -> &[u8] {
+        self.record.head.method.as_str().as_bytes()
+    }
+
+    fn scheme(&self) -> &[u8] {
+        if self.record.shared.is_tls {
+            b"https"
+        } else {
+            b"http"
+        }
+    }
+
+    fn authority(&self) -> &[u8] {
+        &self.record.head.authority
+    }
+
+    fn path(&self) -> &[u8] {
+        &self.record.head.path_and_query
+    }
+
+    fn header(&self, name: &str) -> Option<Cow<'_, [u8]>> {
+        let fields = &self.record.head.fields;
+        let first = fields.get(name)?;
+        if fields.count(name) == 1 {
+            return Some(Cow::Borrowed(first));
+        }
+        let values: Vec<&[u8]> = fields.get_all(name).collect();
+        Some(Cow::Owned(values.join(&b',')))
+    }
 }

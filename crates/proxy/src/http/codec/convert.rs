@@ -1,0 +1,239 @@
+//! Heads to and from HTTP/2 (RFC 9113 §8): pseudo header fields, cookie crumbs, extended CONNECT (RFC 8441).
+//!
+//! An extended CONNECT for a protocol is the same thing as an HTTP/1 upgrade to it; inside the proxy it is a GET with
+//! an `upgrade` field, whichever version carried it. What it does not do: judge values (`h2` has, and `Fields` does).
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, uri};
+use rajut_codec::{
+    Fields, Known, KnownSet, Method, RequestHead, ResponseHead, Scheme, Version, h1::BodyLength,
+};
+
+use crate::http::message::Request;
+
+/// Header fields as `h2` has them, for those who only pass them on.
+pub(crate) type FieldMap = HeaderMap;
+
+/// A head that can't be carried over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Unrepresentable;
+
+/// A request as `h2` received it. `is_end`: no body follows.
+pub(crate) fn request_from_h2(
+    parts: &http::request::Parts,
+    is_end: bool,
+) -> Result<Request, Unrepresentable> {
+    let mut fields = fields_from(&parts.headers)?;
+    let protocol = parts.extensions.get::<h2::ext::Protocol>();
+    let mut method = Method::from_bytes(parts.method.as_str().as_bytes()).ok_or(Unrepresentable)?;
+    let mut upgrade = false;
+    if let Some(protocol) = protocol {
+        method = Method::Get;
+        upgrade = true;
+        fields
+            .set(Known::Upgrade, protocol.as_str())
+            .map_err(|_| Unrepresentable)?;
+    }
+    let authority = match parts.uri.authority() {
+        Some(authority) => Bytes::copy_from_slice(authority.as_str().as_bytes()),
+        // RFC 9113 §8.3.1: a request translated from HTTP/1 may carry `host` instead.
+        None => fields.get_shared(Known::Host).unwrap_or_default(),
+    };
+    fields.remove(Known::Host);
+    let path = parts.uri.path_and_query().map_or("", uri::PathAndQuery::as_str);
+    let body = if is_end || upgrade {
+        BodyLength::Empty
+    } else {
+        declared_length(&fields)
+    };
+    let expect_continue = fields
+        .get(Known::Expect)
+        .is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue"));
+    Ok(Request {
+        head: RequestHead {
+            method,
+            scheme: parts
+                .uri
+                .scheme_str()
+                .and_then(|scheme| Scheme::from_bytes(scheme.as_bytes())),
+            authority,
+            path_and_query: Bytes::copy_from_slice(path.as_bytes()),
+            version: Version::Http2,
+            fields,
+            ..RequestHead::default()
+        },
+        body,
+        expect_continue,
+        upgrade,
+    })
+}
+
+/// A response as `h2` received it.
+pub(crate) fn response_from_h2(
+    parts: &http::response::Parts,
+    is_end: bool,
+) -> Result<(ResponseHead, BodyLength), Unrepresentable> {
+    let fields = fields_from(&parts.headers)?;
+    let length = if is_end {
+        BodyLength::Empty
+    } else {
+        declared_length(&fields)
+    };
+    let head = ResponseHead {
+        status: parts.status.as_u16(),
+        version: Version::Http2,
+        fields,
+        ..ResponseHead::default()
+    };
+    Ok((head, length))
+}
+
+fn declared_length(fields: &Fields) -> BodyLength {
+    // `h2` checks the length against what arrives.
+    fields
+        .get_str(Known::ContentLength)
+        .and_then(|text| text.parse().ok())
+        .map_or(BodyLength::Unknown, |length| match length {
+            0 => BodyLength::Unknown,
+            length => BodyLength::Exact(length),
+        })
+}
+
+/// Header fields as `h2` received them; cookie crumbs become one field (RFC 9113 §8.2.3).
+pub(crate) fn fields_from(map: &HeaderMap) -> Result<Fields, Unrepresentable> {
+    let bytes = map
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + 4)
+        .sum();
+    let mut fields = Fields::with_capacity(map.len() + 8, bytes);
+    for (name, value) in map {
+        if *name == http::header::COOKIE && fields.contains(Known::Cookie) {
+            let mut joined = fields.get(Known::Cookie).unwrap_or_default().to_vec();
+            joined.extend_from_slice(b"; ");
+            joined.extend_from_slice(value.as_bytes());
+            fields.set(Known::Cookie, joined).map_err(|_| Unrepresentable)?;
+            continue;
+        }
+        fields
+            .append(name.as_str(), value.as_bytes())
+            .map_err(|_| Unrepresentable)?;
+    }
+    Ok(fields)
+}
+
+/// Fields that HTTP/2 does not carry (RFC 9113 §8.2.2) or carries as pseudo fields.
+const NOT_IN_H2: KnownSet = KnownSet::of(&[
+    Known::Connection,
+    Known::Host,
+    Known::KeepAlive,
+    Known::ProxyConnection,
+    Known::TransferEncoding,
+    Known::Upgrade,
+    Known::Http2Settings,
+]);
+
+/// Header fields for `h2`.
+pub(crate) fn map_from(fields: &Fields) -> Result<HeaderMap, Unrepresentable> {
+    let mut map = HeaderMap::with_capacity(fields.len());
+    for (field, value) in fields.iter_shared() {
+        if field.known.is_some_and(|known| NOT_IN_H2.contains(known)) {
+            continue;
+        }
+        let name = HeaderName::from_bytes(field.name).map_err(|_| Unrepresentable)?;
+        let value = HeaderValue::from_maybe_shared(value).map_err(|_| Unrepresentable)?;
+        map.append(name, value);
+    }
+    Ok(map)
+}
+
+/// A request for `h2`. An upgrade becomes an extended CONNECT.
+pub(crate) fn request_to_h2(
+    head: &RequestHead,
+    scheme: Scheme,
+) -> Result<http::Request<()>, Unrepresentable> {
+    let protocol = head.fields.get_str(Known::Upgrade).map(h2::ext::Protocol::from);
+    let mut uri = Uri::builder();
+    let plain_connect = head.method == Method::Connect && protocol.is_none();
+    if !head.authority.is_empty() {
+        uri = uri.authority(&head.authority[..]);
+    }
+    if !plain_connect {
+        let scheme = head.scheme.unwrap_or(scheme);
+        uri = uri
+            .scheme(scheme.as_str())
+            .path_and_query(match &head.path_and_query[..] {
+                b"" => b"/",
+                path => path,
+            });
+    }
+    let mut request = http::Request::new(());
+    *request.uri_mut() = uri.build().map_err(|_| Unrepresentable)?;
+    *request.method_mut() = match (&head.method, &protocol) {
+        (_, Some(_)) => http::Method::CONNECT,
+        (Method::Get, None) => http::Method::GET,
+        (Method::Post, None) => http::Method::POST,
+        (method, None) => {
+            http::Method::from_bytes(method.as_str().as_bytes()).map_err(|_| Unrepresentable)?
+        }
+    };
+    *request.version_mut() = http::Version::HTTP_2;
+    *request.headers_mut() = map_from(&head.fields)?;
+    if let Some(protocol) = protocol {
+        request.extensions_mut().insert(protocol);
+    }
+    Ok(request)
+}
+
+/// A response for `h2`.
+pub(crate) fn response_to_h2(head: &ResponseHead) -> Result<http::Response<()>, Unrepresentable> {
+    let mut response = http::Response::new(());
+    *response.status_mut() = http::StatusCode::from_u16(head.status).map_err(|_| Unrepresentable)?;
+    *response.version_mut() = http::Version::HTTP_2;
+    *response.headers_mut() = map_from(&head.fields)?;
+    Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_survives_both_directions_and_cookies_become_one() {
+        let mut request = http::Request::builder()
+            .method("POST")
+            .uri("https://clinic:8080/visits?day=1")
+            .header("cookie", "a=1")
+            .header("cookie", "b=2")
+            .header("content-length", "3")
+            .body(())
+            .unwrap();
+        let (parts, ()) = std::mem::replace(&mut request, http::Request::new(())).into_parts();
+        let received = request_from_h2(&parts, false).unwrap();
+        assert_eq!(received.body, BodyLength::Exact(3));
+        assert_eq!(
+            received.head.fields.get(Known::Cookie),
+            Some(b"a=1; b=2".as_slice())
+        );
+        assert_eq!(received.head.authority_str(), "clinic:8080");
+        let sent = request_to_h2(&received.head, Scheme::Http).unwrap();
+        assert_eq!(sent.uri(), "https://clinic:8080/visits?day=1");
+        assert_eq!(sent.headers()["cookie"], "a=1; b=2");
+    }
+
+    #[test]
+    fn an_upgrade_becomes_an_extended_connect_and_back() {
+        let mut head = RequestHead::new(Method::Get, "/chat");
+        head.authority = "clinic".into();
+        head.fields.set(Known::Upgrade, "websocket").unwrap();
+        let sent = request_to_h2(&head, Scheme::Http).unwrap();
+        assert_eq!(sent.method(), http::Method::CONNECT);
+        assert!(!sent.headers().contains_key("upgrade"));
+        let received = request_from_h2(&sent.into_parts().0, false).unwrap();
+        assert!(received.upgrade);
+        assert_eq!(received.head.method, Method::Get);
+        assert_eq!(
+            received.head.fields.get(Known::Upgrade),
+            Some(b"websocket".as_slice())
+        );
+    }
+}

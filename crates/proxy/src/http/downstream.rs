@@ -1,0 +1,107 @@
+//! The client's side of one exchange, over either version.
+
+use std::task::{Context, Poll};
+
+use rajut_codec::{ResponseHead, h1::BodyLength};
+
+use super::{
+    h1, h2,
+    message::{DownstreamError, Piece},
+};
+
+/// The client's side of one exchange.
+#[derive(Debug)]
+pub(crate) enum Downstream<'c> {
+    /// An HTTP/1 connection, lent for the exchange.
+    H1(&'c mut h1::Server),
+    /// An HTTP/2 stream.
+    H2(h2::ServerStream),
+}
+
+impl Downstream<'_> {
+    /// The next piece of the request.
+    pub(crate) fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, DownstreamError>> {
+        match self {
+            Self::H1(server) => server.poll_piece(cx),
+            Self::H2(stream) => stream.poll_piece(cx),
+        }
+    }
+
+    /// After the request's end: `Ready(true)` when the client is gone, `Ready(false)` when it has finished sending
+    /// and may still listen.
+    pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        match self {
+            Self::H1(server) => server.poll_gone(cx),
+            Self::H2(stream) => stream.poll_gone(cx).map(|()| true),
+        }
+    }
+
+    pub(crate) fn push_head(
+        &mut self,
+        head: &ResponseHead,
+        length: BodyLength,
+    ) -> Result<(), DownstreamError> {
+        match self {
+            // A head that can't be written is the upstream's fault.
+            Self::H1(server) => server
+                .push_head(head, length)
+                .map_err(|_| DownstreamError::Malformed(502)),
+            Self::H2(stream) => stream.push_head(head, length),
+        }
+    }
+
+    pub(crate) fn push_informational(&mut self, head: &ResponseHead) -> Result<(), DownstreamError> {
+        match self {
+            Self::H1(server) => server
+                .push_informational(head)
+                .map_err(|_| DownstreamError::Malformed(502)),
+            Self::H2(stream) => stream.push_informational(head),
+        }
+    }
+
+    /// Whether more of the response may be pushed.
+    pub(crate) fn has_room(&self) -> bool {
+        match self {
+            Self::H1(server) => server.transport.has_room(),
+            Self::H2(stream) => stream.has_room(),
+        }
+    }
+
+    pub(crate) fn push(&mut self, piece: Piece) -> Result<(), DownstreamError> {
+        match self {
+            // The upstream sent more or less than it announced: the client must see a broken connection.
+            Self::H1(server) => server.push(piece).map_err(|_| DownstreamError::Malformed(502)),
+            Self::H2(stream) => stream.push(piece),
+        }
+    }
+
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), DownstreamError>> {
+        match self {
+            Self::H1(server) => server.poll_flush(cx).map_err(|_| DownstreamError::Gone),
+            Self::H2(stream) => stream.poll_flush(cx),
+        }
+    }
+
+    /// Cuts the exchange off: the client must not take what it got for complete.
+    pub(crate) fn abort(&mut self) {
+        match self {
+            Self::H1(server) => {
+                server.machine.close_after();
+                server.transport.output.clear();
+                if let Some(socket) = server.transport.stream().socket() {
+                    // A socket that is gone already needs no reset.
+                    drop(rajut_platform::socket::set_reset_on_close(socket));
+                }
+            }
+            Self::H2(stream) => stream.reset(::h2::Reason::INTERNAL_ERROR),
+        }
+    }
+
+    /// Whether a response's head has gone out.
+    pub(crate) fn response_started(&self) -> bool {
+        match self {
+            Self::H1(server) => server.machine.response_started(),
+            Self::H2(stream) => stream.has_head(),
+        }
+    }
+}

@@ -1,0 +1,558 @@
+//! What a proxy does to heads: hop-by-hop fields, forwarding fields, request ids, mutations, rewrites.
+//!
+//! Everything is done in place on the received block; a head that needs no change is forwarded as one copy.
+
+use std::{
+    cell::RefCell,
+    net::IpAddr,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use bytes::Bytes;
+use rajut_codec::{Fields, Known, Method, RequestHead, Version, forward, split_authority};
+use rajut_ir::{
+    http::{ForwardClientCert, HostPort, HttpConnectionManager, ServerHeader},
+    route::{AppendAction, HeaderMutations, HeaderValue, PathMatch, PathRewrite},
+};
+
+use super::record::{Record, Shared};
+use crate::{
+    connection::{Peer, PeerIdentity},
+    failure::FailureKind,
+};
+
+const BAD_REQUEST: FailureKind = FailureKind::MalformedRequest { status: 400 };
+
+/// Fields that only proxies inside the mesh may set; taken out of requests from outside (Envoy: edge requests).
+const INTERNAL: [&str; 12] = [
+    "x-envoy-internal",
+    "x-envoy-retry-on",
+    "x-envoy-retry-grpc-on",
+    "x-envoy-max-retries",
+    "x-envoy-upstream-alt-stat-name",
+    "x-envoy-upstream-rq-timeout-ms",
+    "x-envoy-upstream-rq-per-try-timeout-ms",
+    "x-envoy-upstream-rq-timeout-alt-response",
+    "x-envoy-expected-rq-timeout-ms",
+    "x-envoy-force-trace",
+    "x-envoy-ip-tags",
+    "x-envoy-decorator-operation",
+];
+
+/// Step 4: brings a received head into the form in which it is judged and routed.
+pub(crate) fn accept_request(record: &mut Record, upgrade: bool) -> Result<(), FailureKind> {
+    let keep = if upgrade {
+        forward::Upgrade::Keep
+    } else {
+        forward::Upgrade::Drop
+    };
+    forward::strip_request(&mut record.head.fields, keep).map_err(|_| BAD_REQUEST)?;
+    let shared = record.shared.clone();
+    let ir = shared.manager.ir();
+    normalize_target(&mut record.head, ir, shared.connection.local.port())?;
+    edit(|| forwarding_fields(&mut record.head.fields, &shared, ir))
+}
+
+/// Edits fail only when a head's bound on edits is reached, which is the sender's doing.
+fn edit(edits: impl FnOnce() -> Result<(), rajut_codec::FieldError>) -> Result<(), FailureKind> {
+    edits().map_err(|_| FailureKind::MalformedRequest { status: 431 })
+}
+
+fn normalize_target(
+    head: &mut RequestHead,
+    ir: &HttpConnectionManager,
+    listener_port: u16,
+) -> Result<(), FailureKind> {
+    let authority_is_odd =
+        head.authority.is_empty() && (head.version != Version::Http10 || head.method == Method::Connect);
+    if authority_is_odd {
+        return Err(BAD_REQUEST);
+    }
+    if ir.strip_host_port != HostPort::Keep {
+        strip_port(head, ir.strip_host_port, listener_port)?;
+    }
+    if (ir.normalize_path || ir.merge_slashes)
+        && let Some(path) = normalized(&head.path_and_query, ir.normalize_path, ir.merge_slashes)
+    {
+        head.path_and_query = path;
+    }
+    Ok(())
+}
+
+fn strip_port(head: &mut RequestHead, how: HostPort, listener_port: u16) -> Result<(), FailureKind> {
+    let (_, port) = split_authority(&head.authority);
+    let strip = match (how, port) {
+        (HostPort::StripAny, Some(_)) => true,
+        (HostPort::StripMatching, Some(port)) => port == listener_port,
+        _ => false,
+    };
+    if !strip || head.method == Method::Connect {
+        return Ok(());
+    }
+    let end = head
+        .authority
+        .iter()
+        .rposition(|byte| *byte == b':')
+        .unwrap_or(head.authority.len());
+    let authority = head.authority.slice(..end);
+    head.set_authority(authority).map_err(|_| BAD_REQUEST)
+}
+
+/// The path without dot segments (RFC 3986 §5.2.4, `%2e` and `\` taken as what they stand for) and, where asked,
+/// without repeated slashes; `None` where nothing changes.
+fn normalized(target: &Bytes, dots: bool, slashes: bool) -> Option<Bytes> {
+    let end = target
+        .iter()
+        .position(|byte| *byte == b'?')
+        .unwrap_or(target.len());
+    let (path, query) = target.split_at(end);
+    let has = |needle: &[u8]| {
+        path.windows(needle.len())
+            .any(|window| window.eq_ignore_ascii_case(needle))
+    };
+    let odd_dots = dots && (has(b"/.") || has(b"%2e") || path.contains(&b'\\'));
+    let odd_slashes = slashes && has(b"//");
+    if !path.starts_with(b"/") || !(odd_dots || odd_slashes) {
+        return None;
+    }
+    let mut decoded = Vec::with_capacity(path.len());
+    let mut rest = path;
+    while let [first, after @ ..] = rest {
+        match (first, after) {
+            (b'%', [b'2', b'e' | b'E', after @ ..]) if dots => {
+                decoded.push(b'.');
+                rest = after;
+                continue;
+            }
+            (b'\\', _) if dots => decoded.push(b'/'),
+            (byte, _) => decoded.push(*byte),
+        }
+        rest = after;
+    }
+    let mut segments: Vec<&[u8]> = Vec::new();
+    let parts: Vec<&[u8]> = decoded[1..].split(|byte| *byte == b'/').collect();
+    let last = parts.len() - 1;
+    for (index, part) in parts.into_iter().enumerate() {
+        match part {
+            b"." if dots && index == last => segments.push(b""),
+            b"." if dots => {}
+            b".." if dots => {
+                segments.pop();
+                if index == last {
+                    segments.push(b"");
+                }
+            }
+            b"" if slashes && index != last => {}
+            part => segments.push(part),
+        }
+    }
+    let mut out = Vec::with_capacity(target.len());
+    for segment in &segments {
+        out.push(b'/');
+        out.extend_from_slice(segment);
+    }
+    if segments.is_empty() {
+        out.push(b'/');
+    }
+    out.extend_from_slice(query);
+    Some(out.into())
+}
+
+fn forwarding_fields(
+    fields: &mut Fields,
+    shared: &Shared,
+    ir: &HttpConnectionManager,
+) -> Result<(), rajut_codec::FieldError> {
+    let remote = shared.connection.remote.ip();
+    // Envoy's edge: the client's address is taken from the connection, and it is not a private one.
+    let edge = ir.use_remote_address && !is_private(remote);
+    let proto = if shared.is_tls { "https" } else { "http" };
+    if ir.use_remote_address {
+        if ir.xff_num_trusted_hops == 0 {
+            fields.set(Known::XForwardedProto, proto)?;
+        } else {
+            fields.set_default(Known::XForwardedProto, proto)?;
+        }
+        fields.join(Known::XForwardedFor, remote.to_string())?;
+    } else {
+        fields.set_default(Known::XForwardedProto, proto)?;
+    }
+    if edge {
+        for name in INTERNAL {
+            fields.remove(name);
+        }
+    }
+    client_certificate(fields, shared, ir)?;
+    if ir.generate_request_id {
+        let keep = !edge || ir.preserve_external_request_id;
+        if !(keep && fields.contains(Known::XRequestId)) {
+            let id = request_id(shared.worker.random(), shared.worker.random());
+            fields.set(Known::XRequestId, id)?;
+        }
+    }
+    Ok(())
+}
+
+/// Private, loopback and link-local addresses are inside (Envoy's default of `internal_address_config`).
+fn is_private(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.is_private() || address.is_loopback() || address.is_link_local(),
+        IpAddr::V6(address) => address.is_loopback() || address.is_unique_local(),
+    }
+}
+
+fn client_certificate(
+    fields: &mut Fields,
+    shared: &Shared,
+    ir: &HttpConnectionManager,
+) -> Result<(), rajut_codec::FieldError> {
+    let peer = match &shared.connection.peer {
+        Peer::Verified(peer) => Some(peer),
+        Peer::None => None,
+    };
+    match (ir.forward_client_cert, peer) {
+        (ForwardClientCert::AlwaysForwardOnly, _) | (ForwardClientCert::ForwardOnly, Some(_)) => {}
+        (ForwardClientCert::AppendForward, Some(peer)) => {
+            let element = certificate_element(peer, ir);
+            match fields.get(Known::XForwardedClientCert) {
+                Some(before) => {
+                    let mut joined = before.to_vec();
+                    joined.push(b',');
+                    joined.extend_from_slice(&element);
+                    fields.set(Known::XForwardedClientCert, joined)?;
+                }
+                None => fields.append(Known::XForwardedClientCert, element)?,
+            }
+        }
+        (ForwardClientCert::SanitizeSet, Some(peer)) => {
+            fields.set(Known::XForwardedClientCert, certificate_element(peer, ir))?;
+        }
+        (ForwardClientCert::Sanitize, _)
+        | (
+            ForwardClientCert::ForwardOnly
+            | ForwardClientCert::AppendForward
+            | ForwardClientCert::SanitizeSet,
+            None,
+        ) => {
+            fields.remove(Known::XForwardedClientCert);
+        }
+    }
+    Ok(())
+}
+
+/// `By=…;Hash=…;Subject="…";URI=…;DNS=…`
+fn certificate_element(peer: &PeerIdentity, ir: &HttpConnectionManager) -> Vec<u8> {
+    let details = &ir.client_cert_details;
+    let mut out = Vec::with_capacity(256);
+    let mut push = |key: &str, value: &str| {
+        if !out.is_empty() {
+            out.push(b';');
+        }
+        out.extend_from_slice(key.as_bytes());
+        out.extend_from_slice(value.as_bytes());
+    };
+    if !peer.own_uri.is_empty() {
+        push("By=", &peer.own_uri);
+    }
+    push("Hash=", &peer.sha256);
+    if details.subject {
+        push("Subject=", &format!("\"{}\"", peer.subject.replace('"', "\\\"")));
+    }
+    if details.uri {
+        for uri in &peer.uris {
+            push("URI=", uri);
+        }
+    }
+    if details.dns {
+        for name in &peer.dns_names {
+            push("DNS=", name);
+        }
+    }
+    out
+}
+
+/// A random UUID (version 4).
+fn request_id(high: u64, low: u64) -> [u8; 36] {
+    let bits = (u128::from(high) << 64 | u128::from(low)) & !(0xf000 << 64) & !(0b11 << 62)
+        | 0x4000 << 64
+        | 0b10 << 62;
+    let mut out = [b'-'; 36];
+    let mut shift = 128;
+    for (at, byte) in out.iter_mut().enumerate() {
+        if matches!(at, 8 | 13 | 18 | 23) {
+            continue;
+        }
+        shift -= 4;
+        *byte = b"0123456789abcdef"[usize::try_from(bits >> shift & 15).unwrap_or(0)];
+    }
+    out
+}
+
+/// Which half of a set of mutations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Half {
+    Request,
+    Response,
+}
+
+/// Removals, then what is set; values may hold operators.
+pub(crate) fn mutate(record: &mut Record, mutations: &HeaderMutations, half: Half) {
+    let (set, remove) = match half {
+        Half::Request => (&mutations.request_set, &mutations.request_remove),
+        Half::Response => (&mutations.response_set, &mutations.response_remove),
+    };
+    if set.is_empty() && remove.is_empty() {
+        return;
+    }
+    for name in remove {
+        section(record, half).remove(&**name);
+    }
+    for header in set {
+        let value = record.expand(&header.value);
+        // A value that came out unusable (a control character from a variable) is left out.
+        let _ = set_header(record, header, &value, half);
+    }
+}
+
+fn section(record: &mut Record, half: Half) -> &mut Fields {
+    match half {
+        Half::Request => &mut record.head.fields,
+        Half::Response => &mut record.response.fields,
+    }
+}
+
+fn set_header(
+    record: &mut Record,
+    header: &HeaderValue,
+    value: &[u8],
+    half: Half,
+) -> Result<(), rajut_codec::FieldError> {
+    if half == Half::Request {
+        match &*header.name {
+            "host" | ":authority" => return record.head.set_authority(Bytes::copy_from_slice(value)),
+            ":path" => {
+                record.head.path_and_query = Bytes::copy_from_slice(value);
+                return Ok(());
+            }
+            _ => {}
+        }
+    }
+    let fields = section(record, half);
+    let name = &*header.name;
+    match header.append {
+        AppendAction::Append if value.is_empty() => Ok(()),
+        AppendAction::Append => fields.append(name, value),
+        AppendAction::AddIfAbsent => fields.set_default(name, value).map(drop),
+        AppendAction::Overwrite => fields.set(name, value),
+        AppendAction::OverwriteIfExists if fields.contains(name) => fields.set(name, value),
+        AppendAction::OverwriteIfExists => Ok(()),
+    }
+}
+
+/// The path after a route's rewrite, or `None` where it stays. `matched`: what the route's path condition was.
+pub(crate) fn rewritten(target: &Bytes, rewrite: &PathRewrite, matched: &PathMatch) -> Option<Bytes> {
+    let end = target
+        .iter()
+        .position(|byte| *byte == b'?')
+        .unwrap_or(target.len());
+    let (path, query) = target.split_at(end);
+    let mut out = match rewrite {
+        PathRewrite::Prefix(replacement) => {
+            let length = match matched {
+                PathMatch::Prefix(prefix) | PathMatch::SeparatedPrefix(prefix) => prefix.len(),
+                PathMatch::Exact(_) | PathMatch::Regex(_) | PathMatch::Connect => path.len(),
+            };
+            let rest = path.get(length..)?;
+            let mut out = replacement.as_bytes().to_vec();
+            // Gateway API: `/a` → `/` on `/a/b` gives `/b`, not `//b`.
+            let doubled = matches!(matched, PathMatch::SeparatedPrefix(_))
+                && out.ends_with(b"/")
+                && rest.starts_with(b"/");
+            if doubled {
+                out.pop();
+            }
+            out.extend_from_slice(rest);
+            if out.is_empty() {
+                out.push(b'/');
+            }
+            out
+        }
+        PathRewrite::Regex {
+            pattern,
+            substitution,
+        } => pattern.replace_all(path, substitution),
+    };
+    out.extend_from_slice(query);
+    (out != **target).then(|| out.into())
+}
+
+/// What every response gets: `server`, `date`, and no hop-by-hop fields.
+pub(crate) fn finish_response(record: &mut Record, tunnel: bool) -> Result<(), FailureKind> {
+    let keep = if tunnel {
+        forward::Upgrade::Keep
+    } else {
+        forward::Upgrade::Drop
+    };
+    let fields = &mut record.response.fields;
+    forward::strip_response(fields, keep).map_err(|_| FailureKind::UpstreamProtocol)?;
+    let ir = record.shared.manager.ir();
+    // These edits can't fail on a head that a decoder let through: its bounds leave room for them.
+    let _ = match ir.server_header {
+        ServerHeader::Overwrite => fields.set(Known::Server, ir.server_name.as_bytes()),
+        ServerHeader::AppendIfAbsent => fields
+            .set_default(Known::Server, ir.server_name.as_bytes())
+            .map(drop),
+        ServerHeader::PassThrough => Ok(()),
+    };
+    if !fields.contains(Known::Date) {
+        let _ = with_date(|date| fields.append(Known::Date, date));
+    }
+    Ok(())
+}
+
+thread_local! {
+    // The second and its text.
+    static DATE: RefCell<(u64, [u8; 29])> = const { RefCell::new((u64::MAX, [0; 29])) };
+}
+
+/// The time of now as `date` has it, written once a second.
+fn with_date<R>(use_it: impl FnOnce(&[u8]) -> R) -> R {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or(Duration::ZERO)
+        .as_secs();
+    DATE.with_borrow_mut(|(second, text)| {
+        if *second != now {
+            *second = now;
+            *text = http_date(now);
+        }
+        use_it(text.as_slice())
+    })
+}
+
+/// `Sat, 21 Nov 2026 18:00:00 GMT` (RFC 9110 §5.6.7).
+fn http_date(seconds: u64) -> [u8; 29] {
+    const DAYS: [&[u8; 3]; 7] = [b"Thu", b"Fri", b"Sat", b"Sun", b"Mon", b"Tue", b"Wed"];
+    const MONTHS: [&[u8; 3]; 12] = [
+        b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec",
+    ];
+    let days = seconds / 86_400;
+    let (year, month, day) = rajut_telemetry::format::civil(days);
+    let mut out = *b"Thu, 01 Jan 1970 00:00:00 GMT";
+    let index = |number: u64| usize::try_from(number).unwrap_or(0);
+    out[..3].copy_from_slice(DAYS[index(days % 7)]);
+    out[8..11].copy_from_slice(MONTHS[index(month - 1) % 12]);
+    let mut digits = |at: usize, width: usize, mut number: u64| {
+        for position in (at..at + width).rev() {
+            out[position] = b'0' + u8::try_from(number % 10).unwrap_or(0);
+            number /= 10;
+        }
+    };
+    digits(5, 2, day);
+    digits(12, 4, year);
+    digits(17, 2, seconds / 3600 % 24);
+    digits(20, 2, seconds / 60 % 60);
+    digits(23, 2, seconds % 60);
+    out
+}
+
+/// The value of `grpc-timeout` (at most eight digits and a unit).
+pub(crate) fn grpc_timeout(fields: &Fields) -> Option<Duration> {
+    let text = fields.get_str(Known::GrpcTimeout)?;
+    let unit = text.len().checked_sub(1)?;
+    let (digits, unit) = (text.get(..unit)?, text.get(unit..)?);
+    if digits.is_empty() || digits.len() > 8 {
+        return None;
+    }
+    let number: u64 = digits.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(number * 3600),
+        "M" => Duration::from_secs(number * 60),
+        "S" => Duration::from_secs(number),
+        "m" => Duration::from_millis(number),
+        "u" => Duration::from_micros(number),
+        "n" => Duration::from_nanos(number),
+        _ => return None,
+    })
+}
+
+/// Whether it is a gRPC request.
+pub(crate) fn is_grpc(fields: &Fields) -> bool {
+    fields
+        .get(Known::ContentType)
+        .and_then(|value| value.strip_prefix(b"application/grpc"))
+        .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(target: &str) -> String {
+        let target = Bytes::copy_from_slice(target.as_bytes());
+        let changed = normalized(&target, true, true).unwrap_or(target);
+        String::from_utf8(changed.to_vec()).unwrap()
+    }
+
+    #[test]
+    fn dot_segments_and_slashes_go_and_the_query_stays() {
+        for (given, wanted) in [
+            ("/a/b", "/a/b"),
+            ("/a/./b/../c?x=/../y", "/a/c?x=/../y"),
+            ("/a/%2e%2E/b", "/b"),
+            ("/..", "/"),
+            ("/a/..", "/"),
+            ("/a/b/.", "/a/b/"),
+            ("//a///b/", "/a/b/"),
+            ("/a\\..\\b", "/b"),
+            ("/.well-known", "/.well-known"),
+        ] {
+            assert_eq!(path(given), wanted, "{given}");
+        }
+    }
+
+    #[test]
+    fn ids_are_random_uuids_of_version_four() {
+        let id = request_id(u64::MAX, 0);
+        assert_eq!(&id, b"ffffffff-ffff-4fff-8000-000000000000");
+    }
+
+    #[test]
+    fn dates_read_as_http_wants_them() {
+        assert_eq!(&http_date(784_111_777), b"Sun, 06 Nov 1994 08:49:37 GMT");
+    }
+
+    #[test]
+    fn prefixes_are_replaced_and_the_query_is_kept() {
+        let rewrite = |target: &'static str, to: &str, matched| {
+            rewritten(
+                &Bytes::from_static(target.as_bytes()),
+                &PathRewrite::Prefix(to.into()),
+                &matched,
+            )
+            .map(|path| String::from_utf8(path.to_vec()).unwrap())
+        };
+        assert_eq!(
+            rewrite("/api/v1?x", "/", PathMatch::Prefix("/api/".into())),
+            Some("/v1?x".into())
+        );
+        assert_eq!(
+            rewrite("/api/v1", "/", PathMatch::SeparatedPrefix("/api".into())),
+            Some("/v1".into())
+        );
+        assert_eq!(
+            rewrite("/api", "/new", PathMatch::Exact("/api".into())),
+            Some("/new".into())
+        );
+        assert_eq!(rewrite("/api", "/api", PathMatch::Prefix("/api".into())), None);
+    }
+
+    #[test]
+    fn grpc_timeouts_have_units() {
+        let mut fields = Fields::new();
+        fields.set(Known::GrpcTimeout, "100m").unwrap();
+        assert_eq!(grpc_timeout(&fields), Some(Duration::from_millis(100)));
+        fields.set(Known::GrpcTimeout, "999999999S").unwrap();
+        assert_eq!(grpc_timeout(&fields), None);
+    }
+}

@@ -1,0 +1,172 @@
+//! Copies of requests for other clusters: sent and forgotten.
+//!
+//! Bounds: only requests whose body is small enough to be kept are copied ([`super::retry::REPLAY_MAX`]), at most
+//! [`MIRRORS_MAX`] copies are under way per worker, and each within [`MIRROR_TIME`]. A copy fails silently, is not
+//! tried again and leaves no log line.
+
+use std::{cell::Cell, future::poll_fn, rc::Rc, task::Poll, time::Duration};
+
+use rajut_codec::{RequestHead, h1::BodyLength};
+use rajut_ir::route::Forward;
+use tokio::task::spawn_local;
+
+use super::{message::Piece, record::Record};
+use crate::{
+    cluster::{Cluster, PickContext},
+    epoch::Epoch,
+    failure::{Failure, FailureKind},
+    stats::ClusterCounter,
+    upstream::{
+        exchange::{Head, Upstream},
+        pool::Wants,
+    },
+    worker::Worker,
+};
+
+/// Copies under way per worker.
+pub(crate) const MIRRORS_MAX: u32 = 1024;
+/// How long a copy may take.
+const MIRROR_TIME: Duration = Duration::from_secs(15);
+
+thread_local! {
+    static UNDER_WAY: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Sends the copies that the route asks for. `body`: the whole request body, `None` where it was not kept.
+pub(crate) fn send(record: &Record, epoch: &Rc<Epoch>, forward: &Forward, body: Option<Vec<Piece>>) {
+    let Some(body) = body else { return };
+    for mirror in &forward.mirrors {
+        let worker = record.worker();
+        if !mirror.fraction.includes(worker.draw()) || UNDER_WAY.get() >= MIRRORS_MAX {
+            continue;
+        }
+        let Some(cluster) = epoch.cluster(&mirror.cluster) else {
+            continue;
+        };
+        let mut head = record.head.clone();
+        if mirror.shadow_host_suffix {
+            let shadow = shadow_authority(&head);
+            // A host with the suffix is as valid as without.
+            let _ = head.set_authority(shadow.into());
+        }
+        let copy = Copy {
+            worker: worker.clone(),
+            epoch: epoch.clone(),
+            cluster: cluster.clone(),
+            head,
+            body: body.clone(),
+            destination: record.shared.connection.local,
+        };
+        UNDER_WAY.set(UNDER_WAY.get() + 1);
+        spawn_local(async move {
+            // Nobody waits for it.
+            let _ = tokio::time::timeout(MIRROR_TIME, copy.run()).await;
+            UNDER_WAY.set(UNDER_WAY.get().saturating_sub(1));
+        });
+    }
+}
+
+/// `host-shadow[:port]`, as Envoy writes it.
+fn shadow_authority(head: &RequestHead) -> Vec<u8> {
+    let host_end = match head.port() {
+        Some(_) => head
+            .authority
+            .iter()
+            .rposition(|byte| *byte == b':')
+            .unwrap_or(head.authority.len()),
+        None => head.authority.len(),
+    };
+    let (host, port) = head.authority.split_at(host_end);
+    [host, b"-shadow", port].concat()
+}
+
+struct Copy {
+    worker: Rc<Worker>,
+    epoch: Rc<Epoch>,
+    cluster: std::sync::Arc<Cluster>,
+    head: RequestHead,
+    body: Vec<Piece>,
+    destination: std::net::SocketAddr,
+}
+
+impl Copy {
+    async fn run(self) -> Result<(), Failure> {
+        let context = PickContext {
+            worker: &self.worker,
+            hash: None,
+            exclude: &[],
+            destination: Some(self.destination),
+        };
+        let host = self.cluster.pick(&context)?;
+        let _permit = self
+            .cluster
+            .breakers()
+            .request()
+            .ok_or(FailureKind::RequestOverflow)?;
+        let wants = Wants {
+            version: self.head.version,
+            careful: false,
+            fresh: false,
+        };
+        let authority = String::from_utf8_lossy(self.head.host()).into_owned();
+        let mut upstream = self
+            .epoch
+            .pools
+            .acquire(&self.worker, &self.cluster, &host, wants, &authority)
+            .await?;
+        let _active = host.begin_request();
+        let stats = self.cluster.stats();
+        stats.add(self.worker.index, ClusterCounter::RqTotal);
+        let exchanged = exchange(&mut upstream, &self.head, self.body).await;
+        stats.add(self.worker.index, ClusterCounter::RqCompleted);
+        stats.add_status(self.worker.index, exchanged?);
+        upstream.finish();
+        Ok(())
+    }
+}
+
+async fn exchange(upstream: &mut Upstream, head: &RequestHead, body: Vec<Piece>) -> Result<u16, Failure> {
+    let bytes: u64 = body
+        .iter()
+        .map(|piece| match piece {
+            Piece::Data(bytes) => bytes.len() as u64,
+            Piece::Trailers(_) | Piece::End => 0,
+        })
+        .sum();
+    let length = if bytes == 0 {
+        BodyLength::Empty
+    } else {
+        BodyLength::Exact(bytes)
+    };
+    upstream.push_head(head, length)?;
+    for piece in body {
+        poll_fn(|cx| {
+            while !upstream.has_room() {
+                if upstream.poll_flush(cx)?.is_pending() {
+                    return Poll::Pending;
+                }
+            }
+            Poll::Ready(Ok::<_, Failure>(()))
+        })
+        .await?;
+        // Trailers have no place after a known length.
+        if !matches!(piece, Piece::Trailers(_)) {
+            upstream.push(piece)?;
+        }
+    }
+    let mut status = None;
+    poll_fn(|cx| {
+        let _ = upstream.poll_flush(cx)?;
+        loop {
+            if status.is_none() {
+                match std::task::ready!(upstream.poll_head(cx))? {
+                    Head::Informational(_) => {}
+                    Head::Final(head, _) => status = Some(head.status),
+                }
+            } else if matches!(std::task::ready!(upstream.poll_piece(cx))?, Piece::End) {
+                return Poll::Ready(Ok(status.unwrap_or_default()));
+            }
+        }
+    })
+    .await
+}

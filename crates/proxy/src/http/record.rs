@@ -1,0 +1,366 @@
+//! The record of one request: what its access-log lines and counters are made of. Emitted on drop, so that no early
+//! return loses a line.
+//!
+//! It owns the heads (they are needed for retries and for the log anyway) and is the source of values for every
+//! format string: log lines and header values alike.
+
+use std::{
+    cell::{OnceCell, RefCell},
+    collections::HashMap,
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use rajut_codec::{Fields, RequestHead, ResponseHead, Version};
+use rajut_telemetry::format::{self, Section, Template, Value, write_number};
+use rajut_types::Text;
+use tokio::time::Instant;
+
+use super::manager::Manager;
+use crate::{
+    cluster::{Cluster, Host},
+    connection::{Connection, Peer},
+    failure::{Failure, Flags},
+    stats::ManagerCounter,
+    worker::Worker,
+};
+
+/// What all streams of a connection share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) worker: Rc<Worker>,
+    pub(crate) connection: Rc<Connection>,
+    pub(crate) manager: Arc<Manager>,
+    /// The connection is encrypted.
+    pub(crate) is_tls: bool,
+}
+
+/// One request, from its head to its last byte.
+#[derive(Debug)]
+pub(crate) struct Record {
+    pub(crate) shared: Rc<Shared>,
+    /// As it is sent on.
+    pub(crate) head: RequestHead,
+    /// As it was sent, or would have been.
+    pub(crate) response: ResponseHead,
+    /// Whether `response` was set.
+    pub(crate) has_response: bool,
+    pub(crate) trailers: Option<Fields>,
+    pub(crate) start: Instant,
+    started: SystemTime,
+    pub(crate) flags: Flags,
+    pub(crate) details: &'static str,
+    pub(crate) failure_reason: Option<Text>,
+    pub(crate) bytes_received: u64,
+    pub(crate) bytes_sent: u64,
+    pub(crate) cluster: Option<Arc<Cluster>>,
+    pub(crate) host: Option<Arc<Host>>,
+    pub(crate) upstream_local: Option<SocketAddr>,
+    pub(crate) route: Text,
+    pub(crate) virtual_host: Text,
+    pub(crate) attempts: u32,
+    /// When the request's last byte was read.
+    pub(crate) request_end: Option<Instant>,
+    /// When the response's head arrived.
+    pub(crate) response_start: Option<Instant>,
+}
+
+impl Record {
+    /// Opens the record of a request.
+    pub(crate) fn open(shared: Rc<Shared>, head: RequestHead, start: Instant) -> Self {
+        let manager = &shared.manager;
+        let worker = shared.worker.index;
+        let stats = manager.stats();
+        stats.add(worker, ManagerCounter::RqTotal);
+        stats.add(
+            worker,
+            if head.version == Version::Http2 {
+                ManagerCounter::RqHttp2
+            } else {
+                ManagerCounter::RqHttp1
+            },
+        );
+        Self {
+            started: SystemTime::now(),
+            head,
+            response: ResponseHead::default(),
+            has_response: false,
+            trailers: None,
+            start,
+            flags: Flags::NONE,
+            details: "",
+            failure_reason: None,
+            bytes_received: 0,
+            bytes_sent: 0,
+            cluster: None,
+            host: None,
+            upstream_local: None,
+            route: EMPTY.with(Text::clone),
+            virtual_host: EMPTY.with(Text::clone),
+            attempts: 0,
+            request_end: None,
+            response_start: None,
+            shared,
+        }
+    }
+
+    /// The worker.
+    pub(crate) fn worker(&self) -> &Rc<Worker> {
+        &self.shared.worker
+    }
+
+    /// Notes a failure: its flag, details and reason.
+    pub(crate) fn note(&mut self, failure: &Failure) {
+        let spec = failure.spec();
+        self.flags = self.flags.with(spec.flag);
+        self.details = spec.details;
+        if failure.reason.is_some() {
+            self.failure_reason = failure.reason.clone();
+        }
+    }
+
+    /// The value of a text with operators, empty where one is missing (as Envoy's header formatter has it).
+    pub(crate) fn expand(&self, text: &Text) -> Vec<u8> {
+        let mut out = Vec::with_capacity(text.len() + 32);
+        if !text.contains('%') {
+            out.extend_from_slice(text.as_bytes());
+            return out;
+        }
+        TEMPLATES.with_borrow_mut(|templates| {
+            if templates.len() >= TEMPLATES_MAX {
+                templates.clear();
+            }
+            let template = templates
+                .entry(text.clone())
+                .or_insert_with(|| Template::parse(text).ok());
+            match template {
+                Some(template) => template.render(self, "", &mut out),
+                // The decoder lets only known operators through; text stays text.
+                None => out.extend_from_slice(text.as_bytes()),
+            }
+        });
+        out
+    }
+
+    fn emit(&self) {
+        let worker = self.shared.worker.index;
+        let stats = self.shared.manager.stats();
+        stats.add(worker, ManagerCounter::RqCompleted);
+        if self.has_response {
+            stats.add_status(worker, self.response.status);
+        }
+        for (format, writer) in self.shared.manager.logs() {
+            writer.line(worker, |out| format.render(self, out));
+        }
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        self.emit();
+    }
+}
+
+/// Templates of header values that a worker remembers; a full table is emptied.
+const TEMPLATES_MAX: usize = 1024;
+
+thread_local! {
+    // text → its template; `None` where it is none.
+    static TEMPLATES: RefCell<HashMap<Text, Option<Template>>> = RefCell::default();
+    static EMPTY: Text = Text::default();
+    static HOSTNAME: OnceCell<String> = const { OnceCell::new() };
+}
+
+fn text(out: &mut Vec<u8>, value: &str) -> bool {
+    out.extend_from_slice(value.as_bytes());
+    !value.is_empty()
+}
+
+fn shown(out: &mut Vec<u8>, value: impl std::fmt::Display) -> bool {
+    use std::io::Write as _;
+    // Writing to a vector cannot fail.
+    write!(out, "{value}").is_ok()
+}
+
+fn millis(out: &mut Vec<u8>, duration: Duration) -> bool {
+    write_number(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX), out);
+    true
+}
+
+fn joined<'a>(out: &mut Vec<u8>, values: impl Iterator<Item = &'a Text>) -> bool {
+    let before = out.len();
+    for value in values {
+        if out.len() > before {
+            out.push(b',');
+        }
+        out.extend_from_slice(value.as_bytes());
+    }
+    out.len() > before
+}
+
+impl Record {
+    fn peer_value(&self, value: Value, out: &mut Vec<u8>) -> bool {
+        let Peer::Verified(peer) = &self.shared.connection.peer else {
+            return false;
+        };
+        match value {
+            Value::DownstreamPeerUriSan => joined(out, peer.uris.iter()),
+            Value::DownstreamPeerDnsSan => joined(out, peer.dns_names.iter()),
+            Value::DownstreamPeerSubject => text(out, &peer.subject),
+            Value::DownstreamPeerFingerprint256 => text(out, &peer.sha256),
+            Value::DownstreamLocalUriSan => text(out, &peer.own_uri),
+            _ => false,
+        }
+    }
+
+    fn time_value(&self, value: Value, out: &mut Vec<u8>) -> bool {
+        let since = |at: Option<Instant>| at.map(|at| at.duration_since(self.start));
+        let duration = match value {
+            Value::Duration => Some(self.start.elapsed()),
+            Value::RequestDuration => since(self.request_end),
+            Value::ResponseDuration => since(self.response_start),
+            Value::ResponseTxDuration => self.response_start.map(|at| at.elapsed()),
+            _ => None,
+        };
+        duration.is_some_and(|duration| millis(out, duration))
+    }
+
+    fn address_value(&self, value: Value, out: &mut Vec<u8>) -> bool {
+        let connection = &self.shared.connection;
+        match value {
+            Value::DownstreamLocalAddress => shown(out, connection.local),
+            Value::DownstreamLocalAddressWithoutPort => shown(out, connection.local.ip()),
+            Value::DownstreamLocalPort => shown(out, connection.local.port()),
+            Value::DownstreamRemoteAddress => shown(out, connection.remote),
+            Value::DownstreamRemoteAddressWithoutPort => shown(out, connection.remote.ip()),
+            Value::DownstreamRemotePort => shown(out, connection.remote.port()),
+            Value::UpstreamHost => self.host.as_ref().is_some_and(|host| shown(out, &host.address)),
+            Value::UpstreamLocalAddress => self.upstream_local.is_some_and(|address| shown(out, address)),
+            _ => false,
+        }
+    }
+}
+
+impl format::Record for Record {
+    fn value(&self, value: Value, out: &mut Vec<u8>) -> bool {
+        match value {
+            Value::Protocol => text(out, self.head.version.as_str()),
+            Value::ResponseCode => {
+                write_number(
+                    if self.has_response {
+                        self.response.status.into()
+                    } else {
+                        0
+                    },
+                    out,
+                );
+                true
+            }
+            Value::ResponseCodeDetails => text(out, self.details),
+            Value::ResponseFlags => {
+                self.flags.write_short(out);
+                true
+            }
+            Value::ResponseFlagsLong => {
+                self.flags.write_long(out);
+                true
+            }
+            Value::ConnectionTerminationDetails => false,
+            Value::UpstreamTransportFailureReason => self
+                .failure_reason
+                .as_ref()
+                .is_some_and(|reason| text(out, reason)),
+            Value::BytesReceived | Value::UpstreamWireBytesSent => {
+                write_number(self.bytes_received, out);
+                true
+            }
+            Value::BytesSent | Value::UpstreamWireBytesReceived => {
+                write_number(self.bytes_sent, out);
+                true
+            }
+            Value::UpstreamCluster => self
+                .cluster
+                .as_ref()
+                .is_some_and(|cluster| text(out, cluster.name())),
+            Value::UpstreamRequestAttemptCount => {
+                write_number(self.attempts.into(), out);
+                true
+            }
+            Value::RequestedServerName => self
+                .shared
+                .connection
+                .sni
+                .as_ref()
+                .is_some_and(|sni| text(out, sni)),
+            Value::RouteName => text(out, &self.route),
+            Value::VirtualHost => text(out, &self.virtual_host),
+            Value::ConnectionId => {
+                write_number(self.shared.connection.id, out);
+                true
+            }
+            Value::Hostname => HOSTNAME.with(|name| {
+                let name = name
+                    .get_or_init(|| std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default());
+                text(out, name.trim())
+            }),
+            Value::Duration
+            | Value::RequestDuration
+            | Value::ResponseDuration
+            | Value::ResponseTxDuration => self.time_value(value, out),
+            Value::DownstreamPeerUriSan
+            | Value::DownstreamPeerDnsSan
+            | Value::DownstreamPeerSubject
+            | Value::DownstreamPeerFingerprint256
+            | Value::DownstreamLocalUriSan => self.peer_value(value, out),
+            Value::UpstreamHost
+            | Value::UpstreamLocalAddress
+            | Value::DownstreamLocalAddress
+            | Value::DownstreamLocalAddressWithoutPort
+            | Value::DownstreamLocalPort
+            | Value::DownstreamRemoteAddress
+            | Value::DownstreamRemoteAddressWithoutPort
+            | Value::DownstreamRemotePort => self.address_value(value, out),
+        }
+    }
+
+    fn header(&self, section: Section, name: &str, out: &mut Vec<u8>) -> bool {
+        let fields = match section {
+            Section::Request => {
+                let pseudo: Option<&[u8]> = match name {
+                    ":method" => Some(self.head.method.as_str().as_bytes()),
+                    ":path" => Some(&self.head.path_and_query),
+                    ":authority" | "host" => Some(&self.head.authority),
+                    ":scheme" => Some(if self.shared.is_tls { b"https" } else { b"http" }),
+                    _ => None,
+                };
+                if let Some(value) = pseudo {
+                    out.extend_from_slice(value);
+                    return !value.is_empty();
+                }
+                &self.head.fields
+            }
+            Section::Response if name == ":status" => {
+                write_number(self.response.status.into(), out);
+                return self.has_response;
+            }
+            Section::Response => &self.response.fields,
+            Section::Trailers => match &self.trailers {
+                Some(trailers) => trailers,
+                None => return false,
+            },
+        };
+        match fields.get(name) {
+            Some(value) => {
+                out.extend_from_slice(value);
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn start(&self) -> SystemTime {
+        self.started
+    }
+}

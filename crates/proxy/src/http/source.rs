@@ -1,0 +1,115 @@
+//! The request's body on its way to an upstream, kept for another try while it is small.
+//!
+//! Bounds: [`REPLAY_MAX`] bytes are kept per request; beyond that the request can't be sent again.
+
+use std::task::{Context, Poll, ready};
+
+use rajut_codec::h1::BodyLength;
+
+use super::{
+    downstream::Downstream,
+    message::{DownstreamError, Piece},
+    retry::REPLAY_MAX,
+};
+
+/// The request's body.
+#[derive(Debug)]
+pub(crate) struct Source {
+    kept: Vec<Piece>,
+    kept_bytes: usize,
+    keeps: bool,
+    /// The next kept piece to send.
+    at: usize,
+    pulled: bool,
+    /// The end has been read.
+    ended: bool,
+    /// The end has been handed to the current try.
+    pub(crate) sent: bool,
+}
+
+impl Source {
+    pub(crate) fn new(length: BodyLength) -> Self {
+        let empty = length == BodyLength::Empty;
+        Self {
+            kept: Vec::new(),
+            kept_bytes: 0,
+            keeps: true,
+            at: 0,
+            pulled: false,
+            ended: empty,
+            sent: empty,
+        }
+    }
+
+    /// Whether the whole body has been read.
+    pub(crate) const fn is_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Whether it can be sent from the start again.
+    pub(crate) const fn can_replay(&self) -> bool {
+        self.keeps || !self.pulled
+    }
+
+    /// From the start, for another try.
+    pub(crate) fn rewind(&mut self) {
+        self.at = 0;
+        self.sent = self.ended && self.kept.is_empty();
+    }
+
+    /// No further try will come.
+    pub(crate) fn forget(&mut self) {
+        self.keeps = false;
+        if self.at >= self.kept.len() {
+            self.kept = Vec::new();
+            self.at = 0;
+        }
+    }
+
+    /// What follows is a tunnel's direction.
+    pub(crate) fn become_tunnel(&mut self) {
+        *self = Self {
+            ended: false,
+            sent: false,
+            keeps: false,
+            ..Self::new(BodyLength::Tunnel)
+        };
+    }
+
+    /// The whole body, where it has been kept.
+    pub(crate) fn copy(&self) -> Option<Vec<Piece>> {
+        (self.ended && (self.keeps || !self.pulled)).then(|| self.kept.clone())
+    }
+
+    /// The next piece for the current try.
+    pub(crate) fn poll_next(
+        &mut self,
+        downstream: &mut Downstream<'_>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Piece, DownstreamError>> {
+        if let Some(piece) = self.kept.get(self.at) {
+            self.at += 1;
+            return Poll::Ready(Ok(piece.clone()));
+        }
+        if self.ended {
+            return Poll::Ready(Ok(Piece::End));
+        }
+        let piece = ready!(downstream.poll_piece(cx))?;
+        self.pulled = true;
+        if let Piece::Data(bytes) = &piece {
+            self.kept_bytes += bytes.len();
+        }
+        if matches!(piece, Piece::End) {
+            self.ended = true;
+        }
+        if self.keeps && self.kept_bytes <= REPLAY_MAX {
+            self.kept.push(piece.clone());
+            self.at += 1;
+        } else {
+            self.keeps = false;
+            self.kept = Vec::new();
+            self.at = 0;
+        }
+        Poll::Ready(Ok(piece))
+    }
+}

@@ -1,0 +1,383 @@
+//! Step 9 of walk one: one request on one upstream connection, over either version.
+
+use std::{
+    future::Future,
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use h2::client::ResponseFuture;
+use rajut_codec::{
+    Known, RequestHead, ResponseHead, Scheme,
+    h1::{BodyEvent, BodyLength, DecodeError},
+};
+
+use super::pool::{H1Connection, H2Lease};
+use crate::{
+    failure::{Failure, FailureKind},
+    http::{
+        codec::convert,
+        h2::{Receiver, Sender},
+        message::Piece,
+    },
+};
+
+/// A response's head: one of several interim ones, or the final one with what body follows.
+#[derive(Debug)]
+pub(crate) enum Head {
+    Informational(ResponseHead),
+    Final(ResponseHead, BodyLength),
+}
+
+/// The upstream's side of one exchange.
+#[derive(Debug)]
+pub(crate) enum Upstream {
+    H1(H1Exchange),
+    H2(Box<H2Exchange>),
+}
+
+impl Upstream {
+    /// Writes the request's head.
+    pub(crate) fn push_head(&mut self, head: &RequestHead, length: BodyLength) -> Result<(), Failure> {
+        match self {
+            Self::H1(exchange) => exchange.push_head(head, length),
+            Self::H2(exchange) => exchange.push_head(head, length),
+        }
+    }
+
+    /// Whether more of the request may be pushed.
+    pub(crate) fn has_room(&self) -> bool {
+        match self {
+            Self::H1(exchange) => exchange.connection.transport.has_room(),
+            Self::H2(exchange) => exchange.sender.as_ref().is_none_or(Sender::has_room),
+        }
+    }
+
+    pub(crate) fn push(&mut self, piece: Piece) -> Result<(), Failure> {
+        match self {
+            Self::H1(exchange) => {
+                let connection = &mut *exchange.connection;
+                let out = &mut connection.transport.output;
+                let pushed = match piece {
+                    Piece::Data(bytes) => connection.machine.encode_data(bytes, out),
+                    Piece::Trailers(fields) => connection.machine.encode_end(Some(&fields), out).map(drop),
+                    Piece::End => connection.machine.encode_end(None, out).map(drop),
+                };
+                pushed.map_err(|error| Failure::new(FailureKind::Internal, error.to_string()))
+            }
+            Self::H2(exchange) => match &mut exchange.sender {
+                Some(sender) => sender.push(piece).map_err(|error| failure_of_h2(&error)),
+                None => Ok(()),
+            },
+        }
+    }
+
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        match self {
+            Self::H1(exchange) => exchange.poll_flush(cx),
+            Self::H2(exchange) => match &mut exchange.sender {
+                Some(sender) => sender.poll_flush(cx).map_err(|error| failure_of_h2(&error)),
+                None => Poll::Ready(Ok(())),
+            },
+        }
+    }
+
+    /// The response's head, interim ones first.
+    pub(crate) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Head, Failure>> {
+        match self {
+            Self::H1(exchange) => exchange.poll_head(cx),
+            Self::H2(exchange) => exchange.poll_head(cx),
+        }
+    }
+
+    /// The next piece of the response's body (or of the tunnel).
+    pub(crate) fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, Failure>> {
+        match self {
+            Self::H1(exchange) => exchange.poll_piece(cx),
+            Self::H2(exchange) => match &mut exchange.receiver {
+                Some(receiver) => receiver.poll_piece(cx).map_err(|error| failure_of_h2(&error)),
+                None => Poll::Ready(Ok(Piece::End)),
+            },
+        }
+    }
+
+    /// Shuts down the sending half of a tunnel.
+    pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        match self {
+            Self::H1(exchange) => exchange
+                .connection
+                .transport
+                .poll_shutdown(cx)
+                .map_err(|error| exchange.broken(&error)),
+            Self::H2(_) => self.poll_flush(cx),
+        }
+    }
+
+    /// Whether the server can't have seen the request: no byte of it was written.
+    pub(crate) fn nothing_sent(&self) -> bool {
+        match self {
+            Self::H1(exchange) => exchange.connection.transport.written == exchange.written_before,
+            Self::H2(_) => false,
+        }
+    }
+
+    /// Whether it is sent on a connection that carried others before.
+    pub(crate) const fn is_reused(&self) -> bool {
+        match self {
+            Self::H1(exchange) => exchange.reused,
+            Self::H2(_) => false,
+        }
+    }
+
+    /// Whether the server closed the connection before the request reached it: its close was received and not a byte
+    /// of the request was acknowledged. A close acknowledges everything that arrived before it.
+    pub(crate) fn closed_before_request(&self, failure: &Failure) -> bool {
+        let Self::H1(exchange) = self else { return false };
+        let saw_close = exchange.connection.transport.is_finished() || exchange.broken_pipe;
+        if failure.kind != FailureKind::UpstreamClosed || !saw_close {
+            return false;
+        }
+        let written = exchange.connection.transport.written - exchange.written_before;
+        exchange
+            .connection
+            .transport
+            .stream()
+            .socket()
+            .and_then(|socket| rajut_platform::socket::unacknowledged(socket).ok())
+            // The handshake may count as a byte.
+            .is_some_and(|unacknowledged| unacknowledged + 2 >= written)
+    }
+
+    /// The connection's own address.
+    pub(crate) fn local_address(&self) -> Option<std::net::SocketAddr> {
+        match self {
+            Self::H1(exchange) => exchange
+                .connection
+                .transport
+                .stream()
+                .socket()
+                .and_then(|socket| socket.local_addr().ok()),
+            Self::H2(exchange) => exchange.lease.local_address(),
+        }
+    }
+
+    /// Ends the exchange: the connection goes back to its pool where that is safe. What is unfinished is cancelled.
+    pub(crate) fn finish(self) {
+        match self {
+            Self::H1(exchange) => exchange.connection.release(),
+            Self::H2(mut exchange) => {
+                if let Some(sender) = &mut exchange.sender
+                    && !sender.is_done()
+                {
+                    sender.reset(h2::Reason::NO_ERROR);
+                }
+            }
+        }
+    }
+}
+
+/// One request on an HTTP/1 connection.
+#[derive(Debug)]
+pub(crate) struct H1Exchange {
+    pub(crate) connection: Box<H1Connection>,
+    written_before: u64,
+    reused: bool,
+    broken_pipe: bool,
+}
+
+impl H1Exchange {
+    pub(crate) fn new(connection: Box<H1Connection>) -> Self {
+        Self {
+            written_before: connection.transport.written,
+            reused: connection.requests > 0,
+            broken_pipe: false,
+            connection,
+        }
+    }
+
+    fn push_head(&mut self, head: &RequestHead, length: BodyLength) -> Result<(), Failure> {
+        let connection = &mut *self.connection;
+        if connection.is_last() {
+            connection.machine.close_after();
+        }
+        connection.requests = connection.requests.saturating_add(1);
+        connection
+            .machine
+            .encode_head(head, length, &mut connection.transport.output)
+            .map_err(|error| Failure::new(FailureKind::Internal, error.to_string()))
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        self.connection
+            .transport
+            .poll_flush(cx)
+            .map_err(|error| self.broken(&error))
+    }
+
+    fn broken(&mut self, error: &io::Error) -> Failure {
+        self.broken_pipe |= matches!(
+            error.kind(),
+            io::ErrorKind::BrokenPipe | io::ErrorKind::UnexpectedEof
+        );
+        let kind = match error.kind() {
+            io::ErrorKind::InvalidData => FailureKind::UpstreamProtocol,
+            _ => FailureKind::UpstreamClosed,
+        };
+        kind.into()
+    }
+
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Head, Failure>> {
+        loop {
+            let connection = &mut *self.connection;
+            match connection.machine.decode_head(&mut connection.transport.read) {
+                Ok(Some(response)) if response.head.is_informational() => {
+                    return Poll::Ready(Ok(Head::Informational(response.head)));
+                }
+                Ok(Some(response)) => {
+                    connection.note_keep_alive(&response.head);
+                    return Poll::Ready(Ok(Head::Final(response.head, response.body)));
+                }
+                Ok(None) => {}
+                Err(error) => return Poll::Ready(Err(failure_of_h1(error))),
+            }
+            match ready!(connection.transport.poll_read(cx)) {
+                Ok(0) => {
+                    let partial = !connection.transport.read.is_empty();
+                    let kind = if partial {
+                        FailureKind::UpstreamProtocol
+                    } else {
+                        FailureKind::UpstreamClosed
+                    };
+                    return Poll::Ready(Err(kind.into()));
+                }
+                Ok(_) => {}
+                Err(error) => return Poll::Ready(Err(self.broken(&error))),
+            }
+        }
+    }
+
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, Failure>> {
+        loop {
+            let connection = &mut *self.connection;
+            match connection.machine.decode_body(&mut connection.transport.read) {
+                Ok(BodyEvent::Data(bytes)) => return Poll::Ready(Ok(Piece::Data(bytes))),
+                Ok(BodyEvent::Trailers(fields)) => return Poll::Ready(Ok(Piece::Trailers(fields))),
+                Ok(BodyEvent::End) => return Poll::Ready(Ok(Piece::End)),
+                Ok(BodyEvent::Pending) => {}
+                Err(error) => return Poll::Ready(Err(failure_of_h1(error))),
+            }
+            match ready!(connection.transport.poll_read(cx)) {
+                Ok(0) => {
+                    if let Err(error) = connection.machine.decode_eof(&connection.transport.read) {
+                        return Poll::Ready(Err(failure_of_h1(error)));
+                    }
+                }
+                Ok(_) => {}
+                Err(error) => return Poll::Ready(Err(self.broken(&error))),
+            }
+        }
+    }
+}
+
+fn failure_of_h1(error: DecodeError) -> Failure {
+    match error {
+        DecodeError::Truncated => FailureKind::UpstreamClosed.into(),
+        error => Failure::new(FailureKind::UpstreamProtocol, error.name()),
+    }
+}
+
+/// What an error of `h2` means.
+pub(crate) fn failure_of_h2(error: &h2::Error) -> Failure {
+    if error.is_io() {
+        return FailureKind::UpstreamClosed.into();
+    }
+    match error.reason() {
+        // RFC 9113 §8.7: not processed. A GOAWAY with NO_ERROR reaches a stream only if it is above the last one.
+        Some(h2::Reason::REFUSED_STREAM) => FailureKind::StreamRefused.into(),
+        Some(h2::Reason::NO_ERROR) if error.is_go_away() => FailureKind::StreamRefused.into(),
+        Some(reason) if error.is_remote() => Failure::new(FailureKind::UpstreamReset, reason.description()),
+        Some(reason) => Failure::new(FailureKind::UpstreamProtocol, reason.description()),
+        None => FailureKind::UpstreamReset.into(),
+    }
+}
+
+/// One stream of an HTTP/2 connection.
+#[derive(Debug)]
+pub(crate) struct H2Exchange {
+    lease: H2Lease,
+    scheme: Scheme,
+    response: Option<ResponseFuture>,
+    sender: Option<Sender>,
+    receiver: Option<Receiver>,
+    informational: u8,
+    /// The request was an upgrade: a 2xx starts the tunnel.
+    upgrade: bool,
+}
+
+/// Interim responses before the final one.
+const INFORMATIONAL_MAX: u8 = 16;
+
+impl H2Exchange {
+    pub(crate) const fn new(lease: H2Lease, scheme: Scheme) -> Self {
+        Self {
+            lease,
+            scheme,
+            response: None,
+            sender: None,
+            receiver: None,
+            informational: 0,
+            upgrade: false,
+        }
+    }
+
+    fn push_head(&mut self, head: &RequestHead, length: BodyLength) -> Result<(), Failure> {
+        let request = convert::request_to_h2(head, self.scheme)
+            .map_err(|_| Failure::new(FailureKind::Internal, "the request's head has no HTTP/2 form"))?;
+        self.upgrade = head.fields.contains(Known::Upgrade) || head.method == rajut_codec::Method::Connect;
+        if head.fields.contains(Known::Upgrade) && !self.lease.takes_extended_connect() {
+            return Err(Failure::new(
+                FailureKind::UpgradeRefused,
+                "the endpoint does not take extended CONNECT",
+            ));
+        }
+        let end = length == BodyLength::Empty && !self.upgrade;
+        let (response, stream) = self
+            .lease
+            .send(request, end)
+            .map_err(|error| failure_of_h2(&error))?;
+        self.response = Some(response);
+        self.sender = (!end).then(|| Sender::new(stream, length, head.version));
+        Ok(())
+    }
+
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Head, Failure>> {
+        let Some(response) = &mut self.response else {
+            return Poll::Ready(Err(FailureKind::Internal.into()));
+        };
+        if let Poll::Ready(Some(interim)) = response.poll_informational(cx) {
+            let interim = interim.map_err(|error| failure_of_h2(&error))?;
+            self.informational += 1;
+            if self.informational > INFORMATIONAL_MAX {
+                return Poll::Ready(Err(Failure::new(
+                    FailureKind::UpstreamProtocol,
+                    "too many interim responses",
+                )));
+            }
+            let (head, _) = convert::response_from_h2(&interim.into_parts().0, false)
+                .map_err(|_| Failure::from(FailureKind::UpstreamProtocol))?;
+            return Poll::Ready(Ok(Head::Informational(head)));
+        }
+        let response = ready!(Pin::new(response).poll(cx)).map_err(|error| failure_of_h2(&error))?;
+        let (parts, body) = response.into_parts();
+        let (mut head, mut length) = convert::response_from_h2(&parts, body.is_end_stream())
+            .map_err(|_| Failure::from(FailureKind::UpstreamProtocol))?;
+        if self.upgrade && (200..=299).contains(&head.status) {
+            length = BodyLength::Tunnel;
+            // Length and coding mean nothing in a tunnel (RFC 9110 §9.3.6).
+            head.fields.remove(Known::ContentLength);
+        }
+        self.receiver = Some(Receiver::new(body));
+        Poll::Ready(Ok(Head::Final(head, length)))
+    }
+}
