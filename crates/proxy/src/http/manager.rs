@@ -53,7 +53,7 @@ impl Manager {
             .collect::<Result<_, _>>()?;
         let stats = registry.manager(&ir.stat_prefix);
         let inline = match &ir.routes {
-            RouteSource::Inline(routes) => Some(Arc::new(RouteTable::compile(routes.clone()))),
+            RouteSource::Inline(routes) => Some(Arc::new(RouteTable::compile(routes))),
             RouteSource::Rds(_) => None,
         };
         let suppresses_envoy_headers = ir.filters.iter().any(|filter| match filter {
