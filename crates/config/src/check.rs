@@ -8,13 +8,17 @@ mod policies;
 mod routes;
 mod workloads;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    cell::Cell,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use rajut_types::{Code, Diagnostic, Hostname, Origin, Severity, Text};
 
 use crate::{
     Loaded,
     model::{Deployment, DestinationRule, Service, Visibility},
+    read::nearest,
 };
 
 /// What is wrong between the objects.
@@ -37,8 +41,17 @@ struct Checker<'a> {
     aliases: BTreeSet<&'a Hostname>,
     /// By namespace.
     deployments: BTreeMap<&'a str, Vec<&'a Deployment>>,
+    /// By namespace, label and value, so that a selector need not look at all.
+    by_label: BTreeMap<(&'a str, &'a str, &'a str), Vec<&'a Deployment>>,
+    /// How many workloads have that name, in all namespaces.
+    names: BTreeMap<&'a str, usize>,
+    /// Looking for a similar name costs time with the number of names: so many findings get one.
+    suggestions: Cell<usize>,
     findings: Vec<Diagnostic>,
 }
+
+/// Findings that may search for a similar name.
+const MAX_SUGGESTIONS: usize = 500;
 
 impl<'a> Checker<'a> {
     fn new(loaded: &'a Loaded) -> Self {
@@ -53,7 +66,21 @@ impl<'a> Checker<'a> {
                 .or_default()
                 .push(deployment);
         }
+        let mut by_label: BTreeMap<_, Vec<&Deployment>> = BTreeMap::new();
+        let mut names = BTreeMap::new();
+        for deployment in &loaded.deployments {
+            *names.entry(&*deployment.name).or_default() += 1;
+            for (key, value) in deployment.labels.iter() {
+                by_label
+                    .entry((&*deployment.namespace, key, value))
+                    .or_default()
+                    .push(deployment);
+            }
+        }
         Self {
+            by_label,
+            names,
+            suggestions: Cell::new(MAX_SUGGESTIONS),
             loaded,
             services,
             wildcards: loaded.services.iter().filter(|s| s.host.is_wildcard()).collect(),
@@ -106,11 +133,27 @@ impl<'a> Checker<'a> {
         let Some(selector) = &service.selector else {
             return Vec::new();
         };
-        self.in_namespace(&service.namespace)
+        let rarest = selector
+            .iter()
+            .map(|(key, value)| {
+                self.by_label
+                    .get(&(&*service.namespace, key, value))
+                    .map_or(&[][..], Vec::as_slice)
+            })
+            .min_by_key(|all| all.len());
+        rarest
+            .unwrap_or_else(|| self.in_namespace(&service.namespace))
             .iter()
             .filter(|d| d.labels.matches(selector))
             .copied()
             .collect()
+    }
+
+    /// [`nearest`], as long as it may be afforded.
+    fn nearest<'n>(&self, text: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+        let left = self.suggestions.get();
+        self.suggestions.set(left.saturating_sub(1));
+        (left > 0).then(|| nearest(text, names)).flatten()
     }
 
     fn in_namespace(&self, namespace: &str) -> &[&'a Deployment] {

@@ -3,6 +3,8 @@
 //! `rajut explain RJ0042` prints an entry; `docs/reference/diagnostics.md` is made of them. A code keeps its number for
 //! ever; a code that is no longer used is left out, never given to something else.
 
+use std::fmt;
+
 use rajut_types::Code;
 
 /// What there is to say about a code.
@@ -34,6 +36,33 @@ pub fn parse(text: &str) -> Option<Code> {
         .get(2..)
         .filter(|_| text.trim().get(..2).is_some_and(|p| p.eq_ignore_ascii_case("rj")))?;
     digits.parse().ok().map(Code)
+}
+
+/// The page `docs/reference/diagnostics.md`.
+pub fn markdown() -> String {
+    let mut page = String::from(
+        "# Diagnostics\n\nEvery finding of `rajut analyze` has a code that keeps its meaning. `rajut explain CODE` prints \
+         the same text. This page is made from the table in `crates/config/src/codes/table.rs`.\n",
+    );
+    for entry in ENTRIES {
+        page.push_str(&entry.to_string());
+    }
+    page
+}
+
+impl fmt::Display for Entry {
+    /// As Markdown: what `rajut explain` prints, and a section of the page.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "\n## {}: {}\n\n{}", self.code, self.title, self.explanation)?;
+        if !self.wrong.is_empty() {
+            writeln!(
+                f,
+                "\nWrong:\n\n```yaml\n{}```\n\nRight:\n\n```yaml\n{}```",
+                self.wrong, self.right
+            )?;
+        }
+        Ok(())
+    }
 }
 
 macro_rules! codes {

@@ -3,26 +3,30 @@
 //!
 //! Holds the documents that were used, as long as [`Loaded`](crate::Loaded) lives. It is not part of a snapshot.
 
-use rajut_types::{Code, Diagnostic, Origin, Severity, Span};
+use std::collections::BTreeMap;
+
+use rajut_types::{Code, Diagnostic, ObjectRef, Origin, Severity, Span};
 
 use crate::parse::{Node, SourceFile, Value};
 
 /// The documents by their object.
 #[derive(Debug, Clone, Default)]
 pub struct Index {
-    documents: Vec<Document>,
+    documents: BTreeMap<ObjectRef, Vec<Document>>,
 }
 
 #[derive(Debug, Clone)]
 struct Document {
     file: SourceFile,
-    object: rajut_types::ObjectRef,
     root: Node,
 }
 
 impl Index {
-    pub(crate) fn add(&mut self, file: SourceFile, object: rajut_types::ObjectRef, root: Node) {
-        self.documents.push(Document { file, object, root });
+    pub(crate) fn add(&mut self, file: SourceFile, object: ObjectRef, root: Node) {
+        self.documents
+            .entry(object)
+            .or_default()
+            .push(Document { file, root });
     }
 
     /// A finding at `origin`, with its place and the text of its line.
@@ -41,8 +45,8 @@ impl Index {
     }
 
     /// The text of a field of an object that was left out.
-    pub(crate) fn text(&self, object: &rajut_types::ObjectRef, path: &[&str]) -> Option<&str> {
-        let document = self.documents.iter().find(|d| d.object == *object)?;
+    pub(crate) fn text(&self, object: &ObjectRef, path: &[&str]) -> Option<&str> {
+        let document = self.documents.get(object).and_then(|all| all.first())?;
         path.iter()
             .try_fold(&document.root, |node, key| node.get(key))?
             .text()
@@ -51,11 +55,11 @@ impl Index {
     /// The texts of a list two keys deep in an object that was left out.
     pub(crate) fn texts<'i>(
         &'i self,
-        object: &rajut_types::ObjectRef,
+        object: &ObjectRef,
         first: &str,
         second: &str,
     ) -> impl Iterator<Item = &'i str> + use<'i> {
-        let document = self.documents.iter().find(|d| d.object == *object);
+        let document = self.documents.get(object).and_then(|all| all.first());
         let list = document
             .and_then(|d| d.root.get(first))
             .and_then(|node| node.get(second));
@@ -64,8 +68,9 @@ impl Index {
 
     fn find(&self, origin: &Origin) -> Option<(&SourceFile, Span)> {
         self.documents
+            .get(&origin.object)?
             .iter()
-            .filter(|d| d.file.name == origin.source && d.object == origin.object)
+            .filter(|d| d.file.name == origin.source)
             .filter_map(|d| locate(&d.root, &origin.field_path).map(|span| (&d.file, span)))
             // Of two documents with one name the one that holds the line is meant.
             .min_by_key(|(_, span)| span.line.abs_diff(origin.line))

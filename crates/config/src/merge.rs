@@ -10,7 +10,7 @@ mod delegate;
 mod environment;
 mod mesh;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rajut_types::{Diagnostic, ObjectRef, Severity, Text};
 
@@ -93,7 +93,7 @@ pub struct Loaded {
     /// From origins back to the text.
     pub index: Index,
     /// Objects that were left out: what refers to them is not reported a second time.
-    pub(crate) broken: Vec<ObjectRef>,
+    pub(crate) broken: BTreeSet<ObjectRef>,
 }
 
 /// Reads all sources.

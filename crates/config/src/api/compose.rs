@@ -129,18 +129,20 @@ pub(crate) fn read(root: &Object<'_>, defaults: &Defaults) -> Vec<(RawDeployment
     let Some(services) = root.required("services", "add `services:`") else {
         return Vec::new();
     };
+    let services = services.map();
+    let names: Vec<Text> = services.iter().map(|(name, _)| mesh_name(name)).collect();
     let mut drafts = Vec::new();
-    for (name, field) in services.map() {
+    for (name, field) in services {
         if name.starts_with("x-") {
             continue;
         }
         let before = field.scope().errors();
-        let draft = draft(&name, &field);
+        let draft = draft(&name, &field, &names);
         if field.scope().errors() == before {
             drafts.extend(draft);
         }
     }
-    dependencies(&drafts, &services);
+
     let mentioned = mentioned_ports(&drafts);
     drafts
         .into_iter()
@@ -179,8 +181,8 @@ fn not_followed(field: &Field<'_>, message: &str, hint: &str) {
     field.say_key(Severity::Note, codes::COMPOSE, message, hint);
 }
 
-fn draft<'a>(name: &Text, field: &Field<'a>) -> Option<Draft<'a>> {
-    let lower: Text = name.to_ascii_lowercase().replace('_', "-").into();
+fn draft<'a>(name: &Text, field: &Field<'a>, names: &[Text]) -> Option<Draft<'a>> {
+    let lower = mesh_name(name);
     let object = field.clone().object()?;
     object.ignore(IGNORED);
     extensions(&object);
@@ -214,7 +216,7 @@ fn draft<'a>(name: &Text, field: &Field<'a>) -> Option<Draft<'a>> {
     if let Some(grace) = object.get("stop_grace_period").and_then(|f| f.duration()) {
         deployment.grace_period = grace;
     }
-    deployment.depends_on = depends_on(&object);
+    deployment.depends_on = depends_on(&object, names);
     let env = environment(&object);
     let command = command(&object);
     let ports = ports::read(&object);
@@ -363,61 +365,53 @@ fn command(object: &Object<'_>) -> Option<RunCommand> {
 }
 
 /// A list of names, or a mapping with conditions.
-fn depends_on(object: &Object<'_>) -> Vec<Text> {
+fn depends_on(object: &Object<'_>, names: &[Text]) -> Vec<Text> {
     let Some(field) = object.get("depends_on") else {
         return Vec::new();
     };
-    let names: Vec<Text> = match &field.node.value {
-        Value::Sequence(_) => field.list().iter().filter_map(Field::text).collect(),
-        _ => field
-            .map()
+    let wanted: Vec<(Text, Field<'_>)> = match &field.node.value {
+        Value::Sequence(_) => field
+            .list()
             .into_iter()
-            .map(|(name, value)| {
-                if let Some(condition) = value.object() {
-                    condition.ignore(&["restart", "required"]);
-                    if let Some(field) = condition.get("condition") {
-                        field.choice(&[
-                            ("service_started", ()),
-                            ("service_healthy", ()),
-                            ("service_completed_successfully", ()),
-                        ]);
-                    }
-                }
-                name
-            })
+            .filter_map(|f| Some((f.text()?, f)))
             .collect(),
+        _ => field.map(),
     };
-    names
-        .into_iter()
-        .map(|name| name.to_ascii_lowercase().replace('_', "-").into())
-        .collect()
-}
-
-fn dependencies(drafts: &[Draft<'_>], services: &Field<'_>) {
-    let names: Vec<Text> = services
-        .map()
-        .into_iter()
-        .map(|(name, _)| Text::from(name.to_ascii_lowercase().replace('_', "-")))
-        .collect();
-    for draft in drafts {
-        for wanted in &draft.raw.deployment.depends_on {
-            if !names.contains(wanted) {
-                let hint = match crate::read::nearest(wanted, names.iter().map(|n| &**n)) {
-                    Some(near) => format!("did you mean `{near}`?"),
-                    None => String::new(),
-                };
-                draft.field.say_key(
-                    Severity::Error,
-                    codes::NO_DEPLOYMENT,
-                    format!(
-                        "`depends_on` names `{}`, which is not a service of this file",
-                        shown(wanted)
-                    ),
-                    hint,
-                );
+    let mut all = Vec::new();
+    for (name, place) in wanted {
+        let name = mesh_name(&name);
+        if !names.contains(&name) {
+            let hint = match crate::read::nearest(&name, names.iter().map(|n| &**n)) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => String::new(),
+            };
+            place.say_key(
+                Severity::Error,
+                codes::NO_DEPLOYMENT,
+                format!("`{}` is not a service of this file", shown(&name)),
+                hint,
+            );
+        }
+        if matches!(place.node.value, Value::Mapping(_))
+            && let Some(condition) = place.object()
+        {
+            condition.ignore(&["restart", "required"]);
+            if let Some(field) = condition.get("condition") {
+                field.choice(&[
+                    ("service_started", ()),
+                    ("service_healthy", ()),
+                    ("service_completed_successfully", ()),
+                ]);
             }
         }
+        all.push(name);
     }
+    all
+}
+
+/// Names in a mesh are DNS labels: no capitals, no `_`.
+fn mesh_name(name: &str) -> Text {
+    name.to_ascii_lowercase().replace('_', "-").into()
 }
 
 /// `networks: {backend: {aliases: […]}}`.

@@ -286,7 +286,8 @@ fn table_size(field: &Field<'_>) -> u64 {
     let Some(size) = field.integer(2..=MAX_MAGLEV) else {
         return 65_537;
     };
-    let prime = (2..).take_while(|d| d * d <= size).all(|d| size % d != 0);
+    // The largest table has a root below 2 237.
+    let prime = (2..2_240).take_while(|d| d * d <= size).all(|d| size % d != 0);
     if !prime {
         field.error(
             codes::OUT_OF_RANGE,
@@ -333,7 +334,10 @@ fn tls(object: &Object<'_>) -> Option<ClientTls> {
             "take the files out, or write `MUTUAL`",
         );
     }
-    if mode == Some(ClientTlsMode::Mutual) && (certificate.is_none() || key.is_none()) {
+    if mode == Some(ClientTlsMode::Mutual)
+        && !object.has("credentialName")
+        && (certificate.is_none() || key.is_none())
+    {
         mode_field.error(
             codes::MISSING_FIELD,
             "`MUTUAL` needs `clientCertificate` and `privateKey`",

@@ -13,7 +13,8 @@ use crate::{
     codes,
     merge::Defaults,
     model::{TcpRoute, TlsRoute, VirtualService},
-    read::{Object, shown},
+    parse::Value,
+    read::{Field, Object, shown},
 };
 
 /// A virtual service whose delegates are not inlined yet.
@@ -103,9 +104,11 @@ pub(crate) fn read(root: &Object<'_>, defaults: &Defaults) -> Option<RawVirtualS
 }
 
 fn check_shape(spec: &Object<'_>, hosts: &[Hostname]) {
+    // A list of another type has been reported as such.
+    let some = |field: Field<'_>| !matches!(&field.node.value, Value::Sequence(items) if items.is_empty());
     if !["http", "tls", "tcp"]
         .iter()
-        .any(|name| spec.get(name).is_some_and(|f| !f.node.items().is_empty()))
+        .any(|name| spec.get(name).is_some_and(some))
     {
         spec.field().say_key(
             Severity::Error,
@@ -126,8 +129,7 @@ fn check_shape(spec: &Object<'_>, hosts: &[Hostname]) {
             }
         }
         for route in spec.list("http") {
-            if let Some(inner) = route.node.get("delegate").filter(|d| !d.is_null()) {
-                let _ = inner;
+            if route.node.get("delegate").is_some_and(|d| !d.is_null()) {
                 route.error(
                     codes::DELEGATE,
                     "a delegate can't delegate further",

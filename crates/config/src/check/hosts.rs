@@ -8,7 +8,6 @@ use super::{Checker, field};
 use crate::{
     codes,
     model::{Destination, HttpAction, VirtualService, host_alias},
-    read::nearest,
 };
 
 pub(super) fn check(checker: &mut Checker<'_>) {
@@ -116,10 +115,15 @@ fn say_missing(
 ) {
     let rules = checker.rules(host, &rule.namespace);
     let short = short_name(host);
+    let key = subsets
+        .iter()
+        .find_map(|(name, _)| label_of(checker, host, &rule.namespace, name))
+        .unwrap_or_else(|| "version".to_owned());
     let entries: Vec<String> = subsets
         .iter()
         .map(|(name, _)| {
-            let (key, value) = label_of(checker, host, &rule.namespace, name);
+            let own = label_of(checker, host, &rule.namespace, name);
+            let (key, value) = (own.as_deref().unwrap_or(&key), name);
             format!("  - name: {name}\n    labels:\n      {key}: {value}")
         })
         .collect();
@@ -135,19 +139,20 @@ fn say_missing(
             rule.namespace
         ),
     };
-    for (index, (name, origin)) in subsets.iter().enumerate() {
+    let mut shown = false;
+    for (name, origin) in subsets {
         let known = rules
             .iter()
             .flat_map(|rule| &rule.subsets)
             .map(|subset| &*subset.name);
-        let near = nearest(name, known);
+        let near = checker.nearest(name, known);
         let what = match rules.first() {
             Some(existing) => format!("the {} does not define it", existing.origin.object),
             None => "there is no DestinationRule for the host".to_owned(),
         };
         let hint = match near {
             Some(near) => format!("did you mean `{near}`?"),
-            None if index == 0 => lines.clone(),
+            None if !std::mem::replace(&mut shown, true) => lines.clone(),
             None => "the lines above define it, too".to_owned(),
         };
         let path = format!("{}.subset", origin.field_path.trim_end_matches(".host"));
@@ -161,19 +166,16 @@ fn say_missing(
     }
 }
 
-/// The label that tells the subset's workloads: one whose value is the subset's name, else `version`.
-fn label_of(checker: &Checker<'_>, host: &Hostname, namespace: &str, subset: &str) -> (String, String) {
+/// The label of the service's workloads whose value is the subset's name.
+fn label_of(checker: &Checker<'_>, host: &Hostname, namespace: &str, subset: &str) -> Option<String> {
     let deployments = checker
         .service(host, namespace)
         .map_or_else(Vec::new, |service| checker.selected(service));
-    let found = deployments
+    deployments
         .iter()
         .flat_map(|d| d.labels.iter())
-        .find(|(_, value)| *value == subset);
-    match found {
-        Some((key, value)) => (key.to_owned(), value.to_owned()),
-        None => ("version".to_owned(), subset.to_owned()),
-    }
+        .find(|(_, value)| *value == subset)
+        .map(|(key, _)| key.to_owned())
 }
 
 fn short_name(host: &Hostname) -> &str {
@@ -241,10 +243,16 @@ fn suggest(checker: &Checker<'_>, host: &Hostname, namespace: &str) -> String {
         .map(|(_, namespace)| namespace);
     let near = if local {
         let here = services.iter().filter(|s| meant_namespace == Some(&*s.namespace));
-        nearest(name, here.map(|s| &*s.name))
+        checker.nearest(name, here.map(|s| &*s.name))
     } else {
-        nearest(host.as_str(), services.iter().map(|s| s.host.as_str()))
+        checker.nearest(host.as_str(), services.iter().map(|s| s.host.as_str()))
     };
+    if let (None, true) = (near, local)
+        && let Some(far) = checker.nearest(name, services.iter().map(|s| &*s.name))
+        && let Some(found) = services.iter().find(|s| &*s.name == far)
+    {
+        return format!("did you mean `{}`?", found.host);
+    }
     match near {
         Some(near) => format!("did you mean `{near}`?"),
         None if local => format!("add a Service `{name}`, or correct the name"),

@@ -4,9 +4,9 @@ use rajut_types::{Labels, Severity};
 
 use super::{Checker, field};
 use crate::{
+    api::protocol,
     codes,
     model::{Deployment, Protocol, Service, TargetPort},
-    read::nearest,
 };
 
 pub(super) fn check(checker: &mut Checker<'_>) {
@@ -72,7 +72,7 @@ fn nearest_labels(checker: &Checker<'_>, namespace: &str, selector: &Labels) -> 
         if here.iter().any(|d| d.labels.find(key) == Some(value)) {
             continue;
         }
-        if let Some(near) = nearest(value, values) {
+        if let Some(near) = checker.nearest(value, values) {
             return format!("did you mean `{key}: {near}`?");
         }
     }
@@ -116,7 +116,7 @@ fn target_ports(checker: &mut Checker<'_>, service: &Service) {
             .map(|p| &*p.name)
             .filter(|n| !n.is_empty())
             .collect();
-        let hint = match nearest(name, names.iter().copied()) {
+        let hint = match checker.nearest(name, names.iter().copied()) {
             Some(near) => format!("did you mean `{near}`?"),
             None if names.is_empty() => {
                 "name the port in the container's `ports`, or write the number".to_owned()
@@ -152,7 +152,9 @@ fn subsets(checker: &mut Checker<'_>, rule: &crate::model::DestinationRule) {
         }
         let near = subset.labels.iter().find_map(|(key, value)| {
             let values = selected.iter().filter_map(|d| d.labels.find(key));
-            nearest(value, values).map(|near| format!("did you mean `{key}: {near}`?"))
+            checker
+                .nearest(value, values)
+                .map(|near| format!("did you mean `{key}: {near}`?"))
         });
         let wanted: Vec<String> = subset.labels.iter().map(|(k, v)| format!("{k}: {v}")).collect();
         checker.say(
@@ -189,55 +191,61 @@ fn h2_upgrade(checker: &mut Checker<'_>, rule: &crate::model::DestinationRule) {
     let Some(service) = checker.service(&rule.host, &rule.namespace) else {
         return;
     };
-    for port in service.ports.iter().filter(|p| p.protocol == Protocol::Detect) {
-        let shown = if port.name.is_empty() {
-            "without a name".to_owned()
-        } else {
-            format!("named `{}`", port.name)
-        };
-        let instead = if port.name.is_empty() {
-            "http".to_owned()
-        } else {
-            format!("http-{}", port.name)
-        };
-        checker.say(
-            codes::H2_UNDECLARED,
-            Severity::Warning,
-            &field(&rule.origin, place.clone()),
-            format!(
-                "the port {} of `{}` ({shown}) declares no protocol: with UPGRADE its application must speak HTTP/2 itself",
-                port.number, service.name
-            ),
-            format!("name the port `{instead}` in the {}", service.origin.object),
-        );
-    }
+    let ports: Vec<_> = service
+        .ports
+        .iter()
+        .filter(|p| p.protocol == Protocol::Detect)
+        .collect();
+    let Some(first) = ports.first() else { return };
+    let numbers: Vec<String> = ports.iter().map(|p| p.number.to_string()).collect();
+    let (what, verb) = match numbers.len() {
+        1 => ("port", "declares"),
+        _ => ("ports", "declare"),
+    };
+    let instead = match (protocol::near_miss(&first.name), first.name.is_empty()) {
+        (Some(instead), _) => instead,
+        (None, true) => "http".to_owned(),
+        (None, false) => format!("http-{}", first.name),
+    };
+    checker.say(
+        codes::H2_UNDECLARED,
+        Severity::Warning,
+        &field(&rule.origin, place),
+        format!(
+            "the {what} {} of `{}` {verb} no protocol: with UPGRADE the application itself must speak HTTP/2",
+            numbers.join(", "),
+            service.name
+        ),
+        format!(
+            "name the port {} `{instead}` in the {}",
+            first.number, service.origin.object
+        ),
+    );
 }
 
 fn run(checker: &mut Checker<'_>, deployment: &Deployment) {
     if deployment.run.is_some() {
         return;
     }
-    let twice = checker
-        .loaded
-        .deployments
-        .iter()
-        .filter(|d| d.name == deployment.name)
-        .count()
-        > 1;
-    let name = if twice {
+    let name = if checker.names.get(&*deployment.name).is_some_and(|n| *n > 1) {
         format!("{}.{}", deployment.name, deployment.namespace)
     } else {
         deployment.name.to_string()
     };
     let command = match &deployment.command[..] {
         [] => "COMMAND".to_owned(),
+        // A single text with blanks is a line for a shell already.
+        [line] => crate::read::shown(line),
         words => words.iter().map(|w| quoted(w)).collect::<Vec<_>>().join(" "),
     };
-    let hint = format!(
-        "add `--run {name}='{}'`, or a LocalWorkload with `deploymentRef: {{name: {}}}`",
-        command.replace('\'', "'\\''"),
-        deployment.name
-    );
+    let instead = if &*deployment.kind == "LocalWorkload" {
+        "or `run:` to its `spec`".to_owned()
+    } else {
+        format!(
+            "or a LocalWorkload with `deploymentRef: {{name: {}}}`",
+            deployment.name
+        )
+    };
     checker.say(
         codes::NO_RUN_COMMAND,
         Severity::Note,
@@ -246,7 +254,10 @@ fn run(checker: &mut Checker<'_>, deployment: &Deployment) {
             "nothing says how to run `{}` on this machine: it is not started",
             deployment.name
         ),
-        hint,
+        format!(
+            "add `--run {name}='{}'`, {instead}",
+            command.replace('\'', "'\\''")
+        ),
     );
 }
 
@@ -270,7 +281,7 @@ fn dependencies(checker: &mut Checker<'_>, deployment: &Deployment) {
         if here.iter().any(|d| d.name == *wanted) {
             continue;
         }
-        let hint = match nearest(wanted, here.iter().map(|d| &*d.name)) {
+        let hint = match checker.nearest(wanted, here.iter().map(|d| &*d.name)) {
             Some(near) => format!("did you mean `{near}`?"),
             None => "take it out, or add the workload".to_owned(),
         };

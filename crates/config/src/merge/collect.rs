@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rajut_types::{Diagnostic, ObjectRef, Origin, Severity, Text};
+use rajut_types::{Diagnostic, Hostname, ObjectRef, Origin, Severity, Text};
 
 use super::{Counts, Defaults, LoadOptions, mesh};
 use crate::{
@@ -37,10 +37,16 @@ pub(super) struct Collected {
     pub(super) diagnostics: Vec<Diagnostic>,
     pub(super) counts: Counts,
     pub(super) index: Index,
-    pub(super) broken: Vec<ObjectRef>,
+    pub(super) broken: BTreeSet<ObjectRef>,
     /// Kind, namespace, name → where it was written first, and its root.
     seen: BTreeMap<(Text, Text, Text), (Origin, Node)>,
     default_namespace: Text,
+    /// Config maps whose mesh settings are wrong.
+    wrong_mesh: BTreeSet<ObjectRef>,
+    /// (host, namespace) → position in `services`.
+    by_host: BTreeMap<(Hostname, Text), usize>,
+    /// (namespace, name) → position in `deployments`.
+    by_workload: BTreeMap<(Text, Text), usize>,
 }
 
 impl Collected {
@@ -62,7 +68,7 @@ impl Collected {
             .filter(|f| f.group == Group::Kustomization)
             .flat_map(kustomize_patches)
             .collect();
-        all.mesh = mesh::find(&found, options, &mut all.diagnostics);
+        (all.mesh, all.wrong_mesh) = mesh::find(&found, options, &mut all.diagnostics);
         let defaults = Defaults {
             mesh: all.mesh.clone(),
         };
@@ -179,8 +185,9 @@ impl Collected {
             .and_then(|root| parse(&root, kind, defaults));
         let errors = scope.errors();
         self.diagnostics.extend(scope.finish());
-        let Some(parsed) = parsed.filter(|_| errors == 0) else {
-            self.broken.push(reference.clone());
+        let good = errors == 0 && !self.wrong_mesh.contains(&reference);
+        let Some(parsed) = parsed.filter(|_| good) else {
+            self.broken.insert(reference.clone());
             self.counts.wrong += 1;
             self.index.add(document.file, reference, document.root);
             return;
@@ -203,7 +210,7 @@ impl Collected {
                     self.add_service(service);
                 }
             }
-            Parsed::Deployment(it) => self.deployments.push(*it),
+            Parsed::Deployment(it) => self.add_deployment(*it),
             Parsed::Overlay(it) => self.overlays.push(*it),
             Parsed::VirtualService(it) => self.virtual_services.push(*it),
             Parsed::DestinationRule(it) => self.destination_rules.push(*it),
@@ -213,9 +220,12 @@ impl Collected {
 
     /// Two service entries may share a host in one namespace: the later adds the ports that the earlier lacks.
     fn add_service(&mut self, service: Service) {
-        let same = |s: &&mut Service| s.host == service.host && s.namespace == service.namespace;
-        match self.services.iter_mut().find(same) {
-            None => self.services.push(service),
+        let key = (service.host.clone(), service.namespace.clone());
+        match self.by_host.get(&key).and_then(|at| self.services.get_mut(*at)) {
+            None => {
+                self.by_host.insert(key, self.services.len());
+                self.services.push(service);
+            }
             Some(first) => {
                 for port in service.ports {
                     if first.port(port.number).is_none() {
@@ -224,6 +234,17 @@ impl Collected {
                 }
             }
         }
+    }
+
+    fn add_deployment(&mut self, raw: RawDeployment) {
+        let key = (raw.deployment.namespace.clone(), raw.deployment.name.clone());
+        self.by_workload.insert(key, self.deployments.len());
+        self.deployments.push(raw);
+    }
+
+    /// The position of the workload among `deployments`.
+    pub(super) fn workload(&self, namespace: &Text, name: &Text) -> Option<usize> {
+        self.by_workload.get(&(namespace.clone(), name.clone())).copied()
     }
 
     /// Whether the object was written before; the second one is reported and counted here.
@@ -269,10 +290,14 @@ impl Collected {
         } else {
             place.error(
                 codes::DUPLICATE_OBJECT,
-                format!(
-                    "{reference} is written twice; the first is {} at {where_first}",
-                    first.object.kind
-                ),
+                if first.object.kind == reference.kind {
+                    format!("{reference} is written twice; the first is at {where_first}")
+                } else {
+                    format!(
+                        "{reference} has the name of the {} at {where_first}: what runs shares one space of names",
+                        first.object.kind
+                    )
+                },
                 "give one of the two another name or namespace, or take it out",
             );
             self.counts.wrong += 1;
@@ -296,40 +321,38 @@ impl Collected {
         self.diagnostics.extend(scope.finish());
         if errors > 0 {
             self.counts.wrong += 1;
-            self.broken.push(reference.clone());
+            self.broken.insert(reference.clone());
         } else {
             self.counts.used += 1;
         }
+        self.index
+            .add(document.file.clone(), reference, document.root.clone());
         // A Compose file is many objects in one: those services that are good are used.
         for (raw, service) in parsed.into_iter().flatten() {
-            let name = raw.deployment.name.clone();
-            let clash = self
-                .deployments
-                .iter()
-                .find(|d| d.deployment.name == name && d.deployment.namespace == raw.deployment.namespace);
-            if let Some(first) = clash {
+            let (name, origin) = (raw.deployment.name.clone(), raw.deployment.origin.clone());
+            let key = (
+                Text::from("Deployment"),
+                raw.deployment.namespace.clone(),
+                name.clone(),
+            );
+            if let Some((first, _)) = self.seen.get(&key) {
                 let message = format!(
                     "the workload `{name}` is written twice; the first is at {}:{}",
-                    first.deployment.origin.source, first.deployment.origin.line
+                    first.source, first.line
                 );
-                self.diagnostics.push(
-                    Diagnostic::new(
-                        codes::DUPLICATE_OBJECT,
-                        Severity::Error,
-                        raw.deployment.origin.clone(),
-                        message,
-                    )
-                    .hint("give one of the two another name, or take it out"),
-                );
+                let finding =
+                    self.index
+                        .diagnostic(codes::DUPLICATE_OBJECT, Severity::Error, &origin, message);
+                self.diagnostics
+                    .push(finding.hint("give one of the two another name, or take it out"));
                 continue;
             }
-            self.deployments.push(raw);
+            self.seen.insert(key, (origin, document.root.clone()));
+            self.add_deployment(raw);
             if let Some(service) = service {
                 self.add_service(service);
             }
         }
-        self.index
-            .add(document.file.clone(), reference, document.root.clone());
     }
 
     /// A document that is not read: counted as wrong with an error, else as not ours.
@@ -345,7 +368,7 @@ impl Collected {
         let reference = meta::peek(&document.root, &shown(&document.kind), &self.default_namespace);
         if severity == Severity::Error {
             self.counts.wrong += 1;
-            self.broken.push(reference.clone());
+            self.broken.insert(reference.clone());
         } else {
             self.counts.foreign += 1;
         }

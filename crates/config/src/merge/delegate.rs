@@ -2,6 +2,8 @@
 //!
 //! Source: Istio `pilot/pkg/model/virtualservice.go` (what is inherited, which matches are compatible).
 
+use std::collections::BTreeMap;
+
 use rajut_types::{Diagnostic, Severity, Text};
 
 use super::{collect::Collected, environment::broken};
@@ -19,12 +21,19 @@ use crate::{
 pub(super) fn inline(all: &Collected) -> (Vec<VirtualService>, Vec<Diagnostic>) {
     let mut findings = Vec::new();
     let mut rules = Vec::new();
+    let named: ByName<'_> = all
+        .virtual_services
+        .iter()
+        .map(|v| ((&*v.rule.namespace, &*v.rule.name), v))
+        .collect();
     for raw in all.virtual_services.iter().filter(|v| !v.is_delegate()) {
         let mut rule = raw.rule.clone();
         for route in &raw.http {
             match &route.delegate {
                 None => rule.http.push(route.route.clone()),
-                Some(delegate) => rule.http.extend(stand_in(all, route, delegate, &mut findings)),
+                Some(delegate) => rule
+                    .http
+                    .extend(stand_in(all, &named, route, delegate, &mut findings)),
             }
         }
         rules.push(rule);
@@ -32,14 +41,15 @@ pub(super) fn inline(all: &Collected) -> (Vec<VirtualService>, Vec<Diagnostic>) 
     (rules, findings)
 }
 
+type ByName<'a> = BTreeMap<(&'a str, &'a str), &'a RawVirtualService>;
+
 fn stand_in(
     all: &Collected,
+    named: &ByName<'_>,
     root: &RawRoute,
     delegate: &Delegate,
     findings: &mut Vec<Diagnostic>,
 ) -> Vec<HttpRoute> {
-    let named =
-        |v: &&RawVirtualService| v.rule.name == delegate.name && v.rule.namespace == delegate.namespace;
     let mut refuse = |message: String, hint: String| {
         findings.push(
             all.index
@@ -48,7 +58,7 @@ fn stand_in(
         );
         Vec::new()
     };
-    let Some(child) = all.virtual_services.iter().find(named) else {
+    let Some(child) = named.get(&(&*delegate.namespace, &*delegate.name)) else {
         if broken(all, &["VirtualService"], &delegate.namespace, &delegate.name) {
             return Vec::new();
         }
@@ -85,9 +95,10 @@ fn stand_in(
     }
     let mut routes = Vec::new();
     for route in &child.http {
-        match merge_matches(&root.route.matches, &route.route.matches) {
-            Some(matches) => routes.push(merge_routes(&root.route, &route.route, matches)),
-            None => {
+        if let Some(matches) = merge_matches(&root.route.matches, &route.route.matches) {
+            routes.push(merge_routes(&root.route, &route.route, matches));
+        } else {
+            {
                 let origin = &route.route.origin;
                 let message = format!(
                     "this route is never used: its matches lie outside those of {}, which delegates to it",

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use rajut_types::{Diagnostic, Origin, Severity, Text};
+use rajut_types::{Diagnostic, ObjectRef, Origin, Severity, Text};
 
 use super::collect::Collected;
 use crate::{
@@ -52,10 +52,8 @@ pub(super) fn resolve(
 }
 
 fn lay_over(all: &Collected, raw: &mut [RawDeployment], overlay: Overlay, findings: &mut Vec<Diagnostic>) {
-    let same = |r: &&mut RawDeployment| {
-        r.deployment.name == overlay.deployment && r.deployment.namespace == overlay.namespace
-    };
-    let Some(target) = raw.iter_mut().find(same) else {
+    let at = all.workload(&overlay.namespace, &overlay.deployment);
+    let Some(target) = at.and_then(|at| raw.get_mut(at)) else {
         if broken(
             all,
             &["Deployment", "StatefulSet"],
@@ -106,9 +104,9 @@ fn lay_over(all: &Collected, raw: &mut [RawDeployment], overlay: Overlay, findin
 
 /// Whether an object of one of the kinds and that name was left out, and has been reported.
 pub(super) fn broken(all: &Collected, kinds: &[&str], namespace: &str, name: &str) -> bool {
-    all.broken
+    kinds
         .iter()
-        .any(|b| kinds.contains(&&*b.kind) && &*b.namespace == namespace && &*b.name == name)
+        .any(|kind| all.broken.contains(&ObjectRef::new(*kind, namespace, name)))
 }
 
 struct Environment<'a> {

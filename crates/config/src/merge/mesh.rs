@@ -1,5 +1,7 @@
 //! The mesh's settings, which everything else is read with: the ConfigMap `istio`, key `mesh`.
 
+use std::collections::BTreeSet;
+
 use rajut_types::{Diagnostic, ObjectRef, Severity};
 
 use super::LoadOptions;
@@ -12,8 +14,15 @@ use crate::{
 };
 
 /// The settings in `found`, laid over the base. A part that is wrong is reported and the base stays.
-pub(super) fn find(found: &[Found], options: &LoadOptions, diagnostics: &mut Vec<Diagnostic>) -> MeshConfig {
+///
+/// Gives the config maps that are wrong, too.
+pub(super) fn find(
+    found: &[Found],
+    options: &LoadOptions,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> (MeshConfig, BTreeSet<ObjectRef>) {
     let mut mesh = options.base.clone();
+    let mut wrong = BTreeSet::new();
     for document in found {
         if !matches!(&document.group, Group::Api(api) if &**api == "v1") || &*document.kind != "ConfigMap" {
             continue;
@@ -30,11 +39,14 @@ pub(super) fn find(found: &[Found], options: &LoadOptions, diagnostics: &mut Vec
             continue;
         };
         let reference = meta::peek(&document.root, "ConfigMap", &options.default_namespace);
-        if let Some(read) = read(document, node, reference, &mesh, diagnostics) {
-            mesh = read;
+        match read(document, node, reference.clone(), &mesh, diagnostics) {
+            Some(read) => mesh = read,
+            None => {
+                wrong.insert(reference);
+            }
         }
     }
-    mesh
+    (mesh, wrong)
 }
 
 fn read(
@@ -60,12 +72,13 @@ fn read(
             .say(Severity::Error, defect.code, defect.message, defect.hint);
     }
     let root = roots.into_iter().find(|root| !root.is_null());
+    let empty = root.is_none() && !broken;
     let mesh = match &root {
         Some(root) if !broken => scope
             .nested(root, "data.mesh")
             .object()
             .map(|object| mesh_config::read(&object, base)),
-        _ => None,
+        _ => empty.then(|| base.clone()),
     };
     let errors = scope.errors();
     if errors > 0 {

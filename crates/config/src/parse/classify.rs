@@ -13,6 +13,8 @@ use crate::codes;
 
 /// Findings of one source beyond this many are counted, not shown.
 const MAX_FINDINGS: usize = 200;
+/// Documents of one source beyond this many are counted, not read: judging relations costs more than reading.
+const MAX_DOCUMENTS: usize = 20_000;
 /// `List` inside `List`.
 const MAX_LIST_DEPTH: usize = 4;
 
@@ -51,6 +53,7 @@ pub(crate) struct Reading {
     /// Documents that are templates.
     pub(crate) foreign: usize,
     hidden: usize,
+    unread: usize,
     helm_noted: bool,
 }
 
@@ -89,6 +92,18 @@ pub(crate) fn read_source(source: &Source) -> Reading {
     let mut number = 0;
     for (first_line, piece) in pieces(text) {
         read_piece(&file, first_line, piece, &mut number, &mut reading);
+    }
+    if reading.unread > 0 {
+        reading.wrong += reading.unread;
+        let origin = Origin::new(file.name.clone(), ObjectRef::new("Source", "", file.name.clone()));
+        let message = format!(
+            "the source holds more than {MAX_DOCUMENTS} documents; {} of them are not read",
+            reading.unread
+        );
+        reading.diagnostics.push(
+            Diagnostic::new(codes::LIMIT, Severity::Error, origin, message)
+                .hint("split it into several files"),
+        );
     }
     if reading.hidden > 0 {
         let origin = Origin::new(file.name.clone(), ObjectRef::new("Source", "", file.name.clone()));
@@ -275,6 +290,10 @@ fn sort(file: &SourceFile, root: Node, number: usize, depth: usize, reading: &mu
             return;
         }
     };
+    if reading.found.len() >= MAX_DOCUMENTS {
+        reading.unread += 1;
+        return;
+    }
     reading.found.push(Found {
         file: file.clone(),
         root,
@@ -363,35 +382,24 @@ fn known_api(kind: &str) -> Option<&'static str> {
 
 /// A template that must be rendered first: `{{ .Values.x }}`, `{{- if … }}`.
 fn looks_like_helm(piece: &str) -> bool {
+    const WORDS: &[&str] = &[
+        "if", "else", "end", "range", "with", "include", "template", "define", "block", "toYaml", "tpl",
+        "default", "required", "printf", "quote", "lookup", "fail", "eq", "not", "and", "or",
+    ];
     piece.match_indices("{{").any(|(at, _)| {
         let inside = piece.get(at + 2..).unwrap_or_default();
-        let inside = inside.strip_prefix('-').unwrap_or(inside).trim_start();
-        inside.starts_with(['.', '$', '/', '"'])
-            || [
-                "if ",
-                "else",
-                "end",
-                "range ",
-                "with ",
-                "include ",
-                "template ",
-                "define ",
-                "block ",
-                "toYaml ",
-                "tpl ",
-                "default ",
-                "required ",
-                "printf ",
-                "quote ",
-                "lookup ",
-                "fail ",
-                "eq ",
-                "not ",
-                "and ",
-                "or ",
-            ]
-            .iter()
-            .any(|word| inside.starts_with(word))
+        let line = inside.lines().next().unwrap_or_default();
+        let Some((inside, _)) = line.split_once("}}") else {
+            // A comment may go on over several lines.
+            return line.starts_with("/*") || line.starts_with("- /*");
+        };
+        let inside = inside.trim_matches('-').trim();
+        let word = inside.split([' ', '(']).next().unwrap_or_default();
+        WORDS.contains(&word)
+            || word.strip_prefix(['.', '$']).is_some_and(|name| {
+                name.chars()
+                    .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '$'))
+            })
     })
 }
 

@@ -204,16 +204,7 @@ impl<'text> Builder<'text, '_> {
             );
         }
         let line = self.text.lines().nth(mark.line().saturating_sub(1)).unwrap_or("");
-        let blank = line.len() - line.trim_start().len();
-        let hint = if line.bytes().take(blank).any(|b| b == b'\t') {
-            "YAML is indented with blanks, never with tabs"
-        } else if line.contains(": ") && line.matches(": ").count() > 1 {
-            "a value that holds `: ` must stand in quotes"
-        } else if line.trim_start().starts_with(['@', '`', '%', '*', '&']) || line.contains(": *") {
-            "a value that begins with one of @ ` % * & must stand in quotes"
-        } else {
-            "check the indentation of this line and of the one above"
-        };
+        let hint = scan_hint(error.kind(), line, mark.col());
         Defect {
             code: codes::SYNTAX,
             span,
@@ -249,7 +240,7 @@ impl<'text> Builder<'text, '_> {
         let first = Span { length: 1, ..span };
         let (node, anchor) = match event {
             Event::Scalar(text, style, anchor, tag) => {
-                let scalar = self.scalar(&text, style, tag.as_deref(), span)?;
+                let scalar = scalar_of(&text, style, tag.as_deref(), span)?;
                 let value = Value::Scalar(scalar);
                 (Node { value, span }, anchor)
             }
@@ -290,40 +281,6 @@ impl<'text> Builder<'text, '_> {
         Ok(node)
     }
 
-    fn scalar(
-        &self,
-        text: &str,
-        style: ScalarStyle,
-        tag: Option<&Tag>,
-        span: Span,
-    ) -> Result<Scalar, Defect> {
-        let style = match style {
-            ScalarStyle::Plain => Style::Plain,
-            ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted => Style::Quoted,
-            ScalarStyle::Literal | ScalarStyle::Folded => Style::Block,
-        };
-        let style = match tag.map(|tag| (tag.handle(), tag.suffix())) {
-            None => style,
-            Some(("tag:yaml.org,2002:", "str")) | Some(("!", "")) => Style::Quoted,
-            Some(("tag:yaml.org,2002:", "int" | "float" | "bool" | "null")) => Style::Plain,
-            Some((handle, suffix)) => {
-                return Err(Defect {
-                    code: codes::SYNTAX,
-                    span,
-                    message: format!(
-                        "the tag `{}` is not known here",
-                        super::source::shown(&format!("{handle}{suffix}"))
-                    ),
-                    hint: "write the value without a tag".to_owned(),
-                });
-            }
-        };
-        Ok(Scalar {
-            text: text.into(),
-            style,
-        })
-    }
-
     fn mapping(&mut self) -> Result<Vec<Entry>, Defect> {
         let mut entries: Vec<Entry> = Vec::new();
         let mut merged: Vec<Node> = Vec::new();
@@ -350,7 +307,7 @@ impl<'text> Builder<'text, '_> {
             }
         }
         for node in merged {
-            self.merge(node, &mut entries, &mut seen)?;
+            merge(node, &mut entries, &mut seen)?;
         }
         Ok(entries)
     }
@@ -408,35 +365,78 @@ impl<'text> Builder<'text, '_> {
         // The place is that of the anchor: it is the text there that has to be changed.
         Ok(target.clone())
     }
+}
 
-    /// `<<`: entries of another mapping that are not written here.
-    fn merge(
-        &mut self,
-        node: Node,
-        entries: &mut Vec<Entry>,
-        seen: &mut HashSet<Text>,
-    ) -> Result<(), Defect> {
-        let span = node.span;
-        match node.value {
-            Value::Mapping(others) => {
-                for other in others {
-                    if seen.insert(other.key.text.clone()) {
-                        entries.push(other);
-                    }
-                }
-                Ok(())
-            }
-            Value::Sequence(nodes) => {
-                for node in nodes {
-                    if !matches!(node.value, Value::Mapping(_)) {
-                        return Err(bad_merge(span));
-                    }
-                    self.merge(node, entries, seen)?;
-                }
-                Ok(())
-            }
-            Value::Scalar(_) => Err(bad_merge(span)),
+fn scalar_of(text: &str, style: ScalarStyle, tag: Option<&Tag>, span: Span) -> Result<Scalar, Defect> {
+    let style = match style {
+        ScalarStyle::Plain => Style::Plain,
+        ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted => Style::Quoted,
+        ScalarStyle::Literal | ScalarStyle::Folded => Style::Block,
+    };
+    let style = match tag.map(|tag| (tag.handle(), tag.suffix())) {
+        None => style,
+        Some(("tag:yaml.org,2002:", "str") | ("!", "")) => Style::Quoted,
+        Some(("tag:yaml.org,2002:", "int" | "float" | "bool" | "null")) => Style::Plain,
+        Some((handle, suffix)) => {
+            return Err(Defect {
+                code: codes::SYNTAX,
+                span,
+                message: format!(
+                    "the tag `{}` is not known here",
+                    super::source::shown(&format!("{handle}{suffix}"))
+                ),
+                hint: "write the value without a tag".to_owned(),
+            });
         }
+    };
+    Ok(Scalar {
+        text: text.into(),
+        style,
+    })
+}
+
+/// `<<`: entries of another mapping that are not written here.
+fn merge(node: Node, entries: &mut Vec<Entry>, seen: &mut HashSet<Text>) -> Result<(), Defect> {
+    let span = node.span;
+    match node.value {
+        Value::Mapping(others) => {
+            for other in others {
+                if seen.insert(other.key.text.clone()) {
+                    entries.push(other);
+                }
+            }
+            Ok(())
+        }
+        Value::Sequence(nodes) => {
+            for node in nodes {
+                if !matches!(node.value, Value::Mapping(_)) {
+                    return Err(bad_merge(span));
+                }
+                merge(node, entries, seen)?;
+            }
+            Ok(())
+        }
+        Value::Scalar(_) => Err(bad_merge(span)),
+    }
+}
+
+/// What to write instead, where the cause can be guessed.
+fn scan_hint(kind: &granit_parser::ErrorKind, line: &str, column: usize) -> &'static str {
+    use granit_parser::ErrorKind as Kind;
+    let blank = line.len() - line.trim_start().len();
+    let before: String = line.chars().take(column).collect();
+    match kind {
+        _ if line.bytes().take(blank).any(|b| b == b'\t') => "YAML is indented with blanks, never with tabs",
+        Kind::UnclosedQuotedScalar => "close the quotes",
+        Kind::UnclosedFlowCollection { .. } | Kind::MismatchedFlowCollectionEnd { .. } => {
+            "close the bracket that was opened"
+        }
+        Kind::UnknownAnchor => "a text that begins with `*` must stand in quotes",
+        _ if before.contains(": ") => "a value that holds `: ` must stand in quotes",
+        _ if line.trim_start().starts_with(['@', '`', '%']) => {
+            "a text that begins with one of @ ` % must stand in quotes"
+        }
+        _ => "check the indentation of this line and of the one above",
     }
 }
 

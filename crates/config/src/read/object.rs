@@ -233,6 +233,9 @@ impl<'a> Object<'a> {
         }
         let asked = self.asked.borrow();
         for entry in self.entries {
+            if self.field.scope.is_full() {
+                return;
+            }
             let own = self
                 .own_prefix
                 .get()
@@ -242,6 +245,7 @@ impl<'a> Object<'a> {
             }
             let hint = match nearest(&entry.key.text, asked.iter().copied()) {
                 Some(near) => format!("did you mean `{near}`?"),
+                None if asked.is_empty() => "nothing can be set here".to_owned(),
                 None if asked.len() <= 12 => {
                     let mut names = asked.clone();
                     names.sort_unstable();
@@ -276,6 +280,9 @@ pub(crate) fn listed(names: &[&str]) -> String {
     }
 }
 
+/// Names that are compared with a mistyped one.
+const MAX_NAMES: usize = 2_000;
+
 /// The name among `names` that is most like `text`, if any is like it at all.
 pub(crate) fn nearest<'n>(text: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
     // The measure costs the product of the lengths; nobody mistypes so long a name.
@@ -285,6 +292,7 @@ pub(crate) fn nearest<'n>(text: &str, names: impl Iterator<Item = &'n str>) -> O
     let lower = text.to_lowercase();
     names
         .filter(|name| name.len() <= 256)
+        .take(MAX_NAMES)
         .map(|name| (strsim::damerau_levenshtein(&lower, &name.to_lowercase()), name))
         .filter(|(distance, name)| *distance <= (name.chars().count().max(lower.chars().count()) / 3).max(1))
         .min()

@@ -73,19 +73,24 @@ pub(crate) fn plain_type(text: &str) -> PlainType {
 impl<'a> Field<'a> {
     pub(super) fn wrong_type(&self, expected: &str) {
         let found = match &self.node.value {
-            Value::Sequence(_) => "a list",
-            Value::Mapping(_) => "a mapping",
-            Value::Scalar(Scalar {
-                style: Style::Plain,
-                text,
-            }) => match plain_type(text) {
-                PlainType::Null => "nothing",
-                PlainType::Bool => "a boolean",
-                PlainType::Number => "a number",
-                PlainType::Yaml11(_) | PlainType::Text => "text",
-            },
-            Value::Scalar(_) => "text",
+            Value::Sequence(_) => "a list".to_owned(),
+            Value::Mapping(_) => "a mapping".to_owned(),
+            Value::Scalar(scalar) => {
+                let what = match plain_type(&scalar.text) {
+                    PlainType::Null if scalar.style == Style::Plain => {
+                        return self.say_wrong(expected, "nothing");
+                    }
+                    PlainType::Bool if scalar.style == Style::Plain => "the boolean",
+                    PlainType::Number if scalar.style == Style::Plain => "the number",
+                    _ => "the text",
+                };
+                format!("{what} `{}`", shown(&scalar.text))
+            }
         };
+        self.say_wrong(expected, &found);
+    }
+
+    fn say_wrong(&self, expected: &str, found: &str) {
         self.error(
             codes::WRONG_TYPE,
             format!("this must be {expected}; here stands {found}"),

@@ -57,6 +57,11 @@ impl<'a> Scope<'a> {
         self.snake
     }
 
+    /// Whether further findings would be dropped.
+    pub(super) fn is_full(&self) -> bool {
+        self.diagnostics.borrow().len() >= MAX_FINDINGS
+    }
+
     /// Errors so far.
     pub(crate) fn errors(&self) -> usize {
         self.errors.get()
