@@ -10,6 +10,7 @@
 //! | [`discovery`] | who is connected; snapshots pushed; acknowledgements |
 //! | [`node`] | from an xDS node to the proxy that is translated for |
 //! | [`admin`] | the operator's door: HTTP and JSON on a Unix socket |
+//! | [`why`] | what a request meets, for people |
 //! | [`wire`] | encoding, the gRPC services |
 //!
 //! It holds no Kubernetes client here and decides nothing about traffic: that is `translate`'s and `ir`'s.
@@ -21,6 +22,7 @@ pub mod discovery;
 pub mod node;
 pub mod run;
 mod time;
+pub mod why;
 pub mod wire;
 
 pub use run::{Control, ControlError, ControlOptions, default_translate, run, start};

@@ -238,7 +238,7 @@ impl Mesh {
                 let (_, body) = self.call(Method::GET, "/v1/proxies", String::new()).await;
                 let proxies = body["proxies"].as_array().cloned().unwrap_or_default();
                 let done = |proxy: &Value| {
-                    proxy["workload"] == workload && proxy["upToDate"] == true && proxy["types"] != json!({})
+                    proxy["workload"] == workload && proxy["upToDate"] == true && proxy["types"] != json!([])
                 };
                 if proxies.iter().any(done) {
                     return;

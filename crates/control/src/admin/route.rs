@@ -1,12 +1,13 @@
 //! From a request to what it does.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use rajut_config::model::{Workload, WorkloadHealth};
 use rajut_registry::{Applied, ApplyError};
+use rajut_translate::{Proxy, Translator, translate};
 use rajut_types::{Labels, Locality};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -16,6 +17,7 @@ use super::{
     answer::{Answer, Refused, json_answer, text_answer},
     view,
 };
+use crate::why::{Question, find_proxy, follow};
 
 /// How long `apply` and `delete` wait for acknowledgements where the caller says nothing, and at most.
 const WAIT: Duration = Duration::from_secs(30);
@@ -37,6 +39,7 @@ pub(super) async fn route(admin: &Admin, request: Request<Incoming>) -> Answer {
             patch_workload(admin, namespace, name, body).await
         }
         (&Method::POST, ["v1", "tokens"]) => post_token(admin, body).await,
+        (&Method::POST, ["v1", "why"]) => why(admin, body).await,
         (&Method::POST, ["v1", "apply"]) => change(admin, &query, body, Change::Apply).await,
         (&Method::POST, ["v1", "delete"]) => change(admin, &query, body, Change::Delete).await,
         _ => Err(no_such(&parts.method, &path)),
@@ -241,6 +244,22 @@ async fn post_token(admin: &Admin, body: Incoming) -> Result<Answer, Refused> {
         )
         .map_err(|error| Refused::bad(error.to_string()))?;
     Ok(json_answer(StatusCode::OK, &json!({"token": token})))
+}
+
+async fn why(admin: &Admin, body: Incoming) -> Result<Answer, Refused> {
+    let question: Question = read_json(body).await?;
+    let snapshot = admin.registry.snapshot();
+    let connected: Vec<Arc<Proxy>> = admin.discovery.proxies().into_iter().map(|known| known.proxy).collect();
+    let found = blocking(move || {
+        let proxy = find_proxy(&snapshot, &connected, &question.from)?;
+        let (resources, _) = translate(&snapshot, &proxy, &mut Translator::default());
+        follow(&snapshot, &proxy, &resources, &question)
+    })
+    .await?;
+    let found = found.map_err(|error| Refused::bad(error.to_string()))?;
+    let body = serde_json::to_value(found)
+        .map_err(|error| Refused::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
+    Ok(json_answer(StatusCode::OK, &body))
 }
 
 #[derive(Debug, Clone, Copy)]

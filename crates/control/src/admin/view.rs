@@ -3,10 +3,11 @@
 
 use std::fmt::Write as _;
 
-use rajut_types::ObjectRef;
+use rajut_types::{ObjectRef, Text};
 use rajut_xds::{
     Protocol,
     server::{StreamStatus, TypeStatus},
+    type_url,
 };
 use serde_json::{Value, json};
 
@@ -87,10 +88,7 @@ fn proxy(known: &ProxyStatus, generation: u64) -> Value {
         last_change,
         types,
     } = status;
-    let types: serde_json::Map<String, Value> = types
-        .iter()
-        .map(|(url, status)| (short_type(url).to_string(), of_type(status)))
-        .collect();
+    let types: Vec<Value> = types.iter().map(|(url, status)| of_type(url, status)).collect();
     json!({
         "id": &*proxy.id,
         "connection": connection,
@@ -109,7 +107,20 @@ fn proxy(known: &ProxyStatus, generation: u64) -> Value {
     })
 }
 
-fn of_type(status: &TypeStatus) -> Value {
+/// As people call the kinds of resources; other types keep their short name.
+fn kind_name(url: &str) -> Text {
+    match url {
+        type_url::CLUSTER => "clusters".into(),
+        type_url::LOAD_ASSIGNMENT => "endpoints".into(),
+        type_url::LISTENER => "listeners".into(),
+        type_url::ROUTE => "routes".into(),
+        type_url::SECRET => "secrets".into(),
+        type_url::NAME_TABLE => "names".into(),
+        other => short_type(other),
+    }
+}
+
+fn of_type(url: &str, status: &TypeStatus) -> Value {
     let TypeStatus {
         wildcard,
         names,
@@ -124,6 +135,8 @@ fn of_type(status: &TypeStatus) -> Value {
         .as_ref()
         .map(|nack| json!({"generation": nack.generation, "reason": nack.message}));
     json!({
+        "type": &*kind_name(url),
+        "typeUrl": url,
         "wildcard": wildcard,
         "subscribed": names,
         "resources": resources,
@@ -132,7 +145,7 @@ fn of_type(status: &TypeStatus) -> Value {
         "state": match (&nack, acked_generation == sent_generation) {
             (Some(_), _) => "rejected",
             (None, true) => "synced",
-            (None, false) => "sent",
+            (None, false) => "pending",
         },
         "pushes": pushes,
         "rejects": rejects,
