@@ -174,13 +174,13 @@ enum CaptureWritten {
         #[serde(rename = "appAddress")]
         app_address: IpAddr,
         #[serde(default)]
-        inbound: BTreeMap<u16, SocketAddr>,
+        inbound: BTreeMap<String, SocketAddr>,
     },
     Explicit {
         #[serde(default)]
         outbound: Vec<OutboundWritten>,
         #[serde(default)]
-        inbound: BTreeMap<u16, InboundWritten>,
+        inbound: BTreeMap<String, InboundWritten>,
     },
 }
 
@@ -214,7 +214,7 @@ impl CaptureWritten {
                 Ok(Capture::Netns {
                     path: path.into(),
                     app_address,
-                    inbound,
+                    inbound: by_port(inbound, |listen| listen)?,
                 })
             }
             Self::Explicit { outbound, inbound } => {
@@ -230,14 +230,25 @@ impl CaptureWritten {
                 };
                 Ok(Capture::Explicit {
                     outbound: outbound.into_iter().map(port).collect::<Result<_, _>>()?,
-                    inbound: inbound
-                        .into_iter()
-                        .map(|(port, InboundWritten { listen, app })| (port, (listen, app)))
-                        .collect(),
+                    inbound: by_port(inbound, |InboundWritten { listen, app }| (listen, app))?,
                 })
             }
         }
     }
+}
+
+/// Keys are texts in JSON, and serde reads them as numbers only where no tag stands beside them.
+fn by_port<W, T>(
+    written: BTreeMap<String, W>,
+    into: impl Fn(W) -> T,
+) -> Result<BTreeMap<u16, T>, NodeRefused> {
+    let one = |(port, value): (String, W)| {
+        let number = port
+            .parse()
+            .map_err(|_| wrong("RAJUT_CAPTURE", format!("`{port}` is not a port")))?;
+        Ok((number, into(value)))
+    };
+    written.into_iter().map(one).collect()
 }
 
 fn wrong(member: &'static str, why: impl Into<String>) -> NodeRefused {

@@ -89,7 +89,10 @@ pub enum Unanswerable {
 /// The proxy of whoever is meant: that of `connected` where there is one, else as it would stand in a network namespace of
 /// its own.
 pub fn find_proxy(snapshot: &Snapshot, connected: &[Arc<Proxy>], from: &str) -> Result<Proxy, Unanswerable> {
-    let identity = from.starts_with("spiffe://").then(|| from.parse::<Principal>().ok()).flatten();
+    let identity = from
+        .starts_with("spiffe://")
+        .then(|| from.parse::<Principal>().ok())
+        .flatten();
     let is_meant = |workload: &Workload| match &identity {
         Some(principal) => workload.principal(&snapshot.mesh.trust_domain) == *principal,
         None => [&workload.name, &workload.deployment]
@@ -100,14 +103,20 @@ pub fn find_proxy(snapshot: &Snapshot, connected: &[Arc<Proxy>], from: &str) -> 
     let of_workload = |proxy: &&Arc<Proxy>| match (workload, &identity) {
         (Some(workload), _) => proxy.workload == workload.name && proxy.namespace == workload.namespace,
         (None, Some(principal)) => proxy.principal == *principal,
-        (None, None) => *from == *proxy.workload || *from == format!("{}.{}", proxy.workload, proxy.namespace),
+        (None, None) => {
+            *from == *proxy.workload || *from == format!("{}.{}", proxy.workload, proxy.namespace)
+        }
     };
     if let Some(proxy) = connected.iter().find(of_workload) {
         return Ok((**proxy).clone());
     }
     let workload = workload.ok_or_else(|| Unanswerable::From(from.to_owned()))?;
     Ok(Proxy {
-        id: format!("why~{}~{}.{}~", workload.address, workload.name, workload.namespace).into(),
+        id: format!(
+            "why~{}~{}.{}~",
+            workload.address, workload.name, workload.namespace
+        )
+        .into(),
         role: Role::Sidecar,
         data_plane: DataPlane::Rajut,
         principal: workload.principal(&snapshot.mesh.trust_domain),
@@ -202,7 +211,9 @@ impl RequestView for Call {
     }
 
     fn header(&self, name: &str) -> Option<Cow<'_, [u8]>> {
-        self.headers.get(name).map(|value| Cow::Borrowed(value.as_bytes()))
+        self.headers
+            .get(name)
+            .map(|value| Cow::Borrowed(value.as_bytes()))
     }
 }
 
@@ -229,7 +240,9 @@ impl Way<'_> {
     }
 
     fn walk(&mut self) {
-        let Some((service, destination)) = self.resolve() else { return };
+        let Some((service, destination)) = self.resolve() else {
+            return;
+        };
         let Some(listener) = self.listener(service.as_deref(), destination) else {
             self.end(false, format!("nothing listens for {destination} at this proxy"));
             return;
@@ -242,7 +255,11 @@ impl Way<'_> {
         let cluster = match &chain.action {
             ChainAction::Tcp(tcp) => {
                 let names: Vec<&str> = tcp.clusters.iter().map(|(name, _)| &**name).collect();
-                self.say("bytes", format!("passed on unread to {}", names.join(", ")), Some(&chain.origin));
+                self.say(
+                    "bytes",
+                    format!("passed on unread to {}", names.join(", ")),
+                    Some(&chain.origin),
+                );
                 tcp.clusters.first().map(|(name, _)| name.clone())
             }
             ChainAction::Http(http) => self.route(&Arc::clone(http)),
@@ -256,7 +273,11 @@ impl Way<'_> {
     fn resolve(&mut self) -> Option<(Option<Arc<Service>>, SocketAddr)> {
         let (host, port) = (self.request.host.clone(), self.request.port);
         if let Ok(address) = host.parse() {
-            let service = self.snapshot.services.values().find(|service| service.addresses.contains(&address));
+            let service = self
+                .snapshot
+                .services
+                .values()
+                .find(|service| service.addresses.contains(&address));
             return Some((service.cloned(), SocketAddr::new(address, port)));
         }
         let domain = &self.snapshot.mesh.domain;
@@ -267,19 +288,31 @@ impl Way<'_> {
             format!("{host}.svc.{domain}"),
             format!("{host}.{domain}"),
         ];
-        let service = candidates.iter().filter_map(|name| name.parse::<Hostname>().ok()).find_map(|name| {
-            self.snapshot.find_service(namespace, &name).cloned()
-        });
+        let service = candidates
+            .iter()
+            .filter_map(|name| name.parse::<Hostname>().ok())
+            .find_map(|name| self.snapshot.find_service(namespace, &name).cloned());
         let Some(service) = service else {
             self.unknown_host(&host);
             return None;
         };
         let address = service.addresses.first().copied();
-        let at = address.map_or_else(|| "without an address of its own".to_owned(), |ip| format!("at {ip}"));
-        self.say("name", format!("{host} is {} {at}", service.host), Some(&service.origin));
+        let at = address.map_or_else(
+            || "without an address of its own".to_owned(),
+            |ip| format!("at {ip}"),
+        );
+        self.say(
+            "name",
+            format!("{host} is {} {at}", service.host),
+            Some(&service.origin),
+        );
         if service.port(port).is_none() {
             let known: Vec<String> = service.ports.iter().map(|port| port.number.to_string()).collect();
-            self.say("port", format!("{} has no port {port}, but {}", service.host, known.join(", ")), Some(&service.origin));
+            self.say(
+                "port",
+                format!("{} has no port {port}, but {}", service.host, known.join(", ")),
+                Some(&service.origin),
+            );
         }
         // A headless service is dialled at its endpoints; any address of its listener's wildcard will do.
         let address = address.unwrap_or_else(|| SocketAddr::from(([240, 240, 255, 254], 0)).ip());
@@ -297,7 +330,10 @@ impl Way<'_> {
             }
             OutboundPolicy::RegistryOnly => {
                 self.say("name", format!("no service of the mesh is called {host}"), None);
-                self.end(false, format!("{host} is not in the registry, and REGISTRY_ONLY refuses everything else"));
+                self.end(
+                    false,
+                    format!("{host} is not in the registry, and REGISTRY_ONLY refuses everything else"),
+                );
             }
         }
     }
@@ -313,15 +349,26 @@ impl Way<'_> {
         let found = match &self.proxy.capture {
             Capture::Explicit { outbound: ports, .. } => {
                 let port = ports.iter().find(|port| {
-                    port.port == destination.port() && service.is_some_and(|service| service.host == port.host)
+                    port.port == destination.port()
+                        && service.is_some_and(|service| service.host == port.host)
                 })?;
                 outbound(port.listen)
             }
             Capture::Redirect | Capture::Netns { .. } => outbound(destination)
                 .or_else(|| outbound(SocketAddr::from(([0, 0, 0, 0], destination.port()))))
-                .or_else(|| self.resources.listeners.values().find(|listener| listener.use_original_dst).cloned()),
+                .or_else(|| {
+                    self.resources
+                        .listeners
+                        .values()
+                        .find(|listener| listener.use_original_dst)
+                        .cloned()
+                }),
         }?;
-        self.say("listener", format!("{} takes {destination}", found.name), Some(&found.origin));
+        self.say(
+            "listener",
+            format!("{} takes {destination}", found.name),
+            Some(&found.origin),
+        );
         self.found.listener = Some(found.name.clone());
         Some(found)
     }
@@ -339,13 +386,23 @@ impl Way<'_> {
             destination,
             source: SocketAddr::new(source, 40_000),
             server_name: tls.then_some(&*self.request.host),
-            transport: if tls { TransportProtocol::Tls } else { TransportProtocol::RawBuffer },
+            transport: if tls {
+                TransportProtocol::Tls
+            } else {
+                TransportProtocol::RawBuffer
+            },
             application_protocols: &protocols,
         };
-        let chosen = matcher.select(&view).and_then(|at| listener.filter_chains.get(at));
+        let chosen = matcher
+            .select(&view)
+            .and_then(|at| listener.filter_chains.get(at));
         let chain = chosen.or(listener.default_filter_chain.as_ref())?;
         if listener.filter_chains.len() > 1 || !chain.name.is_empty() {
-            let name = if chain.name.is_empty() { "the unnamed one" } else { &chain.name };
+            let name = if chain.name.is_empty() {
+                "the unnamed one"
+            } else {
+                &chain.name
+            };
             self.say("filter chain", name, Some(&chain.origin));
         }
         Some(Arc::clone(chain))
@@ -368,11 +425,17 @@ impl Way<'_> {
         }
         match decision {
             Decision::NoVirtualHost => {
-                self.end(false, format!("no virtual host for `{}`: answered 404", self.request.authority));
+                self.end(
+                    false,
+                    format!("no virtual host for `{}`: answered 404", self.request.authority),
+                );
                 None
             }
             Decision::NoRoute { virtual_host } => {
-                self.end(false, format!("no route of {} takes it: answered 404", virtual_host.name));
+                self.end(
+                    false,
+                    format!("no route of {} takes it: answered 404", virtual_host.name),
+                );
                 None
             }
             Decision::Route(chosen) => {
@@ -398,22 +461,43 @@ impl Way<'_> {
 
     fn tried(&mut self, step: Tried) {
         match step {
-            Tried::VirtualHost { host, found: Some((name, origin)) } => {
+            Tried::VirtualHost {
+                host,
+                found: Some((name, origin)),
+            } => {
                 self.say("virtual host", format!("{name} has `{host}`"), Some(&origin));
             }
             Tried::VirtualHost { host, found: None } => {
                 self.say("virtual host", format!("none has `{host}`"), None);
             }
-            Tried::Route { position, name, origin, mismatch } => {
-                let name = if name.is_empty() { format!("number {}", position + 1) } else { name.to_string() };
+            Tried::Route {
+                position,
+                name,
+                origin,
+                mismatch,
+            } => {
+                let name = if name.is_empty() {
+                    format!("number {}", position + 1)
+                } else {
+                    name.to_string()
+                };
                 let text = match mismatch {
                     Some(mismatch) => format!("{name} is passed over: {mismatch}"),
                     None => format!("{name} takes it"),
                 };
                 self.say("route", text, Some(&origin));
             }
-            Tried::Weight { cluster, weight, total, origin } => {
-                self.say("weight", format!("{cluster} gets {weight} of {total} requests"), Some(&origin));
+            Tried::Weight {
+                cluster,
+                weight,
+                total,
+                origin,
+            } => {
+                self.say(
+                    "weight",
+                    format!("{cluster} gets {weight} of {total} requests"),
+                    Some(&origin),
+                );
             }
         }
     }
@@ -430,22 +514,41 @@ impl Way<'_> {
         };
         self.say("cluster", name.to_string(), Some(&cluster.origin));
         let assignment = match &cluster.discovery {
-            Discovery::Static(assignment) | Discovery::StrictDns(assignment) | Discovery::LogicalDns(assignment) => {
-                Some(assignment)
+            Discovery::Static(assignment)
+            | Discovery::StrictDns(assignment)
+            | Discovery::LogicalDns(assignment) => Some(assignment),
+            Discovery::Eds { service_name } => {
+                self.resources.assignments.get(service_name).map(|known| &**known)
             }
-            Discovery::Eds { service_name } => self.resources.assignments.get(service_name).map(|known| &**known),
             Discovery::OriginalDst => {
                 self.end(true, "passed on to the address that was dialled");
                 return;
             }
         };
-        let endpoints: Vec<Endpoint> = assignment.map(|all| all.endpoints().cloned().collect()).unwrap_or_default();
-        let usable: Vec<&Endpoint> = endpoints.iter().filter(|endpoint| endpoint.health.is_usable()).collect();
-        let shown: Vec<String> = usable.iter().take(8).map(|endpoint| endpoint.address.to_string()).collect();
-        let text = format!("{} of {} can be used: {}", usable.len(), endpoints.len(), shown.join(", "));
+        let endpoints: Vec<Endpoint> = assignment
+            .map(|all| all.endpoints().cloned().collect())
+            .unwrap_or_default();
+        let usable: Vec<&Endpoint> = endpoints
+            .iter()
+            .filter(|endpoint| endpoint.health.is_usable())
+            .collect();
+        let shown: Vec<String> = usable
+            .iter()
+            .take(8)
+            .map(|endpoint| endpoint.address.to_string())
+            .collect();
+        let text = format!(
+            "{} of {} can be used: {}",
+            usable.len(),
+            endpoints.len(),
+            shown.join(", ")
+        );
         self.say("endpoints", text, None);
         let Some(first) = usable.first() else {
-            self.end(false, format!("{name} has no endpoint that takes requests: answered 503"));
+            self.end(
+                false,
+                format!("{name} has no endpoint that takes requests: answered 503"),
+            );
             return;
         };
         self.peer(&cluster, first);
@@ -453,7 +556,10 @@ impl Way<'_> {
 
     /// TLS on the hop, and what the other side's peer authentication makes of it.
     fn peer(&mut self, cluster: &Cluster, endpoint: &Endpoint) {
-        let claimed = cluster.tls_matches.iter().find(|entry| endpoint.tls_labels.matches(&entry.labels));
+        let claimed = cluster
+            .tls_matches
+            .iter()
+            .find(|entry| endpoint.tls_labels.matches(&entry.labels));
         let secured = claimed.map_or(&cluster.tls, |entry| &entry.tls).is_some();
         let how = if secured { "TLS" } else { "plaintext" };
         self.say("transport", format!("{how} to {}", endpoint.address), None);
@@ -464,20 +570,38 @@ impl Way<'_> {
                 return;
             }
         };
-        self.say("peer auth", format!("the server's mode is {mode:?}"), Some(&origin));
+        self.say(
+            "peer auth",
+            format!("the server's mode is {mode:?}"),
+            Some(&origin),
+        );
         match (mode, secured) {
             (MtlsMode::Strict, false) => {
-                self.end(false, format!("{} takes mTLS only and refuses plaintext", endpoint.address));
+                self.end(
+                    false,
+                    format!("{} takes mTLS only and refuses plaintext", endpoint.address),
+                );
             }
             _ => self.end(true, format!("reaches {} over {how}", endpoint.address)),
         }
     }
 
     fn server_mode(&self, endpoint: &Endpoint) -> Option<(MtlsMode, Origin)> {
-        let EndpointAddress::Socket(address) = &endpoint.address else { return None };
-        let workload = self.snapshot.workloads.values().find(|workload| workload.address == address.ip())?;
-        let view = self.snapshot.workload_view(&workload.namespace, &workload.name, &workload.labels);
-        Some((view.mtls.mode(address.port()), view.mtls.origin(address.port()).clone()))
+        let EndpointAddress::Socket(address) = &endpoint.address else {
+            return None;
+        };
+        let workload = self
+            .snapshot
+            .workloads
+            .values()
+            .find(|workload| workload.address == address.ip())?;
+        let view = self
+            .snapshot
+            .workload_view(&workload.namespace, &workload.name, &workload.labels);
+        Some((
+            view.mtls.mode(address.port()),
+            view.mtls.origin(address.port()).clone(),
+        ))
     }
 }
 

@@ -120,7 +120,10 @@ async fn apply_names_the_proxy_that_refuses_and_the_one_that_is_silent() {
 
     let (_, proxies) = mesh.call(Method::GET, "/v1/proxies", String::new()).await;
     let types = proxies["proxies"][0]["types"].as_array().expect("a list");
-    let refused = types.iter().find(|one| one["type"] == "names").expect("subscribed");
+    let refused = types
+        .iter()
+        .find(|one| one["type"] == "names")
+        .expect("subscribed");
     assert_eq!(
         (&refused["state"], &refused["rejects"]),
         (&json!("rejected"), &json!(1)),

@@ -249,7 +249,12 @@ async fn post_token(admin: &Admin, body: Incoming) -> Result<Answer, Refused> {
 async fn why(admin: &Admin, body: Incoming) -> Result<Answer, Refused> {
     let question: Question = read_json(body).await?;
     let snapshot = admin.registry.snapshot();
-    let connected: Vec<Arc<Proxy>> = admin.discovery.proxies().into_iter().map(|known| known.proxy).collect();
+    let connected: Vec<Arc<Proxy>> = admin
+        .discovery
+        .proxies()
+        .into_iter()
+        .map(|known| known.proxy)
+        .collect();
     let found = blocking(move || {
         let proxy = find_proxy(&snapshot, &connected, &question.from)?;
         let (resources, _) = translate(&snapshot, &proxy, &mut Translator::default());

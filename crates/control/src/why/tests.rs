@@ -44,7 +44,9 @@ fn workload(name: &str, version: &str, address: &str) -> Workload {
         name: name.into(),
         deployment: "api".into(),
         namespace: "clinic".into(),
-        labels: [("app", "api"), ("version", version)].into_iter().collect::<Labels>(),
+        labels: [("app", "api"), ("version", version)]
+            .into_iter()
+            .collect::<Labels>(),
         service_account: "api".into(),
         address: address.parse().expect("an address"),
         named_ports: BTreeMap::new(),
@@ -66,19 +68,26 @@ fn snapshot() -> Snapshot {
         destination_rules: loaded.destination_rules,
         peer_authentications: loaded.peer_authentications,
     };
-    let workloads = [workload("api-0", "stable", "127.10.0.1"), workload("api-1", "stable", "127.10.0.2")];
+    let workloads = [
+        workload("api-0", "stable", "127.10.0.1"),
+        workload("api-1", "stable", "127.10.0.2"),
+    ];
     Snapshot::build(configuration, workloads, &Snapshot::default())
 }
 
 fn ask(to: &str, headers: &[(&str, &str)]) -> Explanation {
     let snapshot = snapshot();
     let proxy = find_proxy(&snapshot, &[], "api-0").expect("it runs");
-    let (resources, _) = rajut_translate::translate(&snapshot, &proxy, &mut rajut_translate::Translator::default());
+    let (resources, _) =
+        rajut_translate::translate(&snapshot, &proxy, &mut rajut_translate::Translator::default());
     let question = Question {
         from: "api-0".into(),
         to: to.into(),
         method: "GET".into(),
-        headers: headers.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
+        headers: headers
+            .iter()
+            .map(|(name, value)| ((*name).into(), (*value).into()))
+            .collect(),
     };
     follow(&snapshot, &proxy, &resources, &question).expect("a URL")
 }
@@ -87,12 +96,24 @@ fn ask(to: &str, headers: &[(&str, &str)]) -> Explanation {
 fn a_request_is_followed_to_its_endpoint_with_file_and_line() {
     let found = ask("http://api:8080/visits", &[]);
     assert!(found.reached, "{found:#?}");
-    assert_eq!(found.cluster.as_deref(), Some("outbound|8080|stable|api.clinic.svc.cluster.local"));
+    assert_eq!(
+        found.cluster.as_deref(),
+        Some("outbound|8080|stable|api.clinic.svc.cluster.local")
+    );
     assert_eq!(found.subset.as_deref(), Some("stable"));
-    let passed = found.steps.iter().find(|step| step.text.contains("passed over")).expect("the first route");
+    let passed = found
+        .steps
+        .iter()
+        .find(|step| step.text.contains("passed over"))
+        .expect("the first route");
     assert!(passed.text.contains("x-tester"), "{passed:?}");
     assert!(passed.place.starts_with("clinic.yaml:"), "{passed:?}");
-    assert!(found.steps.iter().any(|step| step.stage == "peer auth" && step.text.contains("Strict")));
+    assert!(
+        found
+            .steps
+            .iter()
+            .any(|step| step.stage == "peer auth" && step.text.contains("Strict"))
+    );
 }
 
 #[test]
@@ -106,8 +127,14 @@ fn a_header_leads_elsewhere_and_an_empty_subset_is_not_reached() {
 #[test]
 fn what_is_not_known_says_so() {
     let found = ask("http://nowhere:80/", &[]);
-    assert!(!found.reached && found.verdict.contains("outside the mesh"), "{found:?}");
-    assert_eq!(find_proxy(&snapshot(), &[], "nobody"), Err(Unanswerable::From("nobody".into())));
+    assert!(
+        !found.reached && found.verdict.contains("outside the mesh"),
+        "{found:?}"
+    );
+    assert_eq!(
+        find_proxy(&snapshot(), &[], "nobody"),
+        Err(Unanswerable::From("nobody".into()))
+    );
     assert!(find_proxy(&snapshot(), &[], "spiffe://cluster.local/ns/clinic/sa/api").is_ok());
     for bad in ["api", "ftp://api/", "http://"] {
         let question = Question {
