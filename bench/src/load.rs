@@ -1,0 +1,336 @@
+//! The load generator: closed loop (as fast as the connections go) or open loop (a fixed average rate).
+//!
+//! In the open loop arrivals are Poisson; a request goes to a free connection or stream or waits in a queue, and its
+//! latency counts from the moment it was *due*, so that a slow proxy is never excused (no coordinated omission). Every
+//! answer is checked: status 200 and the whole body. Prints one JSON line.
+
+mod session;
+
+use std::collections::VecDeque;
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde_json::json;
+
+use crate::args::Args;
+use crate::poll::{Poll, Ready, Timer, now_ns};
+use crate::shape;
+use crate::stats::percentile;
+use session::{Finished, Session};
+
+/// Token of the timer.
+const TIMER: u64 = u64::MAX;
+/// Requests that may wait for a free connection; beyond that the rest is counted as errors (the proxy is far too slow).
+const QUEUE_MAX: usize = 1 << 16;
+/// Connections that failed are opened again so often, all together.
+const RECONNECTS_MAX: u64 = 1000;
+/// After the end, answers are awaited so long; what is then still owed counts as errors.
+const GRACE_NS: u64 = 5_000_000_000;
+/// Before the measured time, so long is not measured (connections come up, caches fill).
+const WARM_UP_NS: u64 = 200_000_000;
+
+#[derive(Debug)]
+struct Connection {
+    socket: TcpStream,
+    session: Session,
+    out: Vec<u8>,
+    blocked: bool,
+    touched: bool,
+}
+
+/// When requests are due.
+#[derive(Debug)]
+enum Pace {
+    /// Whenever a slot is free.
+    Closed,
+    Open { gap_ns: f64, random: u64, due: u64, queue: VecDeque<u64> },
+}
+
+struct Load {
+    poll: Poll,
+    timer: Timer,
+    port: u16,
+    proto: String,
+    streams: usize,
+    expect: usize,
+    connections: Vec<Connection>,
+    /// A connection stands here once for each request that it could take now.
+    free: VecDeque<usize>,
+    pace: Pace,
+    /// The measured time, in nanoseconds of the monotonic clock.
+    from: u64,
+    until: u64,
+    /// Answered, whenever.
+    total: u64,
+    errors: u64,
+    reconnects: u64,
+    in_flight: usize,
+    latencies_ns: Vec<u64>,
+}
+
+/// Runs the load and prints its figures.
+pub(crate) fn load(args: &Args) -> Result<()> {
+    let seconds: f64 = args.number("secs", 4.0)?;
+    let rate: f64 = args.number("rate", 0.0)?;
+    let connections: usize = args.number("conns", 32)?;
+    if !(0.05..=600.0).contains(&seconds) || !(1..=10_000).contains(&connections) || !(0.0..=1e6).contains(&rate) {
+        bail!("--secs 0.05 to 600, --conns 1 to 10000, --rate up to 1000000");
+    }
+    let start = now_ns();
+    let from = start + WARM_UP_NS;
+    let pace = if rate > 0.0 {
+        Pace::Open { gap_ns: 1e9 / rate, random: 0x9E37_79B9_7F4A_7C15, due: start, queue: VecDeque::new() }
+    } else {
+        Pace::Closed
+    };
+    let mut load = Load {
+        poll: Poll::new()?,
+        timer: Timer::new()?,
+        port: args.number("port", 0)?,
+        proto: args.text("proto").unwrap_or("http1").to_owned(),
+        streams: args.number("streams", 10)?,
+        expect: args.number("expect", shape::BODY_BYTES)?,
+        connections: Vec::with_capacity(connections),
+        free: VecDeque::new(),
+        pace,
+        from,
+        until: from + (seconds * 1e9) as u64,
+        total: 0,
+        errors: 0,
+        reconnects: 0,
+        in_flight: 0,
+        latencies_ns: Vec::new(),
+    };
+    for index in 0..connections {
+        let connection = load.connect(index)?;
+        load.connections.push(connection);
+    }
+    load.run()?;
+    load.print(seconds);
+    Ok(())
+}
+
+impl Load {
+    fn connect(&self, index: usize) -> Result<Connection> {
+        let socket = TcpStream::connect(("127.0.0.1", self.port)).context("connecting")?;
+        socket.set_nonblocking(true)?;
+        socket.set_nodelay(true)?;
+        self.poll.add(&socket, index as u64)?;
+        let mut out = Vec::new();
+        let session = Session::new(&self.proto, self.streams, self.expect, &mut out)?;
+        Ok(Connection { socket, session, out, blocked: false, touched: false })
+    }
+
+    fn run(&mut self) -> Result<()> {
+        self.poll.add(&self.timer, TIMER)?;
+        let (mut ready, mut touched) = (Vec::new(), Vec::new());
+        let mut buffer = vec![0; 256 * 1024];
+        let mut finished = Vec::new();
+        for index in 0..self.connections.len() {
+            self.add_slots(index);
+            touched.push(index);
+        }
+        loop {
+            let now = now_ns();
+            self.begin(now, &mut touched)?;
+            for index in touched.drain(..) {
+                self.connections[index].touched = false;
+                if self.flush(index).is_err() {
+                    self.reconnect(index)?;
+                }
+            }
+            if now > self.until && (self.in_flight == 0 || now > self.until + GRACE_NS) {
+                // What is still owed was never answered.
+                self.errors += self.in_flight as u64;
+                return Ok(());
+            }
+            self.poll.wait(Some(Duration::from_millis(50)), &mut ready)?;
+            for event in &ready {
+                if event.token == TIMER {
+                    continue;
+                }
+                let index = event.token as usize;
+                if self.step(*event, &mut buffer, &mut finished).is_err() {
+                    self.reconnect(index)?;
+                }
+                self.settle(index, &mut finished);
+                self.touch(index, &mut touched);
+            }
+        }
+    }
+
+    /// Begins what is due on what is free.
+    fn begin(&mut self, now: u64, touched: &mut Vec<usize>) -> Result<()> {
+        if let Pace::Open { gap_ns, random, due, queue } = &mut self.pace {
+            while *due <= now && *due < self.until {
+                if queue.len() < QUEUE_MAX {
+                    queue.push_back(*due);
+                } else {
+                    self.errors += 1;
+                }
+                *due += gap(random, *gap_ns);
+            }
+        }
+        while let Some(&index) = self.free.front() {
+            let due = match &mut self.pace {
+                Pace::Closed if now < self.until => now,
+                Pace::Closed => break,
+                Pace::Open { queue, .. } => match queue.pop_front() {
+                    Some(due) => due,
+                    None => break,
+                },
+            };
+            self.free.pop_front();
+            let connection = &mut self.connections[index];
+            connection.session.begin(due, &mut connection.out);
+            self.in_flight += 1;
+            self.touch(index, touched);
+        }
+        if let Pace::Open { due, .. } = self.pace
+            && due < self.until
+        {
+            self.timer.arm(due)?;
+        }
+        Ok(())
+    }
+
+    fn touch(&mut self, index: usize, touched: &mut Vec<usize>) {
+        if !std::mem::replace(&mut self.connections[index].touched, true) {
+            touched.push(index);
+        }
+    }
+
+    /// Reads once.
+    fn step(&mut self, event: Ready, buffer: &mut [u8], finished: &mut Vec<Finished>) -> Result<()> {
+        let connection = &mut self.connections[event.token as usize];
+        if !event.readable {
+            return Ok(());
+        }
+        match connection.socket.read(buffer) {
+            Ok(0) => bail!("closed"),
+            Ok(n) => connection.session.input(&buffer[..n], &mut connection.out, finished),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Books what has finished and makes its slots free.
+    fn settle(&mut self, index: usize, finished: &mut Vec<Finished>) {
+        let now = if finished.is_empty() { 0 } else { now_ns() };
+        for Finished { due, ok } in finished.drain(..) {
+            self.in_flight -= 1;
+            if ok {
+                self.total += 1;
+            } else {
+                self.errors += 1;
+            }
+            if ok && due >= self.from && due < self.until {
+                self.latencies_ns.push(now - due);
+            }
+        }
+        self.add_slots(index);
+    }
+
+    fn add_slots(&mut self, index: usize) {
+        for _ in 0..self.connections[index].session.take_slots() {
+            self.free.push_back(index);
+        }
+    }
+
+    fn flush(&mut self, index: usize) -> Result<()> {
+        let connection = &mut self.connections[index];
+        while !connection.out.is_empty() {
+            match connection.socket.write(&connection.out) {
+                Ok(n) => drop(connection.out.drain(..n)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let blocked = !connection.out.is_empty();
+        if blocked != connection.blocked {
+            connection.blocked = blocked;
+            self.poll.want(&connection.socket, index as u64, true, blocked)?;
+        }
+        Ok(())
+    }
+
+    /// Replaces a connection that failed; what was under way on it counts as errors.
+    fn reconnect(&mut self, index: usize) -> Result<()> {
+        self.reconnects += 1;
+        if self.reconnects > RECONNECTS_MAX {
+            bail!("more than {RECONNECTS_MAX} connections failed");
+        }
+        let lost = self.connections[index].session.in_flight();
+        self.errors += lost as u64;
+        self.in_flight -= lost;
+        self.free.retain(|free| *free != index);
+        let touched = self.connections[index].touched;
+        self.connections[index] = self.connect(index)?;
+        self.connections[index].touched = touched;
+        self.add_slots(index);
+        Ok(())
+    }
+
+    fn print(mut self, seconds: f64) {
+        self.latencies_ns.sort_unstable();
+        let us = |quantile| percentile(&self.latencies_ns, quantile).map(|ns| ns as f64 / 1e3);
+        println!(
+            "{}",
+            json!({
+                "done": self.latencies_ns.len(), "total": self.total, "errors": self.errors,
+                "reconnects": self.reconnects, "per_second": self.latencies_ns.len() as f64 / seconds,
+                "p50_us": us(0.5), "p90_us": us(0.9), "p99_us": us(0.99), "p999_us": us(0.999), "max_us": us(1.0),
+            })
+        );
+    }
+}
+
+/// One request on a connection of its own, with a bound of half a second per read: whether a proxy answers.
+pub(crate) fn probe(proto: &str, port: u16) -> Result<()> {
+    let mut socket = TcpStream::connect(("127.0.0.1", port))?;
+    socket.set_nodelay(true)?;
+    socket.set_read_timeout(Some(Duration::from_millis(500)))?;
+    let (mut out, mut finished, mut buffer) = (Vec::new(), Vec::new(), [0; 4096]);
+    let mut session = Session::new(proto, 1, shape::BODY_BYTES, &mut out)?;
+    while finished.is_empty() {
+        if session.take_slots() > 0 {
+            session.begin(0, &mut out);
+        }
+        socket.write_all(&std::mem::take(&mut out))?;
+        let n = socket.read(&mut buffer)?;
+        if n == 0 {
+            bail!("closed without an answer");
+        }
+        session.input(&buffer[..n], &mut out, &mut finished)?;
+    }
+    if !finished[0].ok {
+        bail!("not the answer of the backend");
+    }
+    Ok(())
+}
+
+/// The time until the next arrival: exponential, by inversion of a xorshift draw.
+fn gap(random: &mut u64, mean_ns: f64) -> u64 {
+    *random ^= *random << 13;
+    *random ^= *random >> 7;
+    *random ^= *random << 17;
+    let uniform = ((*random >> 11) as f64 + 1.0) / (1u64 << 53) as f64;
+    (-uniform.ln() * mean_ns) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arrivals_have_the_mean_and_spread_of_poisson() {
+        let mut random = 0x9E37_79B9_7F4A_7C15;
+        let gaps: Vec<f64> = (0..100_000).map(|_| gap(&mut random, 500_000.0) as f64).collect();
+        let mean = gaps.iter().sum::<f64>() / gaps.len() as f64;
+        assert!((mean / 500_000.0 - 1.0).abs() < 0.02, "mean {mean}");
+        let beyond = gaps.iter().filter(|g| **g > 1_000_000.0).count() as f64 / gaps.len() as f64;
+        assert!((beyond - (-2.0f64).exp()).abs() < 0.01, "{beyond} of the gaps are over twice the mean");
+    }
+}

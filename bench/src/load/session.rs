@@ -1,0 +1,338 @@
+//! The client's end of one connection, by protocol: how a request is begun and when it has been answered. No sockets.
+
+use anyhow::{Result, bail};
+
+use crate::http2::{self, Block, Frame, Frames, kind, setting};
+use crate::shape;
+
+/// HTTP/1.1: a head of an answer has at most so many bytes.
+const HEAD_MAX: usize = 16 * 1024;
+/// HTTP/2: what we take per stream and per connection before we say so.
+const WINDOW: u32 = 1 << 20;
+
+/// A request that ended.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Finished {
+    /// When it was due, nanoseconds.
+    pub(super) due: u64,
+    /// Status 200 and the whole body.
+    pub(super) ok: bool,
+}
+
+#[derive(Debug)]
+pub(super) enum Session {
+    Http1(Http1),
+    Http2(Box<Http2>),
+    Echo(Echo),
+}
+
+impl Session {
+    /// `out` gets what the client sends first.
+    pub(super) fn new(proto: &str, streams: usize, expect: usize, out: &mut Vec<u8>) -> Result<Self> {
+        Ok(match proto {
+            "http1" => Self::Http1(Http1::new(shape::FEW, expect)),
+            "http1-16" => Self::Http1(Http1::new(shape::MANY, expect)),
+            "http2" => Self::Http2(Box::new(Http2::new(streams, expect, out))),
+            "echo" => Self::Echo(Echo { due: None, left: 0, slots: 1 }),
+            _ => bail!("--proto http1, http1-16, http2 or echo"),
+        })
+    }
+
+    /// How many more requests can be begun than at the last call.
+    pub(super) fn take_slots(&mut self) -> usize {
+        std::mem::take(match self {
+            Self::Http1(s) => &mut s.slots,
+            Self::Http2(s) => &mut s.slots,
+            Self::Echo(s) => &mut s.slots,
+        })
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        match self {
+            Self::Http1(s) => usize::from(s.due.is_some()),
+            Self::Http2(s) => s.streams.len(),
+            Self::Echo(s) => usize::from(s.due.is_some()),
+        }
+    }
+
+    pub(super) fn begin(&mut self, due: u64, out: &mut Vec<u8>) {
+        match self {
+            Self::Http1(s) => {
+                s.due = Some(due);
+                out.extend_from_slice(&s.request);
+            }
+            Self::Http2(s) => s.begin(due, out),
+            Self::Echo(s) => {
+                s.due = Some(due);
+                s.left = shape::ECHO_BYTES;
+                out.extend_from_slice(&[b'e'; shape::ECHO_BYTES]);
+            }
+        }
+    }
+
+    pub(super) fn input(&mut self, bytes: &[u8], out: &mut Vec<u8>, finished: &mut Vec<Finished>) -> Result<()> {
+        match self {
+            Self::Http1(s) => s.input(bytes, finished),
+            Self::Http2(s) => s.input(bytes, out, finished),
+            Self::Echo(s) => s.input(bytes, finished),
+        }
+    }
+}
+
+/// Fixed messages, each answered by as many bytes.
+#[derive(Debug)]
+pub(super) struct Echo {
+    due: Option<u64>,
+    left: usize,
+    slots: usize,
+}
+
+impl Echo {
+    fn input(&mut self, bytes: &[u8], finished: &mut Vec<Finished>) -> Result<()> {
+        if bytes.len() > self.left {
+            bail!("more bytes than were sent");
+        }
+        self.left -= bytes.len();
+        if self.left == 0
+            && let Some(due) = self.due.take()
+        {
+            finished.push(Finished { due, ok: true });
+            self.slots += 1;
+        }
+        Ok(())
+    }
+}
+
+/// One request at a time.
+#[derive(Debug)]
+pub(super) struct Http1 {
+    request: Vec<u8>,
+    expect: usize,
+    due: Option<u64>,
+    head: Vec<u8>,
+    /// Bytes of the body still to come, once the head is known.
+    left: Option<usize>,
+    ok: bool,
+    slots: usize,
+}
+
+impl Http1 {
+    fn new(fields: &[(&str, &str)], expect: usize) -> Self {
+        let request = shape::http1_request(fields);
+        Self { request, expect, due: None, head: Vec::new(), left: None, ok: false, slots: 1 }
+    }
+
+    fn input(&mut self, bytes: &[u8], finished: &mut Vec<Finished>) -> Result<()> {
+        let arrived = match self.left {
+            Some(_) => bytes.len(),
+            None => {
+                self.head.extend_from_slice(bytes);
+                let Some(end) = self.head.windows(4).position(|w| w == b"\r\n\r\n") else {
+                    if self.head.len() > HEAD_MAX {
+                        bail!("a head without end");
+                    }
+                    return Ok(());
+                };
+                let head = &self.head[..end];
+                let Some(length) = content_length(head) else {
+                    bail!("an answer without content-length");
+                };
+                self.ok = head.starts_with(b"HTTP/1.1 200") && length == self.expect;
+                self.left = Some(length);
+                self.head.len() - end - 4
+            }
+        };
+        let left = self.left.unwrap_or_default();
+        if arrived > left {
+            bail!("more bytes than the answer has");
+        }
+        self.left = Some(left - arrived);
+        if arrived == left {
+            self.left = None;
+            self.head.clear();
+            let Some(due) = self.due.take() else { bail!("an answer without a request") };
+            finished.push(Finished { due, ok: self.ok });
+            self.slots += 1;
+        }
+        Ok(())
+    }
+}
+
+fn content_length(head: &[u8]) -> Option<usize> {
+    const NAME: &[u8] = b"content-length:";
+    head.split(|b| *b == b'\n').find_map(|line| {
+        let (name, value) = line.split_at_checked(NAME.len())?;
+        name.eq_ignore_ascii_case(NAME).then_some(())?;
+        std::str::from_utf8(value).ok()?.trim().parse().ok()
+    })
+}
+
+/// Several requests at a time, on streams.
+#[derive(Debug)]
+pub(super) struct Http2 {
+    frames: Frames,
+    block: Block,
+    entered: bool,
+    expect: usize,
+    next: u32,
+    /// At most `--streams` of them.
+    streams: Vec<Stream>,
+    streams_max: usize,
+    /// Not until the server's settings have come.
+    slots: usize,
+    greeted: bool,
+    /// Bytes received for which the connection's window was not given back yet.
+    owed: u32,
+}
+
+#[derive(Debug)]
+struct Stream {
+    id: u32,
+    due: u64,
+    bytes: usize,
+    ok: bool,
+}
+
+impl Http2 {
+    fn new(streams: usize, expect: usize, out: &mut Vec<u8>) -> Self {
+        out.extend_from_slice(http2::PREFACE);
+        http2::put_settings(out, &[(2, 0), (setting::INITIAL_WINDOW_SIZE, WINDOW)]);
+        http2::put_window(out, 0, WINDOW - http2::WINDOW as u32);
+        Self {
+            frames: Frames::default(),
+            block: http2::request_block(),
+            entered: false,
+            expect,
+            next: 1,
+            streams: Vec::new(),
+            streams_max: streams,
+            slots: 0,
+            greeted: false,
+            owed: 0,
+        }
+    }
+
+    fn begin(&mut self, due: u64, out: &mut Vec<u8>) {
+        let block = if self.entered { &self.block.later } else { &self.block.first };
+        http2::put(out, kind::HEADERS, http2::END_HEADERS | http2::END_STREAM, self.next, block);
+        self.entered = true;
+        self.streams.push(Stream { id: self.next, due, bytes: 0, ok: false });
+        self.next += 2;
+    }
+
+    fn input(&mut self, bytes: &[u8], out: &mut Vec<u8>, finished: &mut Vec<Finished>) -> Result<()> {
+        let mut frames = std::mem::take(&mut self.frames);
+        frames.feed(bytes, |frame| self.frame(frame, out, finished))?;
+        self.frames = frames;
+        if self.owed > WINDOW / 2 {
+            http2::put_window(out, 0, std::mem::take(&mut self.owed));
+        }
+        Ok(())
+    }
+
+    fn frame(&mut self, frame: Frame<'_>, out: &mut Vec<u8>, finished: &mut Vec<Finished>) -> Result<()> {
+        match frame.kind {
+            kind::HEADERS | kind::DATA => self.answer(frame, finished),
+            kind::SETTINGS if frame.flags & http2::ACK == 0 => {
+                let mut streams = self.streams_max;
+                for (id, value) in http2::settings(frame.payload) {
+                    match id {
+                        setting::HEADER_TABLE_SIZE if value < 4096 => bail!("a header table of {value} bytes"),
+                        setting::MAX_CONCURRENT_STREAMS => streams = streams.min(value as usize),
+                        _ => {}
+                    }
+                }
+                if !std::mem::replace(&mut self.greeted, true) {
+                    self.slots = streams;
+                }
+                http2::put(out, kind::SETTINGS, http2::ACK, 0, &[]);
+                Ok(())
+            }
+            kind::PING if frame.flags & http2::ACK == 0 => {
+                http2::put(out, kind::PING, http2::ACK, 0, frame.payload);
+                Ok(())
+            }
+            kind::RST_STREAM => {
+                self.end(frame.stream, false, finished);
+                Ok(())
+            }
+            kind::GOAWAY => bail!("the server leaves"),
+            _ => Ok(()),
+        }
+    }
+
+    fn answer(&mut self, frame: Frame<'_>, finished: &mut Vec<Finished>) -> Result<()> {
+        let is_data = frame.kind == kind::DATA;
+        if is_data {
+            self.owed += frame.payload.len() as u32;
+        }
+        let Some(stream) = self.streams.iter_mut().find(|s| s.id == frame.stream) else {
+            bail!("a frame for a stream that is not open");
+        };
+        if is_data {
+            stream.bytes += frame.payload.len();
+        } else if stream.bytes == 0 {
+            stream.ok = http2::is_200(&frame);
+        }
+        if frame.flags & http2::END_STREAM != 0 {
+            let ok = stream.ok && stream.bytes == self.expect;
+            self.end(frame.stream, ok, finished);
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, id: u32, ok: bool, finished: &mut Vec<Finished>) {
+        if let Some(at) = self.streams.iter().position(|s| s.id == id) {
+            let stream = self.streams.swap_remove(at);
+            finished.push(Finished { due: stream.due, ok });
+            self.slots += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answered(parts: &[&[u8]]) -> Result<Vec<bool>> {
+        let mut session = Session::new("http1", 1, 5, &mut Vec::new())?;
+        let mut finished = Vec::new();
+        session.begin(0, &mut Vec::new());
+        for part in parts {
+            session.input(part, &mut Vec::new(), &mut finished)?;
+        }
+        Ok(finished.iter().map(|f| f.ok).collect())
+    }
+
+    #[test]
+    fn an_http1_answer_counts_when_status_and_length_are_right() {
+        let whole = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
+        assert_eq!(answered(&[whole]).expect("read"), [true]);
+        assert_eq!(answered(&[&whole[..20], &whole[20..40], &whole[40..]]).expect("read"), [true]);
+        assert_eq!(answered(&[&whole[..42]]).expect("read"), [] as [bool; 0], "not whole yet");
+        assert_eq!(answered(&[b"HTTP/1.1 503 No\r\ncontent-length: 5\r\n\r\nhello"]).expect("read"), [false]);
+        assert_eq!(answered(&[b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi"]).expect("read"), [false]);
+        assert!(answered(&[b"HTTP/1.1 200 OK\r\n\r\n"]).is_err());
+        assert!(answered(&[whole, b"more"]).is_err());
+    }
+
+    #[test]
+    fn an_http2_answer_counts_when_status_and_length_are_right() {
+        let mut session = Session::new("http2", 10, 5, &mut Vec::new()).expect("known");
+        let (mut wire, mut finished) = (Vec::new(), Vec::new());
+        assert_eq!(session.take_slots(), 0, "nothing before the server's settings");
+        http2::put_settings(&mut wire, &[(setting::MAX_CONCURRENT_STREAMS, 3)]);
+        session.input(&wire, &mut Vec::new(), &mut finished).expect("read");
+        assert_eq!(session.take_slots(), 3);
+        session.begin(7, &mut Vec::new());
+        session.begin(8, &mut Vec::new());
+        wire.clear();
+        http2::put(&mut wire, kind::HEADERS, http2::END_HEADERS, 3, &[0x88]);
+        http2::put(&mut wire, kind::DATA, http2::END_STREAM, 3, b"hello");
+        http2::put(&mut wire, kind::HEADERS, http2::END_HEADERS | http2::END_STREAM, 1, &[0x8e]);
+        session.input(&wire, &mut Vec::new(), &mut finished).expect("read");
+        assert_eq!(finished.iter().map(|f| (f.due, f.ok)).collect::<Vec<_>>(), [(8, true), (7, false)]);
+        assert_eq!(session.take_slots(), 2);
+        assert_eq!(session.in_flight(), 0);
+    }
+}

@@ -1,0 +1,307 @@
+//! What a run gave, in words: the terminal, `results/SET.json` (every round), `RESULTS.md` from all of these files, and
+//! the summary between the marks in the README, where it has them.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde_json::{Map, Value, json};
+
+use crate::machine;
+use crate::peer::{Peer, Set};
+use crate::run::{Figures, Options, Row, SetResult};
+use crate::stats::{median, range};
+
+/// Marks in the README around the summary.
+const README_MARKS: (&str, &str) = ("<!-- bench:begin -->", "<!-- bench:end -->");
+/// Peers in the README's summary.
+const SUMMARY_PEERS: [&str; 2] = ["envoy", "haproxy"];
+
+/// A column of a table. A smaller figure is better unless it says so.
+#[derive(Debug, Clone, Copy)]
+struct Column {
+    key: &'static str,
+    title: &'static str,
+    digits: usize,
+    /// The round's figure of the direct way is taken off.
+    added: bool,
+}
+
+const fn column(key: &'static str, title: &'static str, digits: usize) -> Column {
+    Column { key, title, digits, added: false }
+}
+
+const fn added(key: &'static str, title: &'static str) -> Column {
+    Column { key, title, digits: 0, added: true }
+}
+
+const HTTP: &[Column] = &[
+    column("cpu_us", "CPU µs/request", 1),
+    column("rate_cpu_us", "CPU µs/request at the fixed rate", 1),
+    column("requests_per_s", "requests/s", 0),
+    added("rate_p50_us", "added p50 µs"),
+    added("rate_p99_us", "added p99 µs"),
+    column("rss_idle_mib", "memory idle MiB", 1),
+    column("rss_load_mib", "memory after load MiB", 1),
+    column("start_ms", "first answer ms", 0),
+];
+
+const TCP: &[Column] = &[
+    column("bulk_cpu_ms_per_gib", "bulk: CPU ms/GiB", 0),
+    column("bulk_gib_per_s", "bulk: GiB/s", 2),
+    column("cpu_us", "small: CPU µs/message", 1),
+    column("rate_cpu_us", "small: CPU µs/message at the fixed rate", 1),
+    column("requests_per_s", "small: messages/s", 0),
+    added("rate_p50_us", "added p50 µs"),
+    added("rate_p99_us", "added p99 µs"),
+    column("rss_load_mib", "memory after load MiB", 1),
+];
+
+const IDLE: &[Column] = &[
+    column("rss_idle_mib", "resident MiB", 1),
+    column("pss_idle_mib", "proportional (PSS) MiB", 1),
+    column("start_ms", "first answer ms", 0),
+    column("idle_cpu_ms_per_s", "CPU ms per idle second", 2),
+];
+
+/// What is kept in the file beside the table's columns.
+const MORE: &[Column] = &[
+    column("cpu_system_us", "system part of CPU µs/request", 1),
+    column("use", "share of its core, saturated", 2),
+    column("other_use", "share of its core that others used, saturated", 2),
+    column("rate_other_use", "the same at the fixed rate", 2),
+    column("pss_load_mib", "proportional memory after load MiB", 1),
+];
+
+fn columns(set: Set) -> &'static [Column] {
+    match set {
+        Set::Http1 | Set::Http1With16 | Set::Http2 | Set::Tls2 => HTTP,
+        Set::Tcp => TCP,
+        Set::IdleMemory => IDLE,
+    }
+}
+
+/// A column's figure of each round.
+fn values(column: Column, row: &Row, direct: Option<&Row>) -> Vec<f64> {
+    let of = |figures: &Figures| figures.get(column.key).copied();
+    let rounds = row.rounds.iter().enumerate();
+    if !column.added {
+        return rounds.filter_map(|(_, figures)| of(figures)).collect();
+    }
+    if row.installed.peer == Peer::Direct {
+        return Vec::new();
+    }
+    let without = |round: usize| direct?.rounds.get(round).and_then(of);
+    rounds.filter_map(|(round, figures)| Some(of(figures)? - without(round)?)).collect()
+}
+
+fn direct(result: &SetResult) -> Option<&Row> {
+    result.rows.iter().find(|row| row.installed.peer == Peer::Direct)
+}
+
+/// Prints a set's figures with their spread, and who is absent.
+pub(crate) fn print(result: &SetResult, options: &Options) {
+    println!("\n== {}: {}", result.set.name(), result.set.title());
+    for (file, hash) in &result.bootstraps {
+        println!("   bootstrap of rajut and envoy alike: {file}, fnv {hash}");
+    }
+    for row in &result.rows {
+        let name = row.installed.peer.name();
+        match &row.failed {
+            Some(why) => println!("{name}: FAILED: {why}"),
+            None => println!("{name}: {} rounds, {}", row.rounds.len(), row.installed.version),
+        }
+        if options.smoke {
+            continue;
+        }
+        for column in columns(result.set).iter().chain(MORE) {
+            let values = values(*column, row, direct(result));
+            if let (Some(middle), Some((least, most))) = (median(&values), range(&values)) {
+                let digits = column.digits;
+                println!("   {:45} {middle:.digits$} [{least:.digits$}..{most:.digits$}]", column.title);
+            }
+        }
+    }
+    for (peer, why) in &result.absent {
+        println!("{}: absent: {why}", peer.name());
+    }
+}
+
+/// Writes `bench/results/SET.json`.
+pub(crate) fn write(result: &SetResult, options: &Options, machine: &Value, root: &Path) -> Result<()> {
+    let mut peers = Map::new();
+    for row in &result.rows {
+        let mut figures = Map::new();
+        for column in columns(result.set).iter().chain(MORE) {
+            let values = values(*column, row, direct(result));
+            let Some((least, most)) = range(&values) else { continue };
+            let name = if column.added { format!("added_{}", column.key) } else { column.key.to_owned() };
+            figures.insert(
+                name,
+                json!({ "median": median(&values), "least": least, "most": most, "rounds": values }),
+            );
+        }
+        let about = json!({ "version": row.installed.version, "failed": row.failed, "figures": figures });
+        peers.insert(row.installed.peer.name().to_owned(), about);
+    }
+    let absent: Map<String, Value> =
+        result.absent.iter().map(|(peer, why)| (peer.name().to_owned(), json!(why))).collect();
+    let table: Vec<Value> = columns(result.set)
+        .iter()
+        .map(|c| {
+            let key = if c.added { format!("added_{}", c.key) } else { c.key.to_owned() };
+            json!({ "key": key, "title": c.title, "digits": c.digits })
+        })
+        .collect();
+    let bootstraps: Map<String, Value> =
+        result.bootstraps.iter().map(|(file, hash)| (file.clone(), json!(hash))).collect();
+    let whole = json!({
+        "set": result.set.name(), "title": result.set.title(), "machine": machine, "options": options.describe(),
+        "bootstraps": bootstraps, "columns": table, "peers": peers, "absent": absent,
+    });
+    let dir = root.join("bench/results");
+    fs::create_dir_all(&dir)?;
+    let file = dir.join(format!("{}.json", result.set.name()));
+    fs::write(&file, serde_json::to_string_pretty(&whole)? + "\n").with_context(|| file.display().to_string())
+}
+
+/// Writes `bench/RESULTS.md` from all results that there are, and the README's summary.
+pub(crate) fn write_markdown(root: &Path) -> Result<()> {
+    let mut results = Vec::new();
+    for set in Set::ALL {
+        if let Ok(text) = fs::read_to_string(root.join(format!("bench/results/{}.json", set.name()))) {
+            results.push(serde_json::from_str::<Value>(&text)?);
+        }
+    }
+    let mut page = String::from(
+        "# What a hop costs\n\n\
+         Written by `cargo xtask bench`; how it measures stands in [README.md](README.md), what we learned in \
+         [NOTES.md](NOTES.md).\nMedians over interleaved rounds. **Only ratios within one run carry over** to other \
+         machines. Added latency is\nopen loop, from the moment each request was due, less the same round's figure \
+         without a proxy.\n",
+    );
+    for result in &results {
+        write_set(&mut page, result)?;
+    }
+    fs::write(root.join("bench/RESULTS.md"), page)?;
+    let readme = root.join("README.md");
+    let Ok(text) = fs::read_to_string(&readme) else { return Ok(()) };
+    if let Some(text) = between_marks(&text, &summary(&results)) {
+        fs::write(readme, text)?;
+    }
+    Ok(())
+}
+
+fn write_set(page: &mut String, result: &Value) -> Result<()> {
+    let options = &result["options"];
+    writeln!(page, "\n## {}: {}\n", text(&result["set"]), text(&result["title"]))?;
+    writeln!(
+        page,
+        "{}.\n{} rounds of {} s{}; fixed rate {}/s; our build: profile `{}`.\n",
+        machine::line(&result["machine"]),
+        options["rounds"],
+        options["seconds"],
+        if options["realtime"] == json!(true) { ", fixed-rate loads under the real-time scheduler" } else { "" },
+        options["rate"],
+        text(&options["profile"]),
+    )?;
+    let columns = list(&result["columns"]);
+    let titles: Vec<String> = columns.iter().map(|c| text(&c["title"])).collect();
+    writeln!(page, "| | {} |\n| --- |{}", titles.join(" | "), " --- |".repeat(titles.len()))?;
+    let peers = result["peers"].as_object().cloned().unwrap_or_default();
+    for (name, about) in &peers {
+        if let Value::String(why) = &about["failed"] {
+            writeln!(page, "| {name} | failed: {} |", why.replace(['|', '\n'], " "))?;
+            continue;
+        }
+        let cells: Vec<String> = columns.iter().map(|c| cell(middle(about, c), digits(c))).collect();
+        writeln!(page, "| {name} | {} |", cells.join(" | "))?;
+    }
+    if let Some(ours) = peers.get("rajut").filter(|about| about["failed"].is_null()) {
+        for (name, about) in peers.iter().filter(|(name, _)| !matches!(name.as_str(), "rajut" | "direct")) {
+            let ratio = |c: &Value| middle(ours, c).zip(middle(about, c)).map(|(a, b)| a / b);
+            let cells: Vec<String> = columns.iter().map(|c| cell(ratio(c), 2)).collect();
+            writeln!(page, "| **rajut / {name}** | {} |", cells.join(" | "))?;
+        }
+    }
+    for (name, why) in result["absent"].as_object().cloned().unwrap_or_default() {
+        writeln!(page, "\nNot measured: {name}: {}.", text(&why))?;
+    }
+    let versions: Vec<String> = peers
+        .iter()
+        .filter(|(name, about)| *name != "direct" && !text(&about["version"]).is_empty())
+        .map(|(name, about)| format!("{name}: {}", text(&about["version"])))
+        .collect();
+    writeln!(page, "\n{}.", versions.join("; "))?;
+    Ok(())
+}
+
+/// Ours against the main peers, one line per set: CPU (or memory) as figures and ratio.
+fn summary(results: &[Value]) -> String {
+    let mut page = String::from("| | rajut |");
+    for peer in SUMMARY_PEERS {
+        let _ = write!(page, " {peer} | ratio |");
+    }
+    page.push_str("\n| --- | --- |");
+    page.push_str(&" --- | --- |".repeat(SUMMARY_PEERS.len()));
+    for result in results {
+        for column in list(&result["columns"]).iter().take(if result["set"] == "tcp" { 3 } else { 2 }) {
+            let ours = middle(&result["peers"]["rajut"], column);
+            let title = text(&column["title"]);
+            if title.ends_with("/s") {
+                continue;
+            }
+            let _ = write!(page, "\n| {}: {title} | {} |", text(&result["set"]), cell(ours, digits(column)));
+            for peer in SUMMARY_PEERS {
+                let theirs = middle(&result["peers"][peer], column);
+                let ratio = ours.zip(theirs).map(|(a, b)| a / b);
+                let _ = write!(page, " {} | {} |", cell(theirs, digits(column)), cell(ratio, 2));
+            }
+        }
+    }
+    page.push('\n');
+    page
+}
+
+/// The text with what stands between the marks replaced; `None` without marks.
+fn between_marks(text: &str, new: &str) -> Option<String> {
+    let (begin, end) = README_MARKS;
+    let from = text.find(begin)? + begin.len();
+    let to = from + text[from..].find(end)?;
+    Some(format!("{}\n{new}{}", &text[..from], &text[to..]))
+}
+
+fn middle(about: &Value, column: &Value) -> Option<f64> {
+    about["figures"][column["key"].as_str()?]["median"].as_f64()
+}
+
+fn cell(value: Option<f64>, digits: usize) -> String {
+    value.map_or_else(|| "–".to_owned(), |v| format!("{v:.digits$}"))
+}
+
+fn digits(column: &Value) -> usize {
+    column["digits"].as_u64().map_or(1, |d| d as usize)
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_readme_keeps_what_is_outside_the_marks() {
+        let text = "a\n<!-- bench:begin -->\nold\n<!-- bench:end -->\nb\n";
+        let new = between_marks(text, "new\n").expect("it has marks");
+        assert_eq!(new, "a\n<!-- bench:begin -->\nnew\n<!-- bench:end -->\nb\n");
+        assert_eq!(between_marks(&new, "new\n"), Some(new.clone()), "writing twice changes nothing");
+        assert_eq!(between_marks("no marks", "new"), None);
+    }
+}
