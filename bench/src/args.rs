@@ -9,8 +9,8 @@ use anyhow::{Result, bail};
 const FLAGS: &[&str] = &["short", "full", "smoke", "rt", "splice"];
 /// Options that take a value.
 const OPTIONS: &[&str] = &[
-    "body", "conns", "expect", "listen", "peers", "port", "profile", "proto", "rate", "root", "rounds", "secs",
-    "streams", "to",
+    "body", "conns", "expect", "listen", "peers", "port", "profile", "proto", "rate", "root", "rounds",
+    "secs", "streams", "to",
 ];
 
 /// A parsed command line.

@@ -28,8 +28,12 @@ enum Protocol {
     Source,
 }
 
-const PROTOCOLS: [(Protocol, &str); 4] =
-    [(Protocol::Http1, "http1"), (Protocol::Http2, "http2"), (Protocol::Echo, "echo"), (Protocol::Source, "source")];
+const PROTOCOLS: [(Protocol, &str); 4] = [
+    (Protocol::Http1, "http1"),
+    (Protocol::Http2, "http2"),
+    (Protocol::Echo, "echo"),
+    (Protocol::Source, "source"),
+];
 
 /// What is the same for all connections.
 #[derive(Debug)]
@@ -52,10 +56,14 @@ struct Connection {
 #[derive(Debug)]
 enum Talk {
     /// How many bytes of the blank line that ends a head have been seen.
-    Http1 { matched: usize },
+    Http1 {
+        matched: usize,
+    },
     Http2(Box<Server>),
     Echo,
-    Source { begun: bool },
+    Source {
+        begun: bool,
+    },
 }
 
 /// Serves until the process is ended.
@@ -118,7 +126,12 @@ impl Connection {
             Protocol::Echo => Talk::Echo,
             Protocol::Source => Talk::Source { begun: false },
         };
-        Ok(Self { socket, talk, out, blocked: false })
+        Ok(Self {
+            socket,
+            talk,
+            out,
+            blocked: false,
+        })
     }
 
     /// Reads once, answers, writes; an error ends the connection.
@@ -178,7 +191,11 @@ fn heads(matched: &mut usize, bytes: &[u8]) -> usize {
     const END: &[u8; 4] = b"\r\n\r\n";
     let mut found = 0;
     for &byte in bytes {
-        *matched = if byte == END[*matched] { *matched + 1 } else { usize::from(byte == b'\r') };
+        *matched = if byte == END[*matched] {
+            *matched + 1
+        } else {
+            usize::from(byte == b'\r')
+        };
         if *matched == END.len() {
             *matched = 0;
             found += 1;
@@ -246,7 +263,9 @@ impl Server {
                 }
                 http2::put(out, kind::SETTINGS, http2::ACK, 0, &[]);
             }
-            kind::PING if frame.flags & http2::ACK == 0 => http2::put(out, kind::PING, http2::ACK, 0, frame.payload),
+            kind::PING if frame.flags & http2::ACK == 0 => {
+                http2::put(out, kind::PING, http2::ACK, 0, frame.payload)
+            }
             kind::WINDOW_UPDATE if frame.stream == 0 => {
                 self.window += http2::increment(frame.payload);
                 while self.window >= answers.body.len() as i64
@@ -264,7 +283,10 @@ impl Server {
 
     fn answer(&mut self, stream: u32, answers: &Answers, out: &mut Vec<u8>) -> Result<()> {
         if answers.body.len() as i64 > self.stream_window {
-            bail!("a window of {} bytes per stream is too small for this benchmark", self.stream_window);
+            bail!(
+                "a window of {} bytes per stream is too small for this benchmark",
+                self.stream_window
+            );
         }
         let block = match self.entered {
             None | Some(false) => &answers.http2.first,
@@ -286,7 +308,11 @@ impl Server {
         self.window -= answers.body.len() as i64;
         let mut pieces = answers.body.chunks(http2::FRAME_MAX).peekable();
         while let Some(piece) = pieces.next() {
-            let flags = if pieces.peek().is_none() { http2::END_STREAM } else { 0 };
+            let flags = if pieces.peek().is_none() {
+                http2::END_STREAM
+            } else {
+                0
+            };
             http2::put(out, kind::DATA, flags, stream, piece);
         }
     }

@@ -42,6 +42,9 @@ pub(crate) fn sink(args: &Args) -> Result<()> {
         }
         now = now_ns();
     }
-    println!("{}", json!({ "bytes": bytes, "secs": (now - start) as f64 / 1e9 }));
+    println!(
+        "{}",
+        json!({ "bytes": bytes, "secs": (now - start) as f64 / 1e9 })
+    );
     Ok(())
 }

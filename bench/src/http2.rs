@@ -87,7 +87,15 @@ fn cut(input: &[u8]) -> Result<Option<(Frame<'_>, &[u8])>> {
         return Ok(None);
     };
     let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]) & 0x7fff_ffff;
-    Ok(Some((Frame { kind: head[3], flags: head[4], stream, payload }, rest)))
+    Ok(Some((
+        Frame {
+            kind: head[3],
+            flags: head[4],
+            stream,
+            payload,
+        },
+        rest,
+    )))
 }
 
 /// Appends a frame.
@@ -100,8 +108,10 @@ pub(crate) fn put(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: 
 
 /// Appends a SETTINGS frame.
 pub(crate) fn put_settings(out: &mut Vec<u8>, settings: &[(u16, u32)]) {
-    let payload: Vec<u8> =
-        settings.iter().flat_map(|(id, value)| [&id.to_be_bytes()[..], &value.to_be_bytes()[..]].concat()).collect();
+    let payload: Vec<u8> = settings
+        .iter()
+        .flat_map(|(id, value)| [&id.to_be_bytes()[..], &value.to_be_bytes()[..]].concat())
+        .collect();
     put(out, kind::SETTINGS, 0, 0, &payload);
 }
 
@@ -112,14 +122,19 @@ pub(crate) fn put_window(out: &mut Vec<u8>, stream: u32, bytes: u32) {
 
 /// The settings of a SETTINGS frame.
 pub(crate) fn settings(payload: &[u8]) -> impl Iterator<Item = (u16, u32)> + '_ {
-    payload
-        .chunks_exact(6)
-        .map(|c| (u16::from_be_bytes([c[0], c[1]]), u32::from_be_bytes([c[2], c[3], c[4], c[5]])))
+    payload.chunks_exact(6).map(|c| {
+        (
+            u16::from_be_bytes([c[0], c[1]]),
+            u32::from_be_bytes([c[2], c[3], c[4], c[5]]),
+        )
+    })
 }
 
 /// The increment of a WINDOW_UPDATE frame.
 pub(crate) fn increment(payload: &[u8]) -> i64 {
-    payload.first_chunk::<4>().map_or(0, |b| i64::from(u32::from_be_bytes(*b) & 0x7fff_ffff))
+    payload
+        .first_chunk::<4>()
+        .map_or(0, |b| i64::from(u32::from_be_bytes(*b) & 0x7fff_ffff))
 }
 
 /// Whether a HEADERS frame of a response says 200. The status comes first and has its own static index, so that only
@@ -138,7 +153,10 @@ pub(crate) fn is_200(frame: &Frame<'_>) -> bool {
         }
         block = rest;
         if first & 0x1f == 0x1f {
-            let end = block.iter().position(|b| b & 0x80 == 0).map_or(block.len(), |p| p + 1);
+            let end = block
+                .iter()
+                .position(|b| b & 0x80 == 0)
+                .map_or(block.len(), |p| p + 1);
             block = &block[end..];
         }
     }
@@ -166,7 +184,14 @@ pub(crate) fn request_block() -> Block {
 /// The block of the benchmark's answer.
 pub(crate) fn response_block(body: usize) -> Block {
     let length = body.to_string();
-    block(vec![0x88], &[("server", "bench"), ("content-type", "application/json"), ("content-length", &length)])
+    block(
+        vec![0x88],
+        &[
+            ("server", "bench"),
+            ("content-type", "application/json"),
+            ("content-length", &length),
+        ],
+    )
 }
 
 /// `fixed`, then `entered`: literals with incremental indexing first, dynamic indexes (62 is the newest) later.
@@ -184,7 +209,12 @@ fn block(fixed: Vec<u8>, entered: &[(&str, &str)]) -> Block {
 
 /// A string of at most 126 bytes, not Huffman coded.
 fn put_text(out: &mut Vec<u8>, text: &str) {
-    out.push(u8::try_from(text.len()).ok().filter(|n| *n < 127).expect("the texts of a benchmark are short"));
+    out.push(
+        u8::try_from(text.len())
+            .ok()
+            .filter(|n| *n < 127)
+            .expect("the texts of a benchmark are short"),
+    );
     out.extend_from_slice(text.as_bytes());
 }
 
@@ -208,14 +238,24 @@ mod tests {
                     .expect("well-formed");
             }
             assert_eq!(seen.len(), 2, "cut at {cut}");
-            assert_eq!(settings(&seen[0].3).collect::<Vec<_>>(), [(setting::INITIAL_WINDOW_SIZE, 7)]);
+            assert_eq!(
+                settings(&seen[0].3).collect::<Vec<_>>(),
+                [(setting::INITIAL_WINDOW_SIZE, 7)]
+            );
             assert_eq!(seen[1], (kind::DATA, END_STREAM, 5, b"hello".to_vec()));
         }
     }
 
     #[test]
     fn the_status_is_read_behind_a_table_size() {
-        let says = |payload: &[u8]| is_200(&Frame { kind: kind::HEADERS, flags: 0, stream: 1, payload });
+        let says = |payload: &[u8]| {
+            is_200(&Frame {
+                kind: kind::HEADERS,
+                flags: 0,
+                stream: 1,
+                payload,
+            })
+        };
         assert!(says(&[0x88, 0xbe]));
         assert!(says(&[0x20, 0x88]));
         assert!(says(&[0x3f, 0xe1, 0x1f, 0x88]), "a size of several bytes");

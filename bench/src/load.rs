@@ -45,7 +45,12 @@ struct Connection {
 enum Pace {
     /// Whenever a slot is free.
     Closed,
-    Open { gap_ns: f64, random: u64, due: u64, queue: VecDeque<u64> },
+    Open {
+        gap_ns: f64,
+        random: u64,
+        due: u64,
+        queue: VecDeque<u64>,
+    },
 }
 
 struct Load {
@@ -75,13 +80,21 @@ pub(crate) fn load(args: &Args) -> Result<()> {
     let seconds: f64 = args.number("secs", 4.0)?;
     let rate: f64 = args.number("rate", 0.0)?;
     let connections: usize = args.number("conns", 32)?;
-    if !(0.05..=600.0).contains(&seconds) || !(1..=10_000).contains(&connections) || !(0.0..=1e6).contains(&rate) {
+    if !(0.05..=600.0).contains(&seconds)
+        || !(1..=10_000).contains(&connections)
+        || !(0.0..=1e6).contains(&rate)
+    {
         bail!("--secs 0.05 to 600, --conns 1 to 10000, --rate up to 1000000");
     }
     let start = now_ns();
     let from = start + WARM_UP_NS;
     let pace = if rate > 0.0 {
-        Pace::Open { gap_ns: 1e9 / rate, random: 0x9E37_79B9_7F4A_7C15, due: start, queue: VecDeque::new() }
+        Pace::Open {
+            gap_ns: 1e9 / rate,
+            random: 0x9E37_79B9_7F4A_7C15,
+            due: start,
+            queue: VecDeque::new(),
+        }
     } else {
         Pace::Closed
     };
@@ -120,7 +133,13 @@ impl Load {
         self.poll.add(&socket, index as u64)?;
         let mut out = Vec::new();
         let session = Session::new(&self.proto, self.streams, self.expect, &mut out)?;
-        Ok(Connection { socket, session, out, blocked: false, touched: false })
+        Ok(Connection {
+            socket,
+            session,
+            out,
+            blocked: false,
+            touched: false,
+        })
     }
 
     fn run(&mut self) -> Result<()> {
@@ -163,7 +182,13 @@ impl Load {
 
     /// Begins what is due on what is free.
     fn begin(&mut self, now: u64, touched: &mut Vec<usize>) -> Result<()> {
-        if let Pace::Open { gap_ns, random, due, queue } = &mut self.pace {
+        if let Pace::Open {
+            gap_ns,
+            random,
+            due,
+            queue,
+        } = &mut self.pace
+        {
             while *due <= now && *due < self.until {
                 if queue.len() < QUEUE_MAX {
                     queue.push_back(*due);
@@ -210,7 +235,9 @@ impl Load {
         }
         match connection.socket.read(buffer) {
             Ok(0) => bail!("closed"),
-            Ok(n) => connection.session.input(&buffer[..n], &mut connection.out, finished),
+            Ok(n) => connection
+                .session
+                .input(&buffer[..n], &mut connection.out, finished),
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
             Err(error) => Err(error.into()),
         }
@@ -331,6 +358,9 @@ mod tests {
         let mean = gaps.iter().sum::<f64>() / gaps.len() as f64;
         assert!((mean / 500_000.0 - 1.0).abs() < 0.02, "mean {mean}");
         let beyond = gaps.iter().filter(|g| **g > 1_000_000.0).count() as f64 / gaps.len() as f64;
-        assert!((beyond - (-2.0f64).exp()).abs() < 0.01, "{beyond} of the gaps are over twice the mean");
+        assert!(
+            (beyond - (-2.0f64).exp()).abs() < 0.01,
+            "{beyond} of the gaps are over twice the mean"
+        );
     }
 }

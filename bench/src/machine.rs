@@ -10,12 +10,21 @@ use serde_json::{Value, json};
 pub(crate) fn describe(root: &Path) -> Value {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let field = |name: &str| {
-        cpuinfo.lines().find(|l| l.starts_with(name)).and_then(|l| l.split_once(':')).map(|(_, v)| v.trim().to_owned())
+        cpuinfo
+            .lines()
+            .find(|l| l.starts_with(name))
+            .and_then(|l| l.split_once(':'))
+            .map(|(_, v)| v.trim().to_owned())
     };
     let cores = cpuinfo.lines().filter(|l| l.starts_with("processor")).count();
     let virtual_machine = field("flags").is_some_and(|f| f.split(' ').any(|flag| flag == "hypervisor"));
     let memory_kib = fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
-        text.lines().next()?.split_whitespace().nth(1)?.parse::<f64>().ok()
+        text.lines()
+            .next()?
+            .split_whitespace()
+            .nth(1)?
+            .parse::<f64>()
+            .ok()
     });
     json!({
         "processor": field("model name"),
@@ -36,7 +45,11 @@ pub(crate) fn line(machine: &Value) -> String {
         Value::Null => "unknown".to_owned(),
         other => other.to_string(),
     };
-    let virtual_machine = if machine["virtual"] == json!(true) { ", virtual" } else { "" };
+    let virtual_machine = if machine["virtual"] == json!(true) {
+        ", virtual"
+    } else {
+        ""
+    };
     format!(
         "{} × {}{virtual_machine}, {} GiB, {}, load {} before, commit {}, {}",
         text("cores"),
@@ -52,7 +65,11 @@ pub(crate) fn line(machine: &Value) -> String {
 /// What a command prints, or nothing.
 pub(crate) fn said(program: &str, words: &[&str], dir: &Path) -> Option<String> {
     let output = Command::new(program).args(words).current_dir(dir).output().ok()?;
-    let text = if output.stdout.is_empty() { output.stderr } else { output.stdout };
+    let text = if output.stdout.is_empty() {
+        output.stderr
+    } else {
+        output.stdout
+    };
     let text = String::from_utf8(text).ok()?;
     Some(text.lines().next()?.trim().to_owned()).filter(|line| !line.is_empty())
 }

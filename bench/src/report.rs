@@ -29,11 +29,21 @@ struct Column {
 }
 
 const fn column(key: &'static str, title: &'static str, digits: usize) -> Column {
-    Column { key, title, digits, added: false }
+    Column {
+        key,
+        title,
+        digits,
+        added: false,
+    }
 }
 
 const fn added(key: &'static str, title: &'static str) -> Column {
-    Column { key, title, digits: 0, added: true }
+    Column {
+        key,
+        title,
+        digits: 0,
+        added: true,
+    }
 }
 
 const HTTP: &[Column] = &[
@@ -85,15 +95,17 @@ fn columns(set: Set) -> &'static [Column] {
 /// A column's figure of each round.
 fn values(column: Column, row: &Row, direct: Option<&Row>) -> Vec<f64> {
     let of = |figures: &Figures| figures.get(column.key).copied();
-    let rounds = row.rounds.iter().enumerate();
     if !column.added {
-        return rounds.filter_map(|(_, figures)| of(figures)).collect();
+        return row.rounds.iter().filter_map(of).collect();
     }
     if row.installed.peer == Peer::Direct {
         return Vec::new();
     }
     let without = |round: usize| direct?.rounds.get(round).and_then(of);
-    rounds.filter_map(|(round, figures)| Some(of(figures)? - without(round)?)).collect()
+    let rounds = row.rounds.iter().enumerate();
+    rounds
+        .filter_map(|(round, figures)| Some(of(figures)? - without(round)?))
+        .collect()
 }
 
 fn direct(result: &SetResult) -> Option<&Row> {
@@ -119,7 +131,10 @@ pub(crate) fn print(result: &SetResult, options: &Options) {
             let values = values(*column, row, direct(result));
             if let (Some(middle), Some((least, most))) = (median(&values), range(&values)) {
                 let digits = column.digits;
-                println!("   {:45} {middle:.digits$} [{least:.digits$}..{most:.digits$}]", column.title);
+                println!(
+                    "   {:45} {middle:.digits$} [{least:.digits$}..{most:.digits$}]",
+                    column.title
+                );
             }
         }
     }
@@ -135,8 +150,14 @@ pub(crate) fn write(result: &SetResult, options: &Options, machine: &Value, root
         let mut figures = Map::new();
         for column in columns(result.set).iter().chain(MORE) {
             let values = values(*column, row, direct(result));
-            let Some((least, most)) = range(&values) else { continue };
-            let name = if column.added { format!("added_{}", column.key) } else { column.key.to_owned() };
+            let Some((least, most)) = range(&values) else {
+                continue;
+            };
+            let name = if column.added {
+                format!("added_{}", column.key)
+            } else {
+                column.key.to_owned()
+            };
             figures.insert(
                 name,
                 json!({ "median": median(&values), "least": least, "most": most, "rounds": values }),
@@ -145,17 +166,27 @@ pub(crate) fn write(result: &SetResult, options: &Options, machine: &Value, root
         let about = json!({ "version": row.installed.version, "failed": row.failed, "figures": figures });
         peers.insert(row.installed.peer.name().to_owned(), about);
     }
-    let absent: Map<String, Value> =
-        result.absent.iter().map(|(peer, why)| (peer.name().to_owned(), json!(why))).collect();
+    let absent: Map<String, Value> = result
+        .absent
+        .iter()
+        .map(|(peer, why)| (peer.name().to_owned(), json!(why)))
+        .collect();
     let table: Vec<Value> = columns(result.set)
         .iter()
         .map(|c| {
-            let key = if c.added { format!("added_{}", c.key) } else { c.key.to_owned() };
+            let key = if c.added {
+                format!("added_{}", c.key)
+            } else {
+                c.key.to_owned()
+            };
             json!({ "key": key, "title": c.title, "digits": c.digits })
         })
         .collect();
-    let bootstraps: Map<String, Value> =
-        result.bootstraps.iter().map(|(file, hash)| (file.clone(), json!(hash))).collect();
+    let bootstraps: Map<String, Value> = result
+        .bootstraps
+        .iter()
+        .map(|(file, hash)| (file.clone(), json!(hash)))
+        .collect();
     let whole = json!({
         "set": result.set.name(), "title": result.set.title(), "machine": machine, "options": options.describe(),
         "bootstraps": bootstraps, "columns": table, "peers": peers, "absent": absent,
@@ -186,7 +217,9 @@ pub(crate) fn write_markdown(root: &Path) -> Result<()> {
     }
     fs::write(root.join("bench/RESULTS.md"), page)?;
     let readme = root.join("README.md");
-    let Ok(text) = fs::read_to_string(&readme) else { return Ok(()) };
+    let Ok(text) = fs::read_to_string(&readme) else {
+        return Ok(());
+    };
     if let Some(text) = between_marks(&text, &summary(&results)) {
         fs::write(readme, text)?;
     }
@@ -195,31 +228,51 @@ pub(crate) fn write_markdown(root: &Path) -> Result<()> {
 
 fn write_set(page: &mut String, result: &Value) -> Result<()> {
     let options = &result["options"];
-    writeln!(page, "\n## {}: {}\n", text(&result["set"]), text(&result["title"]))?;
+    writeln!(
+        page,
+        "\n## {}: {}\n",
+        text(&result["set"]),
+        text(&result["title"])
+    )?;
     writeln!(
         page,
         "{}.\n{} rounds of {} s{}; fixed rate {}/s; our build: profile `{}`.\n",
         machine::line(&result["machine"]),
         options["rounds"],
         options["seconds"],
-        if options["realtime"] == json!(true) { ", fixed-rate loads under the real-time scheduler" } else { "" },
+        if options["realtime"] == json!(true) {
+            ", fixed-rate loads under the real-time scheduler"
+        } else {
+            ""
+        },
         options["rate"],
         text(&options["profile"]),
     )?;
     let columns = list(&result["columns"]);
     let titles: Vec<String> = columns.iter().map(|c| text(&c["title"])).collect();
-    writeln!(page, "| | {} |\n| --- |{}", titles.join(" | "), " --- |".repeat(titles.len()))?;
+    writeln!(
+        page,
+        "| | {} |\n| --- |{}",
+        titles.join(" | "),
+        " --- |".repeat(titles.len())
+    )?;
     let peers = result["peers"].as_object().cloned().unwrap_or_default();
     for (name, about) in &peers {
         if let Value::String(why) = &about["failed"] {
             writeln!(page, "| {name} | failed: {} |", why.replace(['|', '\n'], " "))?;
             continue;
         }
-        let cells: Vec<String> = columns.iter().map(|c| cell(middle(about, c), digits(c))).collect();
+        let cells: Vec<String> = columns
+            .iter()
+            .map(|c| cell(middle(about, c), digits(c)))
+            .collect();
         writeln!(page, "| {name} | {} |", cells.join(" | "))?;
     }
     if let Some(ours) = peers.get("rajut").filter(|about| about["failed"].is_null()) {
-        for (name, about) in peers.iter().filter(|(name, _)| !matches!(name.as_str(), "rajut" | "direct")) {
+        for (name, about) in peers
+            .iter()
+            .filter(|(name, _)| !matches!(name.as_str(), "rajut" | "direct"))
+        {
             let ratio = |c: &Value| middle(ours, c).zip(middle(about, c)).map(|(a, b)| a / b);
             let cells: Vec<String> = columns.iter().map(|c| cell(ratio(c), 2)).collect();
             writeln!(page, "| **rajut / {name}** | {} |", cells.join(" | "))?;
@@ -246,13 +299,21 @@ fn summary(results: &[Value]) -> String {
     page.push_str("\n| --- | --- |");
     page.push_str(&" --- | --- |".repeat(SUMMARY_PEERS.len()));
     for result in results {
-        for column in list(&result["columns"]).iter().take(if result["set"] == "tcp" { 3 } else { 2 }) {
+        for column in list(&result["columns"])
+            .iter()
+            .take(if result["set"] == "tcp" { 3 } else { 2 })
+        {
             let ours = middle(&result["peers"]["rajut"], column);
             let title = text(&column["title"]);
             if title.ends_with("/s") {
                 continue;
             }
-            let _ = write!(page, "\n| {}: {title} | {} |", text(&result["set"]), cell(ours, digits(column)));
+            let _ = write!(
+                page,
+                "\n| {}: {title} | {} |",
+                text(&result["set"]),
+                cell(ours, digits(column))
+            );
             for peer in SUMMARY_PEERS {
                 let theirs = middle(&result["peers"][peer], column);
                 let ratio = ours.zip(theirs).map(|(a, b)| a / b);
@@ -301,7 +362,11 @@ mod tests {
         let text = "a\n<!-- bench:begin -->\nold\n<!-- bench:end -->\nb\n";
         let new = between_marks(text, "new\n").expect("it has marks");
         assert_eq!(new, "a\n<!-- bench:begin -->\nnew\n<!-- bench:end -->\nb\n");
-        assert_eq!(between_marks(&new, "new\n"), Some(new.clone()), "writing twice changes nothing");
+        assert_eq!(
+            between_marks(&new, "new\n"),
+            Some(new.clone()),
+            "writing twice changes nothing"
+        );
         assert_eq!(between_marks("no marks", "new"), None);
     }
 }

@@ -94,7 +94,9 @@ impl Options {
             profile: args.text("profile").unwrap_or("release").to_owned(),
             smoke,
             sets,
-            peers: args.text("peers").map(|list| list.split(',').map(str::to_owned).collect()),
+            peers: args
+                .text("peers")
+                .map(|list| list.split(',').map(str::to_owned).collect()),
             root: args.text("root").unwrap_or(".").into(),
         };
         if !(1..=20).contains(&options.rounds) || !(0.2..=60.0).contains(&options.seconds) {
@@ -105,7 +107,9 @@ impl Options {
 
     /// Whether the command line leaves it in.
     fn wants(&self, peer: Peer) -> bool {
-        self.peers.as_ref().is_none_or(|list| peer == Peer::Direct || list.iter().any(|name| name == peer.name()))
+        self.peers
+            .as_ref()
+            .is_none_or(|list| peer == Peer::Direct || list.iter().any(|name| name == peer.name()))
     }
 
     pub(crate) fn describe(&self) -> Value {
@@ -151,12 +155,18 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if failed {
         eprintln!("rajut-bench: some proxies failed; see above");
     }
-    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(if failed {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
 }
 
 fn own_command(words: &[&str]) -> Result<Vec<String>> {
     let own = std::env::current_exe()?.to_string_lossy().into_owned();
-    Ok(std::iter::once(own).chain(words.iter().map(|w| (*w).to_owned())).collect())
+    Ok(std::iter::once(own)
+        .chain(words.iter().map(|w| (*w).to_owned()))
+        .collect())
 }
 
 fn start_backend(dir: &Path) -> Result<(Process, Backends)> {
@@ -167,31 +177,65 @@ fn start_backend(dir: &Path) -> Result<(Process, Backends)> {
         let port = ports[name].as_u64().and_then(|p| u16::try_from(p).ok());
         port.with_context(|| format!("the backend's port for {name}"))
     };
-    let backends =
-        Backends { http1: port("http1")?, http2: port("http2")?, echo: port("echo")?, source: port("source")? };
+    let backends = Backends {
+        http1: port("http1")?,
+        http2: port("http2")?,
+        echo: port("echo")?,
+        source: port("source")?,
+    };
     Ok((process, backends))
 }
 
-fn measure_set(set: Set, options: &Options, dir: &Path, backends: Backends, backend: u32) -> Result<SetResult> {
+fn measure_set(
+    set: Set,
+    options: &Options,
+    dir: &Path,
+    backends: Backends,
+    backend: u32,
+) -> Result<SetResult> {
     let [front, second, middle] = free_ports()?;
-    let places = Places { dir: dir.to_owned(), front, second, middle, backends };
-    let mut result = SetResult { set, rows: Vec::new(), absent: Vec::new(), bootstraps: Vec::new() };
+    let places = Places {
+        dir: dir.to_owned(),
+        front,
+        second,
+        middle,
+        backends,
+    };
+    let mut result = SetResult {
+        set,
+        rows: Vec::new(),
+        absent: Vec::new(),
+        bootstraps: Vec::new(),
+    };
     if set == Set::Tls2 {
         certificates::make(dir)?;
     }
     for (file, hash) in places.write_bootstraps(set)? {
-        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = file
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         result.bootstraps.push((name, hash));
     }
     for &peer in set.peers().iter().filter(|peer| options.wants(**peer)) {
         let found = peer.find(&options.root, &options.profile, dir);
         let found = found.and_then(|installed| installed.commands(set, &places).map(|_| installed));
         match found {
-            Ok(installed) => result.rows.push(Row { installed, rounds: Vec::new(), failed: None }),
+            Ok(installed) => result.rows.push(Row {
+                installed,
+                rounds: Vec::new(),
+                failed: None,
+            }),
             Err(why) => result.absent.push((peer, format!("{why:#}"))),
         }
     }
-    let bench = Bench { set, options, places: &places, backend };
+    let bench = Bench {
+        set,
+        options,
+        places: &places,
+        backend,
+    };
     let count = result.rows.len();
     for round in 0..options.rounds {
         for place in 0..count {
@@ -200,7 +244,12 @@ fn measure_set(set: Set, options: &Options, dir: &Path, backends: Backends, back
                 continue;
             }
             let name = row.installed.peer.name();
-            progress(&format!("{}: round {} of {}, {name}", set.name(), round + 1, options.rounds));
+            progress(&format!(
+                "{}: round {} of {}, {name}",
+                set.name(),
+                round + 1,
+                options.rounds
+            ));
             match bench.round(&row.installed) {
                 Ok(figures) => row.rounds.push(figures),
                 Err(error) => row.failed = Some(format!("{error:#}")),
@@ -254,13 +303,21 @@ impl Bench<'_> {
             }
         }
         figures.with_context(|| {
-            running.processes.iter().map(Process::last_words).collect::<Vec<_>>().join(" || ")
+            running
+                .processes
+                .iter()
+                .map(Process::last_words)
+                .collect::<Vec<_>>()
+                .join(" || ")
         })
     }
 
     fn start(&self, installed: &Installed) -> Result<Running> {
         let commands = installed.commands(self.set, self.places)?;
-        let log = self.places.dir.join(format!("{}-{}.log", self.set.name(), installed.peer.name()));
+        let log = self
+            .places
+            .dir
+            .join(format!("{}-{}.log", self.set.name(), installed.peer.name()));
         let begin = Instant::now();
         let mut processes = Vec::new();
         for command in &commands {
@@ -268,17 +325,26 @@ impl Bench<'_> {
         }
         let port = self.places.target(self.set, installed.peer);
         loop {
-            let Err(why) = load::probe(self.set.protocol(), port) else { break };
+            let Err(why) = load::probe(self.set.protocol(), port) else {
+                break;
+            };
             if let Some(ended) = processes.iter_mut().find_map(Process::ended) {
                 bail!("it ended before it answered: {ended}");
             }
             if begin.elapsed() > START_WAIT {
-                bail!("no answer after {START_WAIT:?}: {why:#}: {}", processes.last().map_or_else(String::new, Process::last_words));
+                bail!(
+                    "no answer after {START_WAIT:?}: {why:#}: {}",
+                    processes.last().map_or_else(String::new, Process::last_words)
+                );
             }
             std::thread::sleep(Duration::from_millis(1));
         }
         let pids = processes.iter().map(Process::pid).collect();
-        Ok(Running { processes, pids, start_ms: begin.elapsed().as_secs_f64() * 1e3 })
+        Ok(Running {
+            processes,
+            pids,
+            start_ms: begin.elapsed().as_secs_f64() * 1e3,
+        })
     }
 
     fn measure(&self, peer: Peer, running: &Running) -> Result<Figures> {
@@ -327,7 +393,11 @@ impl Bench<'_> {
     }
 
     fn bulk(&self, peer: Peer, running: &Running, figures: &mut Figures) -> Result<()> {
-        let port = if peer == Peer::Direct { self.places.backends.source } else { self.places.front };
+        let port = if peer == Peer::Direct {
+            self.places.backends.source
+        } else {
+            self.places.front
+        };
         let seconds = self.options.seconds.to_string();
         let window = Window::open(&running.pids);
         let command = own_command(&["bulk", "--port", &port.to_string(), "--secs", &seconds])?;
@@ -361,7 +431,11 @@ impl Bench<'_> {
         let window = Window::open(&running.pids);
         let out = self.load(port, self.options.seconds, self.options.rate)?;
         let (cpu, _, other) = window.close(&running.pids);
-        for (name, key) in [("rate_p50_us", "p50_us"), ("rate_p90_us", "p90_us"), ("rate_p99_us", "p99_us")] {
+        for (name, key) in [
+            ("rate_p50_us", "p50_us"),
+            ("rate_p90_us", "p90_us"),
+            ("rate_p99_us", "p99_us"),
+        ] {
             figures.insert(name, number(&out, key)?);
         }
         if !running.pids.is_empty() {
@@ -375,7 +449,15 @@ impl Bench<'_> {
     fn load(&self, port: u16, seconds: f64, rate: f64) -> Result<Value> {
         let connections = if self.set == Set::Http2 { "8" } else { "32" };
         let (port, seconds, rate) = (port.to_string(), seconds.to_string(), rate.to_string());
-        let words = ["load", "--proto", self.set.protocol(), "--port", &port, "--conns", connections];
+        let words = [
+            "load",
+            "--proto",
+            self.set.protocol(),
+            "--port",
+            &port,
+            "--conns",
+            connections,
+        ];
         let mut command = own_command(&[&words[..], &["--secs", &seconds, "--rate", &rate]].concat())?;
         if self.options.realtime && rate != "0" {
             command.splice(0..0, ["chrt", "-f", "1"].map(str::to_owned));
@@ -402,15 +484,21 @@ struct Window {
 
 impl Window {
     fn open(pids: &[u32]) -> Self {
-        Self { cpu: process::cpu(pids), busy: process::core_busy(PROXY_CORE), begin: Instant::now() }
+        Self {
+            cpu: process::cpu(pids),
+            busy: process::core_busy(PROXY_CORE),
+            begin: Instant::now(),
+        }
     }
 
     /// CPU time of the processes, the wall time, and the share of the proxy's core that others used.
     fn close(&self, pids: &[u32]) -> (process::Cpu, f64, f64) {
         let wall = self.begin.elapsed().as_secs_f64();
         let now = process::cpu(pids);
-        let cpu =
-            process::Cpu { total: now.total - self.cpu.total, system: now.system - self.cpu.system };
+        let cpu = process::Cpu {
+            total: now.total - self.cpu.total,
+            system: now.system - self.cpu.system,
+        };
         let other = (process::core_busy(PROXY_CORE) - self.busy - cpu.total).max(0.0) / wall;
         (cpu, wall, other)
     }

@@ -17,16 +17,25 @@ pub(crate) const MANY: &[(&str, &str)] = &[
     ("sec-ch-ua", "\"Chromium\";v=\"140\", \"Not=A?Brand\";v=\"24\""),
     ("sec-ch-ua-mobile", "?0"),
     ("sec-ch-ua-platform", "\"Linux\""),
-    ("user-agent", "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36"),
+    (
+        "user-agent",
+        "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36",
+    ),
     ("accept", "application/json, text/plain, */*"),
     ("origin", "https://app.bench.example"),
     ("sec-fetch-site", "same-site"),
     ("sec-fetch-mode", "cors"),
     ("sec-fetch-dest", "empty"),
-    ("referer", "https://app.bench.example/patients/4711/encounters?page=2"),
+    (
+        "referer",
+        "https://app.bench.example/patients/4711/encounters?page=2",
+    ),
     ("accept-encoding", "gzip, deflate, br, zstd"),
     ("accept-language", "de-CH,de;q=0.9,en;q=0.8,id;q=0.7"),
-    ("cookie", "session=6f1d0c9a7be34c2f8d3e5a1b; theme=dark; consent=necessary"),
+    (
+        "cookie",
+        "session=6f1d0c9a7be34c2f8d3e5a1b; theme=dark; consent=necessary",
+    ),
 ];
 
 /// A whole HTTP/1.1 request without a body.
@@ -44,7 +53,9 @@ pub(crate) fn http1_request(fields: &[(&str, &str)]) -> Vec<u8> {
 
 /// A whole HTTP/1.1 answer with a body of `body` bytes.
 pub(crate) fn http1_response(body: usize) -> Vec<u8> {
-    let head = format!("HTTP/1.1 200 OK\r\nserver: bench\r\ncontent-type: application/json\r\ncontent-length: {body}\r\n\r\n");
+    let head = format!(
+        "HTTP/1.1 200 OK\r\nserver: bench\r\ncontent-type: application/json\r\ncontent-length: {body}\r\n\r\n"
+    );
     let mut bytes = head.into_bytes();
     bytes.resize(bytes.len() + body, b'x');
     bytes

@@ -41,7 +41,11 @@ mod tests {
         assert_eq!(median(&[4.0, 1.0, 3.0, 100.0]), Some(3.5));
         assert_eq!(median(&[7.0]), Some(7.0));
         assert_eq!(median(&[]), None);
-        assert_eq!(median(&[f64::NAN, 2.0]), Some(2.0), "a round without a figure does not count");
+        assert_eq!(
+            median(&[f64::NAN, 2.0]),
+            Some(2.0),
+            "a round without a figure does not count"
+        );
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::{layers, tidy};
+use crate::{bench, layers, tidy};
 
 /// Everything, in order; stops at the first stage that fails.
 pub(crate) fn run(root: &Path) -> Result<()> {
@@ -26,6 +26,10 @@ pub(crate) fn run(root: &Path) -> Result<()> {
     // The README's test command: unit, property, golden and scenario tests, the last on both data planes.
     stages.cargo("test", &["test", "--workspace"])?;
     stages.cargo("release build", &["build", "--release"])?;
+    stages.own("benchmark: statistics", bench::test)?;
+    stages.own("benchmark: smoke", |root| {
+        bench::run(root, &["--smoke".to_owned()])
+    })?;
     stages.script("first hour", "docs/tutorials/check.sh")?;
     stages.print();
     Ok(())

@@ -2,6 +2,7 @@
 //!
 //! `ci` runs what continuous integration runs, in the same order; the other commands are its stages, by name.
 
+mod bench;
 mod ci;
 mod layers;
 mod tidy;
@@ -21,6 +22,8 @@ cargo xtask <command>
   fix      format, and apply what clippy can mend by itself
   layers   check the crates' edges against the table in xtask/src/layers.rs
   tidy     check the fences and module docs; print the largest files
+  bench [SET…] [--short|--full|--smoke]
+           measure our proxy against Envoy, HAProxy and nginx in one run; bench/README.md tells how
   golden   run the golden tests and accept what they print now
 ";
 
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
         "fix" => ci::fix(&root()),
         "layers" => layers::check(&root()),
         "tidy" => tidy::check(&root()),
+        "bench" => bench::run(&root(), &std::env::args().skip(2).collect::<Vec<_>>()),
         "golden" => ci::golden(&root()),
         "" | "help" | "--help" | "-h" => {
             print!("{HELP}");

@@ -33,7 +33,11 @@ impl Session {
             "http1" => Self::Http1(Http1::new(shape::FEW, expect)),
             "http1-16" => Self::Http1(Http1::new(shape::MANY, expect)),
             "http2" => Self::Http2(Box::new(Http2::new(streams, expect, out))),
-            "echo" => Self::Echo(Echo { due: None, left: 0, slots: 1 }),
+            "echo" => Self::Echo(Echo {
+                due: None,
+                left: 0,
+                slots: 1,
+            }),
             _ => bail!("--proto http1, http1-16, http2 or echo"),
         })
     }
@@ -70,7 +74,12 @@ impl Session {
         }
     }
 
-    pub(super) fn input(&mut self, bytes: &[u8], out: &mut Vec<u8>, finished: &mut Vec<Finished>) -> Result<()> {
+    pub(super) fn input(
+        &mut self,
+        bytes: &[u8],
+        out: &mut Vec<u8>,
+        finished: &mut Vec<Finished>,
+    ) -> Result<()> {
         match self {
             Self::Http1(s) => s.input(bytes, finished),
             Self::Http2(s) => s.input(bytes, out, finished),
@@ -119,10 +128,21 @@ pub(super) struct Http1 {
 impl Http1 {
     fn new(fields: &[(&str, &str)], expect: usize) -> Self {
         let request = shape::http1_request(fields);
-        Self { request, expect, due: None, head: Vec::new(), left: None, ok: false, slots: 1 }
+        Self {
+            request,
+            expect,
+            due: None,
+            head: Vec::new(),
+            left: None,
+            ok: false,
+            slots: 1,
+        }
     }
 
     fn input(&mut self, bytes: &[u8], finished: &mut Vec<Finished>) -> Result<()> {
+        if self.due.is_none() {
+            bail!("bytes that answer no request");
+        }
         let arrived = match self.left {
             Some(_) => bytes.len(),
             None => {
@@ -150,7 +170,9 @@ impl Http1 {
         if arrived == left {
             self.left = None;
             self.head.clear();
-            let Some(due) = self.due.take() else { bail!("an answer without a request") };
+            let Some(due) = self.due.take() else {
+                bail!("an answer without a request")
+            };
             finished.push(Finished { due, ok: self.ok });
             self.slots += 1;
         }
@@ -213,10 +235,25 @@ impl Http2 {
     }
 
     fn begin(&mut self, due: u64, out: &mut Vec<u8>) {
-        let block = if self.entered { &self.block.later } else { &self.block.first };
-        http2::put(out, kind::HEADERS, http2::END_HEADERS | http2::END_STREAM, self.next, block);
+        let block = if self.entered {
+            &self.block.later
+        } else {
+            &self.block.first
+        };
+        http2::put(
+            out,
+            kind::HEADERS,
+            http2::END_HEADERS | http2::END_STREAM,
+            self.next,
+            block,
+        );
         self.entered = true;
-        self.streams.push(Stream { id: self.next, due, bytes: 0, ok: false });
+        self.streams.push(Stream {
+            id: self.next,
+            due,
+            bytes: 0,
+            ok: false,
+        });
         self.next += 2;
     }
 
@@ -237,7 +274,9 @@ impl Http2 {
                 let mut streams = self.streams_max;
                 for (id, value) in http2::settings(frame.payload) {
                     match id {
-                        setting::HEADER_TABLE_SIZE if value < 4096 => bail!("a header table of {value} bytes"),
+                        setting::HEADER_TABLE_SIZE if value < 4096 => {
+                            bail!("a header table of {value} bytes")
+                        }
                         setting::MAX_CONCURRENT_STREAMS => streams = streams.min(value as usize),
                         _ => {}
                     }
@@ -308,10 +347,23 @@ mod tests {
     fn an_http1_answer_counts_when_status_and_length_are_right() {
         let whole = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
         assert_eq!(answered(&[whole]).expect("read"), [true]);
-        assert_eq!(answered(&[&whole[..20], &whole[20..40], &whole[40..]]).expect("read"), [true]);
-        assert_eq!(answered(&[&whole[..42]]).expect("read"), [] as [bool; 0], "not whole yet");
-        assert_eq!(answered(&[b"HTTP/1.1 503 No\r\ncontent-length: 5\r\n\r\nhello"]).expect("read"), [false]);
-        assert_eq!(answered(&[b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi"]).expect("read"), [false]);
+        assert_eq!(
+            answered(&[&whole[..20], &whole[20..40], &whole[40..]]).expect("read"),
+            [true]
+        );
+        assert_eq!(
+            answered(&[&whole[..42]]).expect("read"),
+            [] as [bool; 0],
+            "not whole yet"
+        );
+        assert_eq!(
+            answered(&[b"HTTP/1.1 503 No\r\ncontent-length: 5\r\n\r\nhello"]).expect("read"),
+            [false]
+        );
+        assert_eq!(
+            answered(&[b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi"]).expect("read"),
+            [false]
+        );
         assert!(answered(&[b"HTTP/1.1 200 OK\r\n\r\n"]).is_err());
         assert!(answered(&[whole, b"more"]).is_err());
     }
@@ -322,16 +374,29 @@ mod tests {
         let (mut wire, mut finished) = (Vec::new(), Vec::new());
         assert_eq!(session.take_slots(), 0, "nothing before the server's settings");
         http2::put_settings(&mut wire, &[(setting::MAX_CONCURRENT_STREAMS, 3)]);
-        session.input(&wire, &mut Vec::new(), &mut finished).expect("read");
+        session
+            .input(&wire, &mut Vec::new(), &mut finished)
+            .expect("read");
         assert_eq!(session.take_slots(), 3);
         session.begin(7, &mut Vec::new());
         session.begin(8, &mut Vec::new());
         wire.clear();
         http2::put(&mut wire, kind::HEADERS, http2::END_HEADERS, 3, &[0x88]);
         http2::put(&mut wire, kind::DATA, http2::END_STREAM, 3, b"hello");
-        http2::put(&mut wire, kind::HEADERS, http2::END_HEADERS | http2::END_STREAM, 1, &[0x8e]);
-        session.input(&wire, &mut Vec::new(), &mut finished).expect("read");
-        assert_eq!(finished.iter().map(|f| (f.due, f.ok)).collect::<Vec<_>>(), [(8, true), (7, false)]);
+        http2::put(
+            &mut wire,
+            kind::HEADERS,
+            http2::END_HEADERS | http2::END_STREAM,
+            1,
+            &[0x8e],
+        );
+        session
+            .input(&wire, &mut Vec::new(), &mut finished)
+            .expect("read");
+        assert_eq!(
+            finished.iter().map(|f| (f.due, f.ok)).collect::<Vec<_>>(),
+            [(8, true), (7, false)]
+        );
         assert_eq!(session.take_slots(), 2);
         assert_eq!(session.in_flight(), 0);
     }

@@ -25,7 +25,11 @@ const HAPROXY_TLS: &str = "verify required ssl-min-ver TLSv1.3 ciphersuites TLS_
 pub(super) fn haproxy(set: Set, places: &Places, splice: bool) -> Result<Vec<PathBuf>> {
     let http = "  mode http\n  option forwardfor\n  http-reuse always\n";
     // Without forcing it, HAProxy decides not to splice over loopback.
-    let tcp = if splice { "  mode tcp\n  option splice-request\n  option splice-response\n" } else { "  mode tcp\n" };
+    let tcp = if splice {
+        "  mode tcp\n  option splice-request\n  option splice-response\n"
+    } else {
+        "  mode tcp\n"
+    };
     let hop = |name: &str, mode: &str, listen: u16, bind: &str, to: u16, server: &str| {
         format!(
             "frontend {name}\n{mode}  bind 127.0.0.1:{listen} {bind}\n  default_backend {name}-to\n\
@@ -33,7 +37,10 @@ pub(super) fn haproxy(set: Set, places: &Places, splice: bool) -> Result<Vec<Pat
         )
     };
     let (front, middle, to) = (places.front, places.middle, places.backend(set));
-    let certificates = format!("crt {0}/both.pem ca-file {0}/ca.pem {HAPROXY_TLS}", places.dir.display());
+    let certificates = format!(
+        "crt {0}/both.pem ca-file {0}/ca.pem {HAPROXY_TLS}",
+        places.dir.display()
+    );
     let texts = match set {
         Set::Http1 | Set::Http1With16 | Set::IdleMemory => vec![hop("h", http, front, "", to, "")],
         Set::Http2 => vec![hop("h", http, front, "proto h2", to, "proto h2")],
@@ -53,7 +60,9 @@ pub(super) fn haproxy(set: Set, places: &Places, splice: bool) -> Result<Vec<Pat
                 + &hop("small", tcp, places.second, "", places.backends.echo, ""),
         ],
     };
-    write(places, "haproxy", "cfg", &texts, |text, _| format!("{HAPROXY}{text}"))
+    write(places, "haproxy", "cfg", &texts, |text, _| {
+        format!("{HAPROXY}{text}")
+    })
 }
 
 /// Files for nginx, the last hop first.
