@@ -39,7 +39,7 @@ pub enum CaptureMode {
 /// One instance of a workload.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Instance {
-    /// Unique in the namespace: the deployment's name, with a number behind where there are several.
+    /// Unique in the namespace: the deployment's name and a number.
     pub name: Text,
     /// The deployment's name.
     pub deployment: Text,
@@ -220,7 +220,9 @@ pub fn plan(input: &PlanInput<'_>, mut free_port: impl FnMut() -> io::Result<u16
         not_started: Vec::new(),
     };
     for deployment in deployments {
-        let Some(run) = run_of(deployment, input.runs) else {
+        let given = given_run(deployment, input.runs);
+        let directory = if given.is_some() { None } else { Some(directory(deployment)) };
+        let Some(run) = given.or_else(|| deployment.run.clone()) else {
             result.not_started.push(NotStarted {
                 name: deployment.name.to_string(),
                 namespace: deployment.namespace.to_string(),
@@ -234,7 +236,8 @@ pub fn plan(input: &PlanInput<'_>, mut free_port: impl FnMut() -> io::Result<u16
                 let found = input.deployments.iter().map(|one| one.replicas as usize).sum();
                 return Err(PlanError::TooMany { found });
             }
-            let instance = instance(input, deployment, run.clone(), replica, index, &mut free_port)?;
+            let mut instance = instance(input, deployment, run.clone(), replica, index, &mut free_port)?;
+            instance.directory.clone_from(&directory);
             result.instances.push(instance);
         }
     }
@@ -261,12 +264,12 @@ fn check_runs(input: &PlanInput<'_>) -> Result<(), PlanError> {
     Ok(())
 }
 
-fn run_of(deployment: &Deployment, runs: &[(String, String)]) -> Option<RunCommand> {
+/// What the command line says.
+fn given_run(deployment: &Deployment, runs: &[(String, String)]) -> Option<RunCommand> {
     runs.iter()
         .rev()
         .find(|(name, _)| names(name, deployment))
         .map(|(_, command)| RunCommand::Shell(command.as_str().into()))
-        .or_else(|| deployment.run.clone())
 }
 
 fn instance(
@@ -277,11 +280,7 @@ fn instance(
     index: usize,
     free_port: &mut impl FnMut() -> io::Result<u16>,
 ) -> Result<Instance, PlanError> {
-    let name: Text = if deployment.replicas == 1 {
-        deployment.name.clone()
-    } else {
-        format!("{}-{replica}", deployment.name).into()
-    };
+    let name: Text = format!("{}-{replica}", deployment.name).into();
     let mut ports = Vec::new();
     for ContainerPort { name: port_name, number } in container_ports(deployment, input.services) {
         let app = match input.mode {
@@ -313,7 +312,7 @@ fn instance(
         liveness: deployment.liveness.clone(),
         grace_period: deployment.grace_period,
         depends_on: deployment.depends_on.clone(),
-        directory: directory(deployment),
+        directory: None,
         // One machine port goes to one instance: the first.
         host_ports: if replica == 0 { deployment.host_ports.clone() } else { Vec::new() },
     };
@@ -324,12 +323,15 @@ fn instance(
     Ok(instance)
 }
 
-/// A `workingDir` is relative to the folder of the file that says it.
-fn directory(deployment: &Deployment) -> Option<PathBuf> {
-    let written = Path::new(&**deployment.working_directory.as_ref()?);
+/// Commands in files run in the folder of the file, or in the `workingDir` below it. Standard input has no folder: there
+/// it is where `up` was called, as for commands on the command line.
+fn directory(deployment: &Deployment) -> PathBuf {
     let folder = Path::new(&*deployment.origin.source).parent().unwrap_or(Path::new(""));
-    let directory = folder.join(written);
-    Some(if directory.as_os_str().is_empty() { PathBuf::from(".") } else { directory })
+    let directory = match &deployment.working_directory {
+        Some(below) => folder.join(&**below),
+        None => folder.to_owned(),
+    };
+    if directory.as_os_str().is_empty() { PathBuf::from(".") } else { directory }
 }
 
 /// Declared ports, and those that a service which selects the deployment sends to.

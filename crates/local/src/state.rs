@@ -4,7 +4,7 @@
 //! <state>/lock                 held by the supervisor while it lives
 //!         mesh.json            what runs: the file that the reading commands use
 //!         control.sock         the control plane's API
-//!         control/             the control plane's own state (authority, addresses)
+//!         ca/, …               the control plane's own state (authority, applied resources, addresses)
 //!         run/*.pid            "<pid> <start time>" of each process, for cleaning up
 //!         sidecars/<key>/      bootstrap.json, token, resolv.conf …
 //!         logs/<key>.log       output of each process, and <key>.log.1
@@ -102,14 +102,9 @@ impl StateDir {
         self.0.join("control.sock")
     }
 
-    /// The control plane's own state.
-    pub fn control_dir(&self) -> PathBuf {
-        self.0.join("control")
-    }
-
     /// The roots that the control plane's certificate and everybody's identity are judged by (PEM).
     pub fn roots_file(&self) -> PathBuf {
-        self.control_dir().join("roots.pem")
+        self.0.join("ca/root-cert.pem")
     }
 
     /// What runs.

@@ -17,6 +17,8 @@
 //! | `/call/HOST:PORT/PATH` | what that service answers |
 //! | anything else | its name, version, instance, the request, and the answers of the services in `NEXT` |
 //!
+//! Every answer says in its head who gives it: `x-sample-service`, `x-sample-version`, `x-sample-instance`.
+//!
 //! Bounds: at most [`CALL_BODY_MAX`] bytes of an answer are embedded, [`ECHO_TEXT_MAX`] bytes of a request's body, a
 //! call takes at most [`CALL_TIMEOUT`]. It does no TLS and no HTTP/2: that is the sidecars' work.
 

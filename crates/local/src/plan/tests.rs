@@ -89,14 +89,14 @@ fn made(
 }
 
 #[test]
-fn replicas_are_numbered_and_single_ones_are_not() {
+fn every_instance_has_a_number_and_an_address() {
     let deployments = [
         deployment("b", 1, Some(RunCommand::Sample)),
         deployment("a", 2, Some(RunCommand::Sample)),
     ];
     let plan = made(&deployments, &[], &[], CaptureMode::Netns).unwrap();
     let names: Vec<_> = plan.instances.iter().map(|instance| &*instance.name).collect();
-    assert_eq!(names, ["a-0", "a-1", "b"]);
+    assert_eq!(names, ["a-0", "a-1", "b-0"]);
     let addresses: BTreeSet<_> = plan.instances.iter().map(|instance| instance.address).collect();
     assert_eq!(addresses.len(), 3);
 }
@@ -116,6 +116,7 @@ fn a_command_line_run_wins_and_may_name_the_namespace() {
         let runs = [(name.to_owned(), "node x.js".to_owned())];
         let plan = made(&deployments, &[], &runs, CaptureMode::Netns).unwrap();
         assert_eq!(plan.instances[0].run, RunCommand::Shell("node x.js".into()));
+        assert_eq!(plan.instances[0].directory, None, "it runs where `up` was called");
     }
     for name in ["sign", "signer.other", "signers"] {
         let runs = [(name.to_owned(), "x".to_owned())];

@@ -305,8 +305,7 @@ pub(crate) fn status(place: &Place, format: Format) -> anyhow::Result<ExitCode> 
         output::print_json(&found)?;
         return Ok(answer(synced));
     }
-    let columns = ["clusters", "listeners", "endpoints", "routes", "secrets"];
-    let mut table = Table::new(&["PROXY", "CLUSTERS", "LISTENERS", "ENDPOINTS", "ROUTES", "SECRETS"]);
+    let mut table = Table::new(&["PROXY", "CLUSTERS", "LISTENERS", "ENDPOINTS", "ROUTES", "SECRETS", "VERSION"]);
     for proxy in proxies {
         let kinds = kinds(proxy);
         let cell = |column: &str| {
@@ -316,37 +315,50 @@ pub(crate) fn status(place: &Place, format: Format) -> anyhow::Result<ExitCode> 
                 .map_or_else(|| "-".to_owned(), |(_, state)| state.clone())
         };
         let mut row = vec![name(proxy)];
-        row.extend(columns.iter().map(|column| cell(column)));
+        row.extend(COLUMNS.iter().map(|column| cell(column)));
+        row.push(text_at(proxy, "/settledGeneration"));
         table.row(row);
     }
     output::print(&table.render())?;
     for proxy in proxies {
-        for (kind, state) in kinds(proxy) {
-            if !is_synced(&state) && state != "pending" {
-                output::print_line(&format!("{}: {kind}: {state}", name(proxy)))?;
-            }
+        for (kind, reason) in refusals(proxy) {
+            output::print_line(&format!("{} refused {kind}: {reason}", name(proxy)))?;
         }
     }
     Ok(answer(synced))
 }
 
+/// The types in the order of the table.
+const COLUMNS: [&str; 5] = ["Cluster", "Listener", "ClusterLoadAssignment", "RouteConfiguration", "Secret"];
+
 fn name(proxy: &Value) -> String {
-    ["/workload", "/name", "/node", "/id"]
-        .iter()
-        .map(|field| text_at(proxy, field))
-        .find(|text| !text.is_empty())
-        .unwrap_or_default()
+    format!("{}.{}", text_at(proxy, "/workload"), text_at(proxy, "/namespace"))
 }
 
 fn is_synced(state: &str) -> bool {
     state == "synced"
 }
 
-/// (kind, state) of each resource type of a proxy.
+/// (type, state) of each resource type that a proxy subscribes to.
 fn kinds(proxy: &Value) -> Vec<(String, String)> {
-    items(proxy, "/types")
-        .iter()
-        .map(|entry| (text_at(entry, "/type"), text_at(entry, "/state")))
+    proxy
+        .get("types")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+        .map(|(kind, entry)| (kind.clone(), text_at(entry, "/state")))
+        .collect()
+}
+
+/// (type, reason) of what a proxy refused.
+fn refusals(proxy: &Value) -> Vec<(String, String)> {
+    proxy
+        .get("types")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+        .map(|(kind, entry)| (kind.clone(), text_at(entry, "/nack/reason")))
+        .filter(|(_, reason)| !reason.is_empty())
         .collect()
 }
 

@@ -14,16 +14,24 @@ use rajut_config::{LoadOptions, Loaded, MAX_SOURCE_BYTES, Source};
 
 /// Files of one invocation.
 const FILES_MAX: usize = 20_000;
+/// The name of standard input in findings.
+const STDIN: &str = "<stdin>";
 /// Folders below each other; a loop of links ends here.
 const DEPTH_MAX: usize = 32;
 
-/// Reads and validates.
-pub(crate) fn load(paths: &[PathBuf], namespace: &str) -> anyhow::Result<Loaded> {
+/// Reads and validates. `kept_input` is where standard input was kept: it is still called by its name.
+pub(crate) fn load(paths: &[PathBuf], kept_input: &Path, namespace: &str) -> anyhow::Result<Loaded> {
     let options = LoadOptions {
         default_namespace: namespace.into(),
         ..LoadOptions::default()
     };
-    Ok(rajut_config::load(&read(paths)?, &options))
+    let mut sources = read(paths)?;
+    for source in &mut sources {
+        if Path::new(&*source.name) == kept_input {
+            source.name = STDIN.into();
+        }
+    }
+    Ok(rajut_config::load(&sources, &options))
 }
 
 /// Reads the files; `-` is standard input.
@@ -32,7 +40,7 @@ pub(crate) fn read(paths: &[PathBuf]) -> anyhow::Result<Vec<Source>> {
     for path in paths {
         if path.as_os_str() == "-" {
             let bytes = bounded(std::io::stdin().lock()).context("can't read standard input")?;
-            sources.push(Source::new("<stdin>", bytes));
+            sources.push(Source::new(STDIN, bytes));
             continue;
         }
         let mut files = Vec::new();

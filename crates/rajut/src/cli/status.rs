@@ -210,6 +210,10 @@ fn workload_json(
         "application": process_json(&workload.app),
         "sidecar": process_json(&workload.sidecar),
         "sidecarError": silent,
+        "certificateExpiresSeconds": certificate
+            .as_ref()
+            .and_then(|certificate| super::time::since(&certificate.not_after))
+            .map(|seconds| -seconds),
         "certificate": certificate.as_ref().map(|certificate| json!({
             "identity": certificate.identity,
             "notBefore": certificate.not_before,

@@ -38,7 +38,23 @@ pub(super) async fn answer(
         }
         _ => describe(&server, request).await,
     };
-    Ok(response)
+    Ok(signed(&server, response))
+}
+
+/// Says who answers in the head too, for clients that don't look into bodies.
+fn signed(server: &Server, mut response: Response<Body>) -> Response<Body> {
+    let settings = &server.settings;
+    for (name, value) in [
+        ("x-sample-service", &settings.service),
+        ("x-sample-version", &settings.version),
+        ("x-sample-instance", &settings.instance),
+    ] {
+        // A name with a line's end in it is left out.
+        if let Ok(value) = header::HeaderValue::from_str(value) {
+            response.headers_mut().insert(name, value);
+        }
+    }
+    response
 }
 
 fn identity(server: &Server) -> Map<String, Value> {
