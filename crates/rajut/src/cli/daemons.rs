@@ -3,7 +3,8 @@
 
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
-use anyhow::bail;
+use rajut_config::Snapshot;
+use rajut_control::ControlOptions;
 use rajut_local::commands::CONTROL_SERVER_NAME;
 use rajut_proxy::{
     agent::AgentOptions,
@@ -11,7 +12,9 @@ use rajut_proxy::{
     enrol::Enrolment,
     run::ProxyOptions,
 };
+use rajut_platform::signals::ShutdownSignals;
 use rajut_runtime::logging::{self, Format};
+use rajut_translate::{Proxy, Translator};
 
 use super::{WrongUsage, mesh::Place};
 
@@ -72,10 +75,6 @@ pub(crate) struct AgentArgs {
     pub(crate) identity: IdentityArgs,
 }
 
-pub(crate) fn control(_: &Place, _: &ControlArgs) -> anyhow::Result<ExitCode> {
-    bail!("later")
-}
-
 /// Life that is asked for; Istio's `SECRET_TTL`.
 const CERTIFICATE_LIFE: Duration = Duration::from_secs(24 * 3600);
 /// Istio's `terminationDrainDuration`.
@@ -122,6 +121,28 @@ fn start_logging(place: &Place) -> anyhow::Result<()> {
         }
     };
     Ok(logging::init(filter, format)?)
+}
+
+pub(crate) fn control(place: &Place, args: &ControlArgs) -> anyhow::Result<ExitCode> {
+    start_logging(place)?;
+    let options = ControlOptions {
+        paths: args.paths.clone(),
+        default_namespace: args.namespace.as_str().into(),
+        listen: args.listen,
+        ..ControlOptions::new(place.state.path())
+    };
+    let mut translator = Translator::default();
+    let translate = Box::new(move |snapshot: &Snapshot, proxy: &Proxy| {
+        rajut_translate::translate(snapshot, proxy, &mut translator)
+    });
+    super::block_on(async {
+        let mut shutdown = ShutdownSignals::listen()?;
+        let control = rajut_control::start(options, translate).await?;
+        shutdown.next().await;
+        control.stop();
+        Ok(())
+    })?;
+    Ok(ExitCode::SUCCESS)
 }
 
 pub(crate) fn proxy(place: &Place, args: &ProxyArgs) -> anyhow::Result<ExitCode> {
