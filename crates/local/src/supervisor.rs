@@ -138,6 +138,8 @@ struct Context {
     options: Options,
     control: ControlClient,
     record: RefCell<MeshRecord>,
+    /// By the index of the instance.
+    parts: RefCell<Vec<Parts>>,
     /// Rung when the record has changed: for the observer, the file, and the control plane.
     changed: watch::Sender<u64>,
     /// Rung when the control plane has to be told of health.
@@ -147,6 +149,13 @@ struct Context {
     phase: watch::Receiver<Phase>,
     /// Set by a second Ctrl-C: nobody waits any more.
     hurry: Cell<bool>,
+}
+
+/// The two halves of a workload.
+#[derive(Debug, Clone)]
+struct Parts {
+    application: (WorkloadState, String),
+    sidecar: Option<String>,
 }
 
 impl Context {
@@ -161,12 +170,34 @@ impl Context {
         &self.options.plan.instances[index]
     }
 
+    /// What the application is doing.
     fn set_state(&self, index: usize, state: WorkloadState, reason: impl Into<String>) {
-        let reason = reason.into();
+        self.parts.borrow_mut()[index].application = (state, reason.into());
+        self.judge(index);
+    }
+
+    /// What is wrong with its sidecar; `None` when it is well.
+    fn set_sidecar(&self, index: usize, problem: Option<String>) {
+        self.parts.borrow_mut()[index].sidecar = problem;
+        self.judge(index);
+    }
+
+    /// A workload is ready when both of its halves are.
+    fn judge(&self, index: usize) {
+        let (state, reason) = {
+            let parts = self.parts.borrow();
+            match &parts[index] {
+                Parts { application: (WorkloadState::Ready, _), sidecar: Some(problem) } => {
+                    (WorkloadState::NotReady, problem.clone())
+                }
+                Parts { application, .. } => application.clone(),
+            }
+        };
         {
             let record = self.record.borrow();
             let workload = &record.workloads[index];
-            if workload.state == state && workload.reason == reason {
+            let settled = workload.state == WorkloadState::Stopping;
+            if settled || workload.state == state && workload.reason == reason {
                 return;
             }
         }
@@ -208,6 +239,13 @@ pub async fn run(options: Options, observe: &mut dyn FnMut(Event<'_>)) -> Result
     let (control_ready, _) = watch::channel(false);
     let context = Rc::new(Context {
         control: ControlClient::new(&state.control_socket()),
+        parts: RefCell::new(vec![
+            Parts {
+                application: (WorkloadState::Starting, String::new()),
+                sidecar: None,
+            };
+            options.plan.instances.len()
+        ]),
         options,
         record: RefCell::new(record),
         changed,

@@ -210,7 +210,7 @@ async fn readiness(context: &Context, index: usize, place: &Place) -> String {
         if tally.is_healthy() {
             context.set_state(index, WorkloadState::Ready, "");
         } else if !context.stopping() {
-            let known = context.record.borrow().workloads[index].state;
+            let known = context.parts.borrow()[index].application.0;
             let state = match known {
                 WorkloadState::Ready | WorkloadState::NotReady => WorkloadState::NotReady,
                 _ => WorkloadState::Starting,

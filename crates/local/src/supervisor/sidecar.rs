@@ -67,8 +67,18 @@ pub(super) async fn workload(context: Rc<Context>, index: usize, namespace: Opti
         &discovery(&context, &command),
     );
     run(&context, &served, &command, &bootstrap, |change| {
-        if let Change::Ended(how) = &change {
-            context.set_state(index, WorkloadState::NotReady, format!("its sidecar ended: {how}"));
+        match &change {
+            Change::Ended(how) => context.set_sidecar(index, Some(format!("its sidecar ended: {how}"))),
+            Change::Started(_) => {
+                let context = Rc::clone(&context);
+                tokio::task::spawn_local(async move {
+                    tokio::select! {
+                        () = wait_ready(context.instance(index).admin()) => context.set_sidecar(index, None),
+                        () = context.reached(Phase::StopSidecars) => {}
+                    }
+                });
+            }
+            Change::Stopped => {}
         }
         context.update(|record| change.apply(&mut record.workloads[index].sidecar));
     })

@@ -2,6 +2,7 @@
 
 mod clinic;
 mod input;
+mod lifecycle;
 mod limits;
 mod protocols;
 mod resilience;
@@ -12,6 +13,7 @@ use crate::runner::Scenario;
 
 pub fn all() -> Vec<Scenario> {
     [
+        lifecycle::SCENARIOS,
         clinic::SCENARIOS,
         security::SCENARIOS,
         protocols::SCENARIOS,
