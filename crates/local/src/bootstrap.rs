@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rajut_config::model::{canonical_service};
+use rajut_config::model::canonical_service;
 use serde_json::{Map, Value, json};
 
 use crate::plan::{CaptureMode, Instance, OutboundPort};

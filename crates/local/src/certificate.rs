@@ -30,7 +30,13 @@ pub async fn workload_certificate(admin: SocketAddr) -> Option<Certificate> {
 
 /// The workload certificate among what `/certs` lists.
 pub fn certificate(certs: &Value) -> Option<Certificate> {
-    let field = |value: &Value, name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let field = |value: &Value, name: &str| {
+        value
+            .get(name)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    };
     certs
         .get("certificates")?
         .as_array()?

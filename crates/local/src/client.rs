@@ -3,7 +3,12 @@
 //! One connection per request; nothing here is on a request path. Bounds: an answer of at most [`ANSWER_MAX`] bytes
 //! (a `/config_dump` of a large mesh is some megabytes), and the caller's timeout.
 
-use std::{io, net::SocketAddr, path::{Path, PathBuf}, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{Request, StatusCode, header};
@@ -143,7 +148,10 @@ pub(crate) async fn connect(target: &Target) -> io::Result<TcpStream> {
             let socket = in_namespace(namespace, || options.socket(family))??;
             socket.connect(*address).await
         }
-        Target::Unix(_) => Err(io::Error::new(io::ErrorKind::InvalidInput, "a Unix socket has no address")),
+        Target::Unix(_) => Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "a Unix socket has no address",
+        )),
     }
 }
 
@@ -178,7 +186,11 @@ async fn speak(
         .await
         .map_err(|error| broken(error.to_string()))?;
     let mut request = Request::builder().method(ask.method).uri(ask.path);
-    if !ask.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
+    if !ask
+        .headers
+        .iter()
+        .any(|(name, _)| name.eq_ignore_ascii_case("host"))
+    {
         request = request.header(header::HOST, host);
     }
     for (name, value) in ask.headers {

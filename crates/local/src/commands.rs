@@ -1,7 +1,10 @@
 //! How the supervisor calls the daemons: the arguments of `rajut control`, `rajut proxy` and `rajut agent`. Their other
 //! half is the command line of the tool, which a test there holds against these.
 
-use std::{net::SocketAddr, path::{Path, PathBuf}};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use crate::state::StateDir;
 
@@ -75,7 +78,12 @@ impl SidecarCommand {
             text(&self.token()),
         ];
         if let Some(namespace) = &self.namespace {
-            arguments.extend(["--dns-listen".to_owned(), DNS_LISTEN.to_owned(), "--netns".to_owned(), text(namespace)]);
+            arguments.extend([
+                "--dns-listen".to_owned(),
+                DNS_LISTEN.to_owned(),
+                "--netns".to_owned(),
+                text(namespace),
+            ]);
         }
         arguments
     }

@@ -94,7 +94,11 @@ fn is_authority(letter: char) -> bool {
     letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '.' | ':')
 }
 
-fn replacement(token: &str, default_port: Option<u16>, listeners: &BTreeMap<(String, u16), String>) -> Option<String> {
+fn replacement(
+    token: &str,
+    default_port: Option<u16>,
+    listeners: &BTreeMap<(String, u16), String>,
+) -> Option<String> {
     // `http://host` reaches here as `http:` and then `host`, since `/` ends a token.
     let (host, port) = match token.rsplit_once(':') {
         Some((host, port)) => (host, port.parse().ok()?),
@@ -107,7 +111,10 @@ fn name_table(namespace: &str, outbound: &[OutboundPort]) -> BTreeMap<(String, u
     let mut table = BTreeMap::new();
     for port in outbound {
         let listen = port.listen.to_string();
-        let mut names = vec![port.host.to_string(), format!("{}.{}", port.service, port.namespace)];
+        let mut names = vec![
+            port.host.to_string(),
+            format!("{}.{}", port.service, port.namespace),
+        ];
         names.push(format!("{}.{}.svc", port.service, port.namespace));
         if &*port.namespace == namespace {
             names.push(port.service.to_string());
@@ -134,7 +141,9 @@ mod tests {
 
     fn port(service: &str, namespace: &str, number: u16, listen: &str) -> OutboundPort {
         OutboundPort {
-            host: format!("{service}.{namespace}.svc.cluster.local").parse().expect("valid"),
+            host: format!("{service}.{namespace}.svc.cluster.local")
+                .parse()
+                .expect("valid"),
             service: service.into(),
             namespace: namespace.into(),
             port: number,
@@ -166,11 +175,30 @@ mod tests {
             port("db", "data", 5432, "127.10.0.1:20002"),
         ];
         let rewrite = |value| rewrite_addresses(value, "clinic", &outbound);
-        assert_eq!(rewrite("http://auth-service:8080/login"), "http://127.10.0.1:20000/login");
-        assert_eq!(rewrite("auth-service.clinic.svc.cluster.local:8080"), "127.10.0.1:20000");
-        assert_eq!(rewrite("http://web/a,http://web:80/b"), "http://127.10.0.1:20001/a,http://127.10.0.1:20001/b");
-        assert_eq!(rewrite("postgres://u:p@db.data:5432/x"), "postgres://u:p@127.10.0.1:20002/x");
-        for same in ["auth-service", "db:5432", "my-auth-service:8080", "auth-service:8081", "größe", ""] {
+        assert_eq!(
+            rewrite("http://auth-service:8080/login"),
+            "http://127.10.0.1:20000/login"
+        );
+        assert_eq!(
+            rewrite("auth-service.clinic.svc.cluster.local:8080"),
+            "127.10.0.1:20000"
+        );
+        assert_eq!(
+            rewrite("http://web/a,http://web:80/b"),
+            "http://127.10.0.1:20001/a,http://127.10.0.1:20001/b"
+        );
+        assert_eq!(
+            rewrite("postgres://u:p@db.data:5432/x"),
+            "postgres://u:p@127.10.0.1:20002/x"
+        );
+        for same in [
+            "auth-service",
+            "db:5432",
+            "my-auth-service:8080",
+            "auth-service:8081",
+            "größe",
+            "",
+        ] {
             assert_eq!(rewrite(same), same);
         }
     }

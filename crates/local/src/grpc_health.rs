@@ -21,7 +21,9 @@ pub(crate) async fn check(target: &Target, probe: &Probe) -> Result<(), String> 
         return Err("is not what this probe asks".to_owned());
     };
     let question = async {
-        let stream = connect(target).await.map_err(|error| format!("can't connect ({error})"))?;
+        let stream = connect(target)
+            .await
+            .map_err(|error| format!("can't connect ({error})"))?;
         ask(stream, service).await
     };
     tokio::time::timeout(probe.timeout, question)
@@ -29,11 +31,15 @@ pub(crate) async fn check(target: &Target, probe: &Probe) -> Result<(), String> 
         .unwrap_or_else(|_| Err("gave no answer in time".to_owned()))
 }
 
-async fn ask(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, service: &str) -> Result<(), String> {
+async fn ask(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    service: &str,
+) -> Result<(), String> {
     let broken = |error: hyper::Error| format!("did not speak HTTP/2: {error}");
-    let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
-        .await
-        .map_err(broken)?;
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .map_err(broken)?;
     let request = Request::post("http://localhost/grpc.health.v1.Health/Check")
         .header("content-type", "application/grpc")
         .header("te", "trailers")
@@ -46,7 +52,10 @@ async fn ask(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, servi
             .collect()
             .await
             .map_err(|error| format!("broke off: {error}"))?;
-        let status = status.or_else(|| body.trailers().and_then(|trailers| trailers.get("grpc-status").cloned()));
+        let status = status.or_else(|| {
+            body.trailers()
+                .and_then(|trailers| trailers.get("grpc-status").cloned())
+        });
         match status.as_ref().and_then(|status| status.to_str().ok()) {
             Some("0") => verdict(&body.to_bytes()),
             Some(code) => Err(format!("answered with status {code}")),

@@ -42,7 +42,10 @@ impl RotatingLog {
     pub fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         if self.written > 0 && self.written + length(bytes) > self.size_max {
             fs::rename(&self.path, older(&self.path))?;
-            self.file = fs::OpenOptions::new().create(true).append(true).open(&self.path)?;
+            self.file = fs::OpenOptions::new()
+                .create(true)
+                .append(true)
+                .open(&self.path)?;
             self.written = 0;
         }
         self.file.write_all(bytes)?;
@@ -91,7 +94,11 @@ pub fn follow(path: &Path, position: u64) -> io::Result<(Vec<u8>, u64)> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((Vec::new(), 0)),
         Err(error) => return Err(error),
     };
-    let from = if file.metadata()?.len() < position { 0 } else { position };
+    let from = if file.metadata()?.len() < position {
+        0
+    } else {
+        position
+    };
     file.seek(SeekFrom::Start(from))?;
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes)?;

@@ -13,9 +13,7 @@ use std::{
     time::Duration,
 };
 
-use rajut_config::model::{
-    ContainerPort, Deployment, Probe, Protocol, RunCommand, Service, TargetPort,
-};
+use rajut_config::model::{ContainerPort, Deployment, Probe, Protocol, RunCommand, Service, TargetPort};
 use rajut_types::{Hostname, Labels, Text};
 
 use crate::{
@@ -211,7 +209,10 @@ pub struct PlanInput<'a> {
 }
 
 /// Makes the plan; `free_port` gives ports for applications in explicit mode.
-pub fn plan(input: &PlanInput<'_>, mut free_port: impl FnMut() -> io::Result<u16>) -> Result<Plan, PlanError> {
+pub fn plan(
+    input: &PlanInput<'_>,
+    mut free_port: impl FnMut() -> io::Result<u16>,
+) -> Result<Plan, PlanError> {
     check_runs(input)?;
     let mut deployments: Vec<&Deployment> = input.deployments.iter().collect();
     deployments.sort_by_key(|deployment| (deployment.namespace.clone(), deployment.name.clone()));
@@ -221,7 +222,11 @@ pub fn plan(input: &PlanInput<'_>, mut free_port: impl FnMut() -> io::Result<u16
     };
     for deployment in deployments {
         let given = given_run(deployment, input.runs);
-        let directory = if given.is_some() { None } else { Some(directory(deployment)) };
+        let directory = if given.is_some() {
+            None
+        } else {
+            Some(directory(deployment))
+        };
         let Some(run) = given.or_else(|| deployment.run.clone()) else {
             result.not_started.push(NotStarted {
                 name: deployment.name.to_string(),
@@ -282,7 +287,11 @@ fn instance(
 ) -> Result<Instance, PlanError> {
     let name: Text = format!("{}-{replica}", deployment.name).into();
     let mut ports = Vec::new();
-    for ContainerPort { name: port_name, number } in container_ports(deployment, input.services) {
+    for ContainerPort {
+        name: port_name,
+        number,
+    } in container_ports(deployment, input.services)
+    {
         let app = match input.mode {
             CaptureMode::Netns => number,
             CaptureMode::Explicit => free_port().map_err(|source| PlanError::Port {
@@ -314,7 +323,11 @@ fn instance(
         depends_on: deployment.depends_on.clone(),
         directory: None,
         // One machine port goes to one instance: the first.
-        host_ports: if replica == 0 { deployment.host_ports.clone() } else { Vec::new() },
+        host_ports: if replica == 0 {
+            deployment.host_ports.clone()
+        } else {
+            Vec::new()
+        },
     };
     if input.mode == CaptureMode::Explicit {
         instance.outbound = outbound(&instance, input.services);
@@ -326,12 +339,18 @@ fn instance(
 /// Commands in files run in the folder of the file, or in the `workingDir` below it. Standard input has no folder: there
 /// it is where `up` was called, as for commands on the command line.
 fn directory(deployment: &Deployment) -> PathBuf {
-    let folder = Path::new(&*deployment.origin.source).parent().unwrap_or(Path::new(""));
+    let folder = Path::new(&*deployment.origin.source)
+        .parent()
+        .unwrap_or(Path::new(""));
     let directory = match &deployment.working_directory {
         Some(below) => folder.join(&**below),
         None => folder.to_owned(),
     };
-    if directory.as_os_str().is_empty() { PathBuf::from(".") } else { directory }
+    if directory.as_os_str().is_empty() {
+        PathBuf::from(".")
+    } else {
+        directory
+    }
 }
 
 /// Declared ports, and those that a service which selects the deployment sends to.

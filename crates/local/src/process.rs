@@ -99,7 +99,10 @@ impl Process {
     pub fn start(what: Spawn, state: &StateDir) -> Result<Self, StartError> {
         let program = what.program.display().to_string();
         let log_path = state.log_file(&what.name);
-        let log = RotatingLog::open(&log_path).map_err(|source| StateError::File { path: log_path, source })?;
+        let log = RotatingLog::open(&log_path).map_err(|source| StateError::File {
+            path: log_path,
+            source,
+        })?;
         let mut command = Command::new(&what.program);
         command
             .args(&what.arguments)
@@ -263,14 +266,20 @@ mod tests {
             name: name.into(),
             program: "/bin/sh".into(),
             arguments: vec!["-c".into(), script.into()],
-            env: env.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect(),
+            env: env
+                .iter()
+                .map(|(key, value)| ((*key).into(), (*value).into()))
+                .collect(),
             directory: None,
             isolation: Isolation::default(),
         }
     }
 
     fn local<T>(future: impl Future<Output = T>) -> T {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
         tokio::task::LocalSet::new().block_on(&runtime, future)
     }
 
@@ -278,7 +287,8 @@ mod tests {
     fn output_is_logged_and_the_end_is_told() {
         let (state, dir) = state("output");
         local(async {
-            let mut process = Process::start(shell("a", "echo out; echo err >&2; exit 3", &[]), &state).unwrap();
+            let mut process =
+                Process::start(shell("a", "echo out; echo err >&2; exit 3", &[]), &state).unwrap();
             assert_eq!(process.wait().await, "exit status: 3");
             for _ in 0..200 {
                 if fs::read_to_string(state.log_file("a")).unwrap().lines().count() == 2 {
@@ -297,7 +307,8 @@ mod tests {
         local(async {
             let script = "trap '' TERM; sleep 100 & echo $! > \"$OUT\"; while :; do sleep 0.05; done";
             let out = dir.join("pid");
-            let process = Process::start(shell("a", script, &[("OUT", out.to_str().unwrap())]), &state).unwrap();
+            let process =
+                Process::start(shell("a", script, &[("OUT", out.to_str().unwrap())]), &state).unwrap();
             let child = loop {
                 if let Ok(text) = fs::read_to_string(&out)
                     && let Ok(pid) = text.trim().parse()
@@ -323,7 +334,11 @@ mod tests {
     fn what_a_killed_supervisor_left_is_found_by_its_mark() {
         let (state, dir) = state("mark");
         let run = format!("test-{}", std::process::id());
-        let mut child = Command::new("/bin/sleep").arg("100").env(RUN_VARIABLE, &run).spawn().unwrap();
+        let mut child = Command::new("/bin/sleep")
+            .arg("100")
+            .env(RUN_VARIABLE, &run)
+            .spawn()
+            .unwrap();
         assert_eq!(clean_up(&state, Some(&run)).unwrap(), 1);
         assert!(!child.wait().unwrap().success());
         fs::remove_dir_all(dir).unwrap();

@@ -22,7 +22,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{bootstrap::DataPlane, plan::{CaptureMode, NotStarted}};
+use crate::{
+    bootstrap::DataPlane,
+    plan::{CaptureMode, NotStarted},
+};
 
 /// Unix socket paths end at 107 bytes.
 const SOCKET_PATH_MAX: usize = 107;
@@ -148,7 +151,10 @@ impl StateDir {
     /// Takes the lock for as long as the result lives.
     pub fn lock(&self) -> Result<Lock, StateError> {
         let path = self.0.join("lock");
-        let error = |source| StateError::File { path: path.clone(), source };
+        let error = |source| StateError::File {
+            path: path.clone(),
+            source,
+        };
         let file = fs::OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -197,12 +203,18 @@ pub fn make_dir(path: &Path) -> Result<(), StateError> {
         .recursive(true)
         .mode(0o700)
         .create(path)
-        .map_err(|source| StateError::File { path: path.to_owned(), source })
+        .map_err(|source| StateError::File {
+            path: path.to_owned(),
+            source,
+        })
 }
 
 /// Replaces a file as a whole; only the owner may read it.
 pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), StateError> {
-    let error = |source| StateError::File { path: path.to_owned(), source };
+    let error = |source| StateError::File {
+        path: path.to_owned(),
+        source,
+    };
     let next = path.with_extension("next");
     let mut file = fs::OpenOptions::new()
         .create(true)
@@ -348,10 +360,16 @@ mod tests {
         };
         assert_eq!(locate(Some("/s"), Some("/x"), Some("/h")).unwrap(), "/s");
         assert_eq!(locate(None, Some("/x"), Some("/h")).unwrap(), "/x/rajut");
-        assert_eq!(locate(None, Some("x"), Some("/h")).unwrap(), "/h/.local/state/rajut");
+        assert_eq!(
+            locate(None, Some("x"), Some("/h")).unwrap(),
+            "/h/.local/state/rajut"
+        );
         assert!(matches!(locate(None, None, None), Err(StateError::NoPlace)));
         let long = format!("/{}", "x".repeat(100));
-        assert!(matches!(locate(Some(&long), None, None), Err(StateError::TooLong { .. })));
+        assert!(matches!(
+            locate(Some(&long), None, None),
+            Err(StateError::TooLong { .. })
+        ));
     }
 
     #[test]

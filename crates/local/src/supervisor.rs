@@ -187,9 +187,10 @@ impl Context {
         let (state, reason) = {
             let parts = self.parts.borrow();
             match &parts[index] {
-                Parts { application: (WorkloadState::Ready, _), sidecar: Some(problem) } => {
-                    (WorkloadState::NotReady, problem.clone())
-                }
+                Parts {
+                    application: (WorkloadState::Ready, _),
+                    sidecar: Some(problem),
+                } => (WorkloadState::NotReady, problem.clone()),
                 Parts { application, .. } => application.clone(),
             }
         };

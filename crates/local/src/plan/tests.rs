@@ -128,16 +128,25 @@ fn a_command_line_run_wins_and_may_name_the_namespace() {
 #[test]
 fn explicit_mode_gives_ports_of_its_own_and_tells_them() {
     let deployments = [deployment("web", 1, Some(RunCommand::Sample))];
-    let services = [service("auth", "clinic", &[(8080, 8080)]), service("web", "clinic", &[(80, 8080)])];
+    let services = [
+        service("auth", "clinic", &[(8080, 8080)]),
+        service("web", "clinic", &[(80, 8080)]),
+    ];
     let plan = made(&deployments, &services, &[], CaptureMode::Explicit).unwrap();
     let instance = &plan.instances[0];
     let env: BTreeMap<_, _> = instance.env.iter().cloned().collect();
     assert_eq!(env["PORT"], "41001");
     assert_eq!(env["RAJUT_APP_PORT_8080"], "41001");
     assert_eq!(env["AUTH_URL"], format!("http://{}:20000", instance.address));
-    assert_eq!(env["AUTH"], env["AUTH_URL"], "the manifest's address is that of the listener");
     assert_eq!(
-        instance.app_socket(CaptureMode::Explicit, 8080).unwrap().to_string(),
+        env["AUTH"], env["AUTH_URL"],
+        "the manifest's address is that of the listener"
+    );
+    assert_eq!(
+        instance
+            .app_socket(CaptureMode::Explicit, 8080)
+            .unwrap()
+            .to_string(),
         "127.0.0.1:41001"
     );
 }
@@ -145,7 +154,13 @@ fn explicit_mode_gives_ports_of_its_own_and_tells_them() {
 #[test]
 fn in_a_namespace_everything_is_as_the_manifest_says() {
     let deployments = [deployment("web", 1, Some(RunCommand::Sample))];
-    let plan = made(&deployments, &[service("auth", "clinic", &[(8080, 8080)])], &[], CaptureMode::Netns).unwrap();
+    let plan = made(
+        &deployments,
+        &[service("auth", "clinic", &[(8080, 8080)])],
+        &[],
+        CaptureMode::Netns,
+    )
+    .unwrap();
     let env: BTreeMap<_, _> = plan.instances[0].env.iter().cloned().collect();
     assert_eq!(env["AUTH"], "http://auth:8080");
     assert!(!env.contains_key("PORT"));
@@ -155,9 +170,16 @@ fn in_a_namespace_everything_is_as_the_manifest_says() {
 #[test]
 fn a_port_that_only_a_service_names_is_served_too() {
     let deployments = [deployment("web", 1, Some(RunCommand::Sample))];
-    let services = [service("web", "clinic", &[(80, 9090)]), service("web", "other", &[(80, 7070)])];
+    let services = [
+        service("web", "clinic", &[(80, 9090)]),
+        service("web", "other", &[(80, 7070)]),
+    ];
     let plan = made(&deployments, &services, &[], CaptureMode::Netns).unwrap();
-    let ports: Vec<_> = plan.instances[0].ports.iter().map(|port| port.container).collect();
+    let ports: Vec<_> = plan.instances[0]
+        .ports
+        .iter()
+        .map(|port| port.container)
+        .collect();
     assert_eq!(ports, [8080, 9090]);
 }
 
@@ -168,7 +190,10 @@ fn a_working_directory_is_relative_to_the_file_that_names_it() {
     one.host_ports = vec![(8080, 18)];
     one.origin.source = "/repo/mesh/run.yaml".into();
     let plan = made(&[one], &[], &[], CaptureMode::Netns).unwrap();
-    assert_eq!(plan.instances[0].directory.as_deref(), Some(Path::new("/repo/mesh/services/web")));
+    assert_eq!(
+        plan.instances[0].directory.as_deref(),
+        Some(Path::new("/repo/mesh/services/web"))
+    );
     assert_eq!(plan.instances[0].host_ports, [(8080, 18)]);
     assert!(plan.instances[1].host_ports.is_empty());
 }

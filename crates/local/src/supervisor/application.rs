@@ -51,7 +51,10 @@ pub(super) fn spawn_workload(context: &Rc<Context>, index: usize) -> (JoinHandle
         }
         Err(reason) => {
             context.set_state(index, WorkloadState::NotReady, reason);
-            (tokio::task::spawn_local(async {}), tokio::task::spawn_local(async {}))
+            (
+                tokio::task::spawn_local(async {}),
+                tokio::task::spawn_local(async {}),
+            )
         }
     }
 }
@@ -90,7 +93,9 @@ async fn application(context: Rc<Context>, index: usize, namespace: Option<NetNs
     let beside = || probes(&context, index, &place);
     let on = |change: Change| {
         match &change {
-            Change::Ended(how) => context.set_state(index, WorkloadState::Restarting, format!("it ended: {how}")),
+            Change::Ended(how) => {
+                context.set_state(index, WorkloadState::Restarting, format!("it ended: {how}"))
+            }
             Change::Started(_) | Change::Stopped => {}
         }
         context.update(|record| change.apply(&mut record.workloads[index].app));
@@ -133,7 +138,12 @@ fn place(context: &Context, instance: &Instance, namespace: Option<NetNs>) -> Pl
     let ports: Vec<(u16, SocketAddr)> = instance
         .ports
         .iter()
-        .filter_map(|port| Some((port.container, instance.app_socket(context.options.mode, port.container)?)))
+        .filter_map(|port| {
+            Some((
+                port.container,
+                instance.app_socket(context.options.mode, port.container)?,
+            ))
+        })
         .collect();
     Place { namespace, ports }
 }
@@ -141,7 +151,10 @@ fn place(context: &Context, instance: &Instance, namespace: Option<NetNs>) -> Pl
 fn spawn_of(context: &Context, instance: &Instance, namespace: Option<NetNs>) -> Spawn {
     let (program, arguments) = match &instance.run {
         RunCommand::Sample => (context.options.executable.clone(), vec!["sample".to_owned()]),
-        RunCommand::Shell(command) => (PathBuf::from("/bin/sh"), vec!["-c".to_owned(), command.to_string()]),
+        RunCommand::Shell(command) => (
+            PathBuf::from("/bin/sh"),
+            vec!["-c".to_owned(), command.to_string()],
+        ),
         RunCommand::Exec(words) => {
             let mut words = words.iter().map(ToString::to_string);
             (PathBuf::from(words.next().unwrap_or_default()), words.collect())
@@ -217,7 +230,11 @@ async fn readiness(context: &Context, index: usize, place: &Place) -> String {
             };
             context.set_state(index, state, tally.reason());
         }
-        let period = if tally.is_healthy() { probe.period } else { STARTING_PERIOD.min(probe.period) };
+        let period = if tally.is_healthy() {
+            probe.period
+        } else {
+            STARTING_PERIOD.min(probe.period)
+        };
         tokio::time::sleep_until(asked + period.max(Duration::from_millis(10))).await;
     }
 }
@@ -274,7 +291,10 @@ async fn exec_probe(
             // Collected below; fails only when it has just ended.
             let _ = child.signal_group(rajut_platform::process::Signal::KILL);
             let _ = child.wait().await;
-            Err(format!("{program} did not end within {} s", timeout.as_secs_f32()))
+            Err(format!(
+                "{program} did not end within {} s",
+                timeout.as_secs_f32()
+            ))
         }
     }
 }

@@ -25,7 +25,11 @@ pub(super) fn write_bootstrap(command: &SidecarCommand, bootstrap: &Value) -> Re
 ///
 /// Short names are searched as in Kubernetes; `nsswitch.conf` keeps resolvers out that would not ask over the network
 /// at all (systemd's).
-pub(super) fn name_resolution(folder: &Path, instance: &Instance, domain: &str) -> Result<Mounts, StateError> {
+pub(super) fn name_resolution(
+    folder: &Path,
+    instance: &Instance,
+    domain: &str,
+) -> Result<Mounts, StateError> {
     make_dir(folder)?;
     let namespace = &instance.namespace;
     let files = [
@@ -42,7 +46,10 @@ pub(super) fn name_resolution(folder: &Path, instance: &Instance, domain: &str) 
                 instance.app_address, instance.name
             ),
         ),
-        ("nsswitch.conf", name_sources(&std::fs::read_to_string("/etc/nsswitch.conf").unwrap_or_default())),
+        (
+            "nsswitch.conf",
+            name_sources(&std::fs::read_to_string("/etc/nsswitch.conf").unwrap_or_default()),
+        ),
     ];
     let mut mounts = Vec::new();
     for (name, contents) in files {
@@ -60,16 +67,22 @@ pub(super) fn name_resolution(folder: &Path, instance: &Instance, domain: &str) 
 
 /// The machine's `nsswitch.conf` with the line for hosts replaced.
 fn name_sources(machine: &str) -> String {
-    let others = machine.lines().filter(|line| !line.trim_start().starts_with("hosts:"));
-    others.chain(["hosts: files dns"]).fold(String::new(), |text, line| text + line + "\n")
+    let others = machine
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("hosts:"));
+    others
+        .chain(["hosts: files dns"])
+        .fold(String::new(), |text, line| text + line + "\n")
 }
 
 /// An application may run as another user.
 fn open_to_all(path: &Path) -> Result<(), StateError> {
     use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644)).map_err(|source| StateError::File {
-        path: path.to_owned(),
-        source,
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644)).map_err(|source| {
+        StateError::File {
+            path: path.to_owned(),
+            source,
+        }
     })
 }
 

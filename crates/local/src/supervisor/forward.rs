@@ -77,7 +77,13 @@ async fn serve(listener: TcpListener, target: Target) {
 async fn forward(mut outside: TcpStream, target: &Target) {
     match connect(target).await {
         Ok(mut inside) => {
-            relay_streams(&mut outside, &mut inside, RelayOptions::default(), &RelayProgress::default()).await;
+            relay_streams(
+                &mut outside,
+                &mut inside,
+                RelayOptions::default(),
+                &RelayProgress::default(),
+            )
+            .await;
         }
         Err(error) => tracing::debug!(%error, "the application does not accept connections"),
     }

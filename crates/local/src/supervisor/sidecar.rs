@@ -96,7 +96,11 @@ pub(super) async fn gateway(context: Rc<Context>) {
         admin: SocketAddr::from((gateway.address, crate::address::ADMIN_PORT)),
     };
     let command = served.command(&context, None);
-    let bootstrap = bootstrap::gateway(gateway, context.options.data_plane, &discovery(&context, &command));
+    let bootstrap = bootstrap::gateway(
+        gateway,
+        context.options.data_plane,
+        &discovery(&context, &command),
+    );
     let watch = async {
         loop {
             wait_ready(served.admin).await;
@@ -166,11 +170,21 @@ async fn run(
         }
         match context.options.data_plane {
             DataPlane::Rajut => {
-                let program = || (context.options.executable.clone(), commands::proxy(command, &context.options.state));
+                let program = || {
+                    (
+                        context.options.executable.clone(),
+                        commands::proxy(command, &context.options.state),
+                    )
+                };
                 one(context, format!("{}.sidecar", served.key), program, &on).await;
             }
             DataPlane::Envoy => {
-                let agent = || (context.options.executable.clone(), commands::agent(command, &context.options.state));
+                let agent = || {
+                    (
+                        context.options.executable.clone(),
+                        commands::agent(command, &context.options.state),
+                    )
+                };
                 let envoy = || (context.options.envoy.clone(), commands::envoy(command));
                 let agent_ended = |change| {
                     if let Change::Ended(how) = change {
@@ -190,7 +204,12 @@ async fn run(
     }
 }
 
-async fn one(context: &Context, name: String, program: impl Fn() -> (PathBuf, Vec<String>), on: &impl Fn(Change)) {
+async fn one(
+    context: &Context,
+    name: String,
+    program: impl Fn() -> (PathBuf, Vec<String>),
+    on: &impl Fn(Change),
+) {
     let spawn = || {
         let (program, arguments) = program();
         Spawn {
@@ -198,15 +217,29 @@ async fn one(context: &Context, name: String, program: impl Fn() -> (PathBuf, Ve
             program,
             arguments,
             env: context.common_env(),
-        directory: None,
+            directory: None,
             isolation: Isolation::default(),
         }
     };
-    keep(context, Phase::StopSidecars, SIDECAR_GRACE, spawn, std::future::pending, on).await;
+    keep(
+        context,
+        Phase::StopSidecars,
+        SIDECAR_GRACE,
+        spawn,
+        std::future::pending,
+        on,
+    )
+    .await;
 }
 
 async fn renew_token(context: &Context, served: &Served, command: &SidecarCommand) -> Result<(), String> {
-    let token = tell::token(context, &served.namespace, &served.service_account, &served.workload).await?;
+    let token = tell::token(
+        context,
+        &served.namespace,
+        &served.service_account,
+        &served.workload,
+    )
+    .await?;
     write_private(&command.token(), token.as_bytes()).map_err(|error| error.to_string())
 }
 

@@ -6,13 +6,13 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 use rajut_config::Snapshot;
 use rajut_control::ControlOptions;
 use rajut_local::commands::CONTROL_SERVER_NAME;
+use rajut_platform::signals::ShutdownSignals;
 use rajut_proxy::{
     agent::AgentOptions,
     dns::{DnsOptions, resolvers_of},
     enrol::Enrolment,
     run::ProxyOptions,
 };
-use rajut_platform::signals::ShutdownSignals;
 use rajut_runtime::logging::{self, Format};
 use rajut_translate::{Proxy, Translator};
 

@@ -305,7 +305,15 @@ pub(crate) fn status(place: &Place, format: Format) -> anyhow::Result<ExitCode> 
         output::print_json(&found)?;
         return Ok(answer(synced));
     }
-    let mut table = Table::new(&["PROXY", "CLUSTERS", "LISTENERS", "ENDPOINTS", "ROUTES", "SECRETS", "VERSION"]);
+    let mut table = Table::new(&[
+        "PROXY",
+        "CLUSTERS",
+        "LISTENERS",
+        "ENDPOINTS",
+        "ROUTES",
+        "SECRETS",
+        "VERSION",
+    ]);
     for proxy in proxies {
         let kinds = kinds(proxy);
         let cell = |column: &str| {
@@ -329,7 +337,13 @@ pub(crate) fn status(place: &Place, format: Format) -> anyhow::Result<ExitCode> 
 }
 
 /// The types in the order of the table.
-const COLUMNS: [&str; 5] = ["Cluster", "Listener", "ClusterLoadAssignment", "RouteConfiguration", "Secret"];
+const COLUMNS: [&str; 5] = [
+    "Cluster",
+    "Listener",
+    "ClusterLoadAssignment",
+    "RouteConfiguration",
+    "Secret",
+];
 
 fn name(proxy: &Value) -> String {
     format!("{}.{}", text_at(proxy, "/workload"), text_at(proxy, "/namespace"))

@@ -79,7 +79,11 @@ pub(super) fn table(mesh: &MeshRecord) -> String {
             workload.name.clone(),
             workload.identity.clone(),
             state_text(workload.state).to_owned(),
-            if workload.certificate_until.is_empty() { "-".to_owned() } else { workload.certificate_until.clone() },
+            if workload.certificate_until.is_empty() {
+                "-".to_owned()
+            } else {
+                workload.certificate_until.clone()
+            },
         ]);
     }
     let mut text = workloads.render();
@@ -93,7 +97,11 @@ pub(super) fn table(mesh: &MeshRecord) -> String {
                 .filter(|other| other.name == service.name && other.namespace == service.namespace)
                 .count()
                 > 1;
-            let port = if several { format!(":{}", service.port) } else { String::new() };
+            let port = if several {
+                format!(":{}", service.port)
+            } else {
+                String::new()
+            };
             services.row([format!("{}{port}", service.name), service.url.clone()]);
         }
         text.push_str(&services.render());
@@ -112,12 +120,20 @@ pub(super) fn not_ready(mesh: &MeshRecord) -> String {
     let mut text = String::new();
     for workload in &mesh.workloads {
         if workload.state != WorkloadState::Ready {
-            let reason = if workload.reason.is_empty() { "it has not started yet" } else { &workload.reason };
+            let reason = if workload.reason.is_empty() {
+                "it has not started yet"
+            } else {
+                &workload.reason
+            };
             text.push_str(&format!("{}: {reason}\n", spoken_name(mesh, workload)));
         }
     }
     if !mesh.services.is_empty() && mesh.gateway_state != WorkloadState::Ready {
-        let why = if mesh.gateway.last_exit.is_empty() { "it is not ready yet" } else { &mesh.gateway.last_exit };
+        let why = if mesh.gateway.last_exit.is_empty() {
+            "it is not ready yet"
+        } else {
+            &mesh.gateway.last_exit
+        };
         text.push_str(&format!("host gateway: {why}\n"));
     }
     text
@@ -130,7 +146,11 @@ fn spoken_name<'a>(mesh: &MeshRecord, workload: &'a WorkloadRecord) -> &'a str {
         .iter()
         .filter(|other| other.deployment == workload.deployment && other.namespace == workload.namespace)
         .count();
-    if instances == 1 { &workload.deployment } else { &workload.name }
+    if instances == 1 {
+        &workload.deployment
+    } else {
+        &workload.name
+    }
 }
 
 pub(crate) fn state_text(state: WorkloadState) -> &'static str {

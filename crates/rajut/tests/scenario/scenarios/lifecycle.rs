@@ -88,7 +88,9 @@ fn once(plane: Plane, capture: &str) -> Result<Outcome> {
 
 /// No process, no socket, no namespace.
 fn nothing_left(state: &std::path::Path) -> Result {
-    eventually("no process is left", Duration::from_secs(5), || processes_of(state).is_empty().then_some(()))?;
+    eventually("no process is left", Duration::from_secs(5), || {
+        processes_of(state).is_empty().then_some(())
+    })?;
     for name in ["mesh.json", "control.sock"] {
         if state.join(name).exists() {
             return Err(format!("{name} is left").into());
@@ -100,7 +102,10 @@ fn nothing_left(state: &std::path::Path) -> Result {
 fn killed(plane: Plane) -> Result<Outcome> {
     let mesh = Mesh::up(plane, &setup("/health"))?;
     let record: Value = serde_json::from_slice(&fs::read(mesh.state.join("mesh.json"))?)?;
-    let supervisor = record["supervisor"].as_str().and_then(|text| text.split(':').next()).ok_or("no supervisor")?;
+    let supervisor = record["supervisor"]
+        .as_str()
+        .and_then(|text| text.split(':').next())
+        .ok_or("no supervisor")?;
     kill(supervisor)?;
     let state = mesh.state.clone();
     mesh.down()?;
@@ -110,18 +115,27 @@ fn killed(plane: Plane) -> Result<Outcome> {
 
 fn kill(pid: &str) -> Result {
     let done = std::process::Command::new("kill").args(["-9", pid]).status()?;
-    if done.success() { Ok(()) } else { Err(format!("can't kill {pid}").into()) }
+    if done.success() {
+        Ok(())
+    } else {
+        Err(format!("can't kill {pid}").into())
+    }
 }
 
 fn not_ready(plane: Plane) -> Result<Outcome> {
     let mesh = Mesh::prepare(plane, &setup("/status/404"))?;
     let folder = mesh.folder.display().to_string();
-    let output = mesh.command(&["up", "--detach", "--timeout", "3", &folder]).output()?;
+    let output = mesh
+        .command(&["up", "--detach", "--timeout", "3", &folder])
+        .output()?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     if output.status.code() != Some(1) {
         return Err(format!("exit status {}:\n{said}", output.status).into());
     }
-    let line = said.lines().find(|line| line.starts_with("web: ")).ok_or(format!("no reason in:\n{said}"))?;
+    let line = said
+        .lines()
+        .find(|line| line.starts_with("web: "))
+        .ok_or(format!("no reason in:\n{said}"))?;
     if !line.starts_with("web: GET :8080/status/404 answered 404, ") || !line.ends_with(" times") {
         return Err(format!("the reason is {line:?}").into());
     }
@@ -135,14 +149,17 @@ fn sidecar_killed(plane: Plane) -> Result<Outcome> {
     kill(&before["sidecar"]["pid"].to_string())?;
     let after = eventually("the sidecar runs again", Duration::from_secs(10), || {
         let row = mesh.workload("web-0").ok()?;
-        (row["sidecar"]["restarts"] == 1 && row["sidecar"]["running"] == true && row["ready"] == true).then_some(row)
+        (row["sidecar"]["restarts"] == 1 && row["sidecar"]["running"] == true && row["ready"] == true)
+            .then_some(row)
     })?;
     if after["application"]["pid"] != before["application"]["pid"] {
         return Err("the application was started again too".into());
     }
     let address = mesh.host_address("web")?;
     eventually("it answers again", Duration::from_secs(10), || {
-        get(&address, "web", "/").ok().filter(|answer| answer.status == 200)
+        get(&address, "web", "/")
+            .ok()
+            .filter(|answer| answer.status == 200)
     })?;
     mesh.down()?;
     Ok(Outcome::Passed)
