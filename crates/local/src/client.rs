@@ -70,6 +70,8 @@ pub enum ClientError {
         status: StatusCode,
         /// The body, at most a few lines.
         text: String,
+        /// All of it.
+        body: Bytes,
     },
     /// Not the JSON that was expected.
     #[error("{to} answered with something unexpected: {source}")]
@@ -266,6 +268,7 @@ impl ControlClient {
             to: "the control plane".to_owned(),
             status: answer.status,
             text: error_text(&answer.body),
+            body: answer.body,
         })
     }
 

@@ -2,11 +2,14 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use rajut_config::codes;
+use rajut_config::{Report, Source, codes};
 use serde_json::json;
 
-use super::{OutputFormat, WrongUsage};
-use crate::output::{self, Format};
+use super::{OutputFormat, WrongUsage, answer, sources};
+use crate::{
+    examples,
+    output::{self, Format},
+};
 
 /// `rajut analyze`
 #[derive(Debug, clap::Args)]
@@ -42,8 +45,22 @@ pub(crate) struct ExplainArgs {
     output: OutputFormat,
 }
 
-pub(crate) fn analyze(_: &AnalyzeArgs) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("later")
+/// Exit status 1 when something is wrong; warnings are no errors.
+pub(crate) fn analyze(args: &AnalyzeArgs) -> anyhow::Result<ExitCode> {
+    let (sources, namespace) = if args.paths.is_empty() {
+        let sources = examples::CLINIC.iter().map(|(name, text)| Source::new(*name, *text)).collect();
+        (sources, examples::CLINIC_NAMESPACE)
+    } else {
+        (sources::read(&args.paths)?, "default")
+    };
+    let namespace = args.namespace.as_deref().unwrap_or(namespace);
+    let report = Report::new(&rajut_config::load(&sources, &sources::options(namespace)));
+    match args.format {
+        Form::Text => output::print(&report.to_string())?,
+        Form::Json => output::print_json(&report.json())?,
+        Form::Sarif => output::print_json(&report.sarif())?,
+    }
+    Ok(answer(!report.failed()))
 }
 
 /// Exit status 2 for what is no code, 1 for a code that does not exist.

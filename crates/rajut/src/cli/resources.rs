@@ -2,19 +2,19 @@
 //!
 //! A change is done when every proxy that it affects has acknowledged it; the control plane waits, this module tells.
 
-use std::{io::Read, path::PathBuf, process::ExitCode, time::Duration};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
-use anyhow::{Context, bail};
-use rajut_local::client::query_escape;
-use serde_json::Value;
+use anyhow::Context;
+use rajut_config::Source;
+use rajut_local::client::{ClientError, query_escape};
+use rajut_types::Severity;
+use serde_json::{Value, json};
 
-use super::{OutputFormat, WrongUsage, answer, block_on, mesh::Place};
+use super::{OutputFormat, WrongUsage, answer, block_on, mesh::Place, sources};
 use crate::output::{self, Format, Table};
 
 /// How long acknowledgements are waited for by the control plane, and a little more.
 const CHANGE_MAX: Duration = Duration::from_secs(45);
-/// Of what is sent, in bytes.
-const DOCUMENTS_MAX: u64 = 64 << 20;
 
 /// `rajut apply`, `rajut delete`
 #[derive(Debug, clap::Args)]
@@ -54,17 +54,40 @@ pub(crate) enum Change {
 
 pub(crate) fn apply(place: &Place, args: &ApplyArgs, change: Change) -> anyhow::Result<ExitCode> {
     let mesh = place.running()?;
-    let documents = read_documents(&args.files)?;
     let verb = match change {
         Change::Apply => "apply",
         Change::Delete => "delete",
     };
     let namespace = args.namespace.as_deref().unwrap_or(&mesh.namespace);
+    let sources = sources::read(&args.files)?;
+    // What is wrong by itself is told here, where files have names; the control plane judges the rest.
+    let loaded = rajut_config::load(&sources, &sources::options(namespace));
+    let wrong: Vec<_> = loaded.diagnostics.iter().filter(|found| found.severity == Severity::Error).collect();
+    if !wrong.is_empty() && change == Change::Apply {
+        match args.output.format {
+            Format::Json => output::print_json(&json!({"objects": [], "diagnostics": wrong}))?,
+            Format::Text => {
+                for found in wrong {
+                    output::print(&found.to_string())?;
+                }
+                output::print_line("nothing was changed")?;
+            }
+        }
+        return Ok(ExitCode::from(1));
+    }
+    let documents = joined(&sources)?;
     let path = format!("/v1/{verb}?namespace={}", query_escape(namespace));
     let control = place.control()?;
     let outcome: Value = block_on(async {
-        let body = control.call("POST", &path, documents, CHANGE_MAX).await?;
-        Ok(serde_json::from_slice(&body)?)
+        match control.call("POST", &path, documents, CHANGE_MAX).await {
+            Ok(body) => Ok(serde_json::from_slice(&body)?),
+            // Refused for what it says: the findings are the answer.
+            Err(ClientError::Status { body, text, .. }) => {
+                let found: Value = serde_json::from_slice(&body).unwrap_or_default();
+                if list(&found, "diagnostics").is_empty() { Err(anyhow::anyhow!(text)) } else { Ok(found) }
+            }
+            Err(error) => Err(error.into()),
+        }
     })?;
     let refused = !list(&outcome, "rejected").is_empty();
     let wrong = list(&outcome, "diagnostics")
@@ -119,6 +142,9 @@ fn outcome_text(outcome: &Value, change: Change) -> String {
         };
         text.push_str(&format!("{name}: {done}\n"));
     }
+    if outcome.get("affected").is_none() {
+        return text + "nothing was changed\n";
+    }
     let (affected, acknowledged) = (count(outcome, "affected"), count(outcome, "acknowledged"));
     text.push_str(&format!(
         "{acknowledged} of {affected} affected proxies acknowledged in {} ms",
@@ -164,55 +190,17 @@ fn diagnostic_text(diagnostic: &Value) -> String {
     text
 }
 
-/// All documents of the files as one stream; files are separated so that each begins a document.
-fn read_documents(paths: &[PathBuf]) -> anyhow::Result<String> {
+/// All documents as one stream; files are separated so that each begins a document.
+fn joined(sources: &[Source]) -> anyhow::Result<String> {
     let mut all = String::new();
-    let mut add = |text: &str| {
+    for source in sources {
+        let text = std::str::from_utf8(&source.bytes).with_context(|| format!("{} is not UTF-8", source.name))?;
         if !all.is_empty() {
             all.push_str("\n---\n");
         }
         all.push_str(text);
-    };
-    for path in paths {
-        if path.as_os_str() == "-" {
-            let mut text = String::new();
-            std::io::stdin()
-                .lock()
-                .take(DOCUMENTS_MAX)
-                .read_to_string(&mut text)
-                .context("can't read standard input")?;
-            add(&text);
-            continue;
-        }
-        for file in files(path)? {
-            let text =
-                std::fs::read_to_string(&file).with_context(|| format!("can't read {}", file.display()))?;
-            add(&text);
-        }
     }
     Ok(all)
-}
-
-fn files(path: &PathBuf) -> anyhow::Result<Vec<PathBuf>> {
-    let metadata = std::fs::metadata(path).with_context(|| format!("can't read {}", path.display()))?;
-    if !metadata.is_dir() {
-        return Ok(vec![path.clone()]);
-    }
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(path)? {
-        let file = entry?.path();
-        let is_yaml = file
-            .extension()
-            .is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|known| extension == *known));
-        if is_yaml && file.is_file() {
-            found.push(file);
-        }
-    }
-    if found.is_empty() {
-        bail!("{} holds no .yaml, .yml or .json file", path.display());
-    }
-    found.sort();
-    Ok(found)
 }
 
 pub(crate) fn read(place: &Place, args: &GetArgs) -> anyhow::Result<ExitCode> {

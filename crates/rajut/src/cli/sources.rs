@@ -19,19 +19,23 @@ const STDIN: &str = "<stdin>";
 /// Folders below each other; a loop of links ends here.
 const DEPTH_MAX: usize = 32;
 
-/// Reads and validates. `kept_input` is where standard input was kept: it is still called by its name.
-pub(crate) fn load(paths: &[PathBuf], kept_input: &Path, namespace: &str) -> anyhow::Result<Loaded> {
-    let options = LoadOptions {
+/// How files are read.
+pub(crate) fn options(namespace: &str) -> LoadOptions {
+    LoadOptions {
         default_namespace: namespace.into(),
         ..LoadOptions::default()
-    };
+    }
+}
+
+/// Reads and validates. `kept_input` is where standard input was kept: it is still called by its name.
+pub(crate) fn load(paths: &[PathBuf], kept_input: &Path, namespace: &str) -> anyhow::Result<Loaded> {
     let mut sources = read(paths)?;
     for source in &mut sources {
         if Path::new(&*source.name) == kept_input {
             source.name = STDIN.into();
         }
     }
-    Ok(rajut_config::load(&sources, &options))
+    Ok(rajut_config::load(&sources, &options(namespace)))
 }
 
 /// Reads the files; `-` is standard input.

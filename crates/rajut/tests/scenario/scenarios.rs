@@ -1,6 +1,7 @@
 //! All scenarios, in the order in which they run. Those that look at one shared mesh stand together.
 
 mod clinic;
+mod input;
 mod lifecycle;
 mod protocols;
 mod resilience;
@@ -15,6 +16,7 @@ pub fn all() -> Vec<Scenario> {
         clinic::SCENARIOS,
         security::SCENARIOS,
         protocols::SCENARIOS,
+        input::SCENARIOS,
         resilience::SCENARIOS,
         traffic::SCENARIOS,
     ]

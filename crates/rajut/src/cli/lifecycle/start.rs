@@ -191,7 +191,7 @@ struct Setup {
 fn setup(place: &Place, args: &UpArgs, mode: CaptureMode, voice: &mut Voice) -> anyhow::Result<Setup> {
     let (paths, namespace) = paths(place, args)?;
     let loaded = sources::load(&paths, &input_file(place), &namespace)?;
-    report(&loaded.diagnostics, voice)?;
+    report(&rajut_config::Report::new(&loaded).diagnostics, voice)?;
     let block = AddressBlock::claim().context("every block of loopback addresses is taken")?;
     let mut reserved = Vec::new();
     let plan = {
