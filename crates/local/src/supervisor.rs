@@ -151,6 +151,16 @@ struct Context {
     hurry: Cell<bool>,
 }
 
+/// How a process ended, with the last thing that it wrote.
+fn ending(state: &StateDir, name: &str, how: &str) -> String {
+    const SHOWN_MAX: usize = 160;
+    let last = crate::logs::tail(&state.log_file(name), 20).map_or_else(|_| String::new(), |(text, _)| text);
+    match last.lines().rev().map(str::trim).find(|line| !line.is_empty()) {
+        Some(line) => format!("{how}: {}", line.chars().take(SHOWN_MAX).collect::<String>()),
+        None => how.to_owned(),
+    }
+}
+
 /// The two halves of a workload.
 #[derive(Debug, Clone)]
 struct Parts {
@@ -186,12 +196,11 @@ impl Context {
     fn judge(&self, index: usize) {
         let (state, reason) = {
             let parts = self.parts.borrow();
-            match &parts[index] {
-                Parts {
-                    application: (WorkloadState::Ready, _),
-                    sidecar: Some(problem),
-                } => (WorkloadState::NotReady, problem.clone()),
-                Parts { application, .. } => application.clone(),
+            let Parts { application, sidecar } = &parts[index];
+            match (application, sidecar) {
+                ((WorkloadState::Ready, _), Some(problem)) => (WorkloadState::NotReady, problem.clone()),
+                ((state, _), Some(problem)) => (*state, problem.clone()),
+                (application, None) => application.clone(),
             }
         };
         {

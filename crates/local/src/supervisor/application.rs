@@ -12,7 +12,7 @@ use rajut_platform::{
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
 use super::{
-    APPLICATION_GRACE_MAX, Context, Phase, files, forward,
+    APPLICATION_GRACE_MAX, Context, Phase, ending, files, forward,
     keep::{Change, keep},
     sidecar,
 };
@@ -92,11 +92,9 @@ async fn application(context: Rc<Context>, index: usize, namespace: Option<NetNs
     let forwards = forward::spawn(instance, &place);
     let beside = || probes(&context, index, &place);
     let on = |change: Change| {
-        match &change {
-            Change::Ended(how) => {
-                context.set_state(index, WorkloadState::Restarting, format!("it ended: {how}"))
-            }
-            Change::Started(_) | Change::Stopped => {}
+        if let Change::Ended(how) = &change {
+            let how = ending(&context.options.state, &instance.key(), how);
+            context.set_state(index, WorkloadState::Restarting, format!("it ended: {how}"));
         }
         context.update(|record| change.apply(&mut record.workloads[index].app));
     };

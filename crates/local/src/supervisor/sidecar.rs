@@ -6,7 +6,7 @@ use rajut_platform::process::Isolation;
 use serde_json::Value;
 
 use super::{
-    Context, Phase, SIDECAR_GRACE, files,
+    Context, Phase, SIDECAR_GRACE, ending, files,
     keep::{Change, keep},
     tell,
 };
@@ -68,7 +68,10 @@ pub(super) async fn workload(context: Rc<Context>, index: usize, namespace: Opti
     );
     run(&context, &served, &command, &bootstrap, |change| {
         match &change {
-            Change::Ended(how) => context.set_sidecar(index, Some(format!("its sidecar ended: {how}"))),
+            Change::Ended(how) => {
+                let how = ending(&context.options.state, &format!("{}.sidecar", served.key), how);
+                context.set_sidecar(index, Some(format!("its sidecar ended: {how}")));
+            }
             Change::Started(_) => {
                 let context = Rc::clone(&context);
                 tokio::task::spawn_local(async move {
@@ -114,8 +117,11 @@ pub(super) async fn gateway(context: Rc<Context>) {
     };
     let sidecar = run(&context, &served, &command, &bootstrap, |change| {
         context.update(|record| {
-            if matches!(change, Change::Ended(_)) {
+            if let Change::Ended(how) = &change {
                 record.gateway_state = WorkloadState::Restarting;
+                let how = ending(&context.options.state, &format!("{}.sidecar", served.key), how);
+                Change::Ended(how).apply(&mut record.gateway);
+                return;
             }
             change.apply(&mut record.gateway);
         });

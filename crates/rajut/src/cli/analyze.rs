@@ -48,7 +48,10 @@ pub(crate) struct ExplainArgs {
 /// Exit status 1 when something is wrong; warnings are no errors.
 pub(crate) fn analyze(args: &AnalyzeArgs) -> anyhow::Result<ExitCode> {
     let (sources, namespace) = if args.paths.is_empty() {
-        let sources = examples::CLINIC.iter().map(|(name, text)| Source::new(*name, *text)).collect();
+        let sources = examples::CLINIC
+            .iter()
+            .map(|(name, text)| Source::new(*name, *text))
+            .collect();
         (sources, examples::CLINIC_NAMESPACE)
     } else {
         (sources::read(&args.paths)?, "default")

@@ -62,7 +62,11 @@ pub(crate) fn apply(place: &Place, args: &ApplyArgs, change: Change) -> anyhow::
     let sources = sources::read(&args.files)?;
     // What is wrong by itself is told here, where files have names; the control plane judges the rest.
     let loaded = rajut_config::load(&sources, &sources::options(namespace));
-    let wrong: Vec<_> = loaded.diagnostics.iter().filter(|found| found.severity == Severity::Error).collect();
+    let wrong: Vec<_> = loaded
+        .diagnostics
+        .iter()
+        .filter(|found| found.severity == Severity::Error)
+        .collect();
     if !wrong.is_empty() && change == Change::Apply {
         match args.output.format {
             Format::Json => output::print_json(&json!({"objects": [], "diagnostics": wrong}))?,
@@ -84,7 +88,11 @@ pub(crate) fn apply(place: &Place, args: &ApplyArgs, change: Change) -> anyhow::
             // Refused for what it says: the findings are the answer.
             Err(ClientError::Status { body, text, .. }) => {
                 let found: Value = serde_json::from_slice(&body).unwrap_or_default();
-                if list(&found, "diagnostics").is_empty() { Err(anyhow::anyhow!(text)) } else { Ok(found) }
+                if list(&found, "diagnostics").is_empty() {
+                    Err(anyhow::anyhow!(text))
+                } else {
+                    Ok(found)
+                }
             }
             Err(error) => Err(error.into()),
         }
@@ -194,7 +202,8 @@ fn diagnostic_text(diagnostic: &Value) -> String {
 fn joined(sources: &[Source]) -> anyhow::Result<String> {
     let mut all = String::new();
     for source in sources {
-        let text = std::str::from_utf8(&source.bytes).with_context(|| format!("{} is not UTF-8", source.name))?;
+        let text =
+            std::str::from_utf8(&source.bytes).with_context(|| format!("{} is not UTF-8", source.name))?;
         if !all.is_empty() {
             all.push_str("\n---\n");
         }

@@ -3,6 +3,7 @@
 mod clinic;
 mod input;
 mod lifecycle;
+mod limits;
 mod protocols;
 mod resilience;
 mod security;
