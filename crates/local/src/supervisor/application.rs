@@ -76,7 +76,14 @@ fn network(instance: &Instance) -> Result<NamespaceHolder, String> {
 async fn application(context: Rc<Context>, index: usize, namespace: Option<NetNs>) {
     let instance = context.instance(index);
     let begin = async {
-        sidecar::wait_ready(instance.admin()).await;
+        let tell = |missing| {
+            context.set_state(
+                index,
+                WorkloadState::Starting,
+                format!("its sidecar is not ready: {missing}"),
+            );
+        };
+        sidecar::wait_ready_telling(instance.admin(), tell).await;
         if let Some(certificate) = workload_certificate(instance.admin()).await {
             context.update(|record| record.workloads[index].certificate_until = certificate.not_after);
         }

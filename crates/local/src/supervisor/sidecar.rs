@@ -19,6 +19,8 @@ use crate::{
 };
 
 const READY_POLL: Duration = Duration::from_millis(15);
+/// Longer than a sidecar should take.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// Tokens are renewed this often; they live for a day.
 const TOKEN_RENEWAL: Duration = Duration::from_secs(3600);
 
@@ -251,18 +253,30 @@ async fn renew_token(context: &Context, served: &Served, command: &SidecarComman
 
 /// Waits until a proxy serves what it was configured with.
 pub(super) async fn wait_ready(admin: SocketAddr) {
-    while !is_ready(admin).await {
+    wait_ready_telling(admin, |_| ()).await;
+}
+
+/// [`wait_ready`], which says what is missing when it takes long.
+pub(super) async fn wait_ready_telling(admin: SocketAddr, tell: impl Fn(String)) {
+    let started = tokio::time::Instant::now();
+    while let Err(missing) = is_ready(admin).await {
+        if started.elapsed() > PATIENCE {
+            tell(missing);
+        }
         tokio::time::sleep(READY_POLL).await;
     }
 }
 
-async fn is_ready(admin: SocketAddr) -> bool {
+/// Whether it serves; otherwise what it says is missing.
+async fn is_ready(admin: SocketAddr) -> Result<(), String> {
     let request = Ask {
         path: "/ready",
         timeout: Duration::from_secs(2),
         ..Ask::default()
     };
-    ask(&Target::Tcp(admin), &request)
-        .await
-        .is_ok_and(|answer| answer.status.is_success())
+    match ask(&Target::Tcp(admin), &request).await {
+        Ok(answer) if answer.status.is_success() => Ok(()),
+        Ok(answer) => Err(String::from_utf8_lossy(&answer.body).trim().to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
 }
