@@ -107,6 +107,7 @@ pub(crate) fn outbound(view: &ClusterView) -> Option<Cluster> {
     } else {
         lb_policy(&algorithm)
     };
+    let by_dns = matches!(discovery, Discovery::StrictDns(_) | Discovery::LogicalDns(_));
     let pool = &policy.pool;
     let origin = subset.map(|subset| subset.origin.clone());
     Some(Cluster {
@@ -140,7 +141,7 @@ pub(crate) fn outbound(view: &ClusterView) -> Option<Cluster> {
         per_connection_buffer_limit: None,
         close_connections_on_host_health_failure: false,
         dns: DnsSettings {
-            respect_ttl: true,
+            respect_ttl: by_dns,
             ..DnsSettings::default()
         },
         service: Some(ServiceRef {
