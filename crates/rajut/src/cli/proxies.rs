@@ -337,13 +337,7 @@ pub(crate) fn status(place: &Place, format: Format) -> anyhow::Result<ExitCode> 
 }
 
 /// The types in the order of the table.
-const COLUMNS: [&str; 5] = [
-    "Cluster",
-    "Listener",
-    "ClusterLoadAssignment",
-    "RouteConfiguration",
-    "Secret",
-];
+const COLUMNS: [&str; 5] = ["clusters", "listeners", "endpoints", "routes", "secrets"];
 
 fn name(proxy: &Value) -> String {
     format!("{}.{}", text_at(proxy, "/workload"), text_at(proxy, "/namespace"))
@@ -355,23 +349,17 @@ fn is_synced(state: &str) -> bool {
 
 /// (type, state) of each resource type that a proxy subscribes to.
 fn kinds(proxy: &Value) -> Vec<(String, String)> {
-    proxy
-        .get("types")
-        .and_then(Value::as_object)
-        .into_iter()
-        .flatten()
-        .map(|(kind, entry)| (kind.clone(), text_at(entry, "/state")))
+    items(proxy, "/types")
+        .iter()
+        .map(|entry| (text_at(entry, "/type"), text_at(entry, "/state")))
         .collect()
 }
 
 /// (type, reason) of what a proxy refused.
 fn refusals(proxy: &Value) -> Vec<(String, String)> {
-    proxy
-        .get("types")
-        .and_then(Value::as_object)
-        .into_iter()
-        .flatten()
-        .map(|(kind, entry)| (kind.clone(), text_at(entry, "/nack/reason")))
+    items(proxy, "/types")
+        .iter()
+        .map(|entry| (text_at(entry, "/type"), text_at(entry, "/nack/reason")))
         .filter(|(_, reason)| !reason.is_empty())
         .collect()
 }

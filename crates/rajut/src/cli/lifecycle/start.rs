@@ -157,6 +157,10 @@ fn clear_leftovers(place: &Place, voice: &mut Voice) -> anyhow::Result<()> {
                 .filter(|path| *path != supervisor),
         );
     }
+    // What was applied belongs to the mesh that was running; this one is what its files say.
+    if let Ok(applied) = std::fs::read_dir(place.state.path().join("applied")) {
+        old.extend(applied.filter_map(Result::ok).map(|entry| entry.path()));
+    }
     for file in old {
         match std::fs::remove_file(&file) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
