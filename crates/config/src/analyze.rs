@@ -92,3 +92,6 @@ impl fmt::Display for Report {
         writeln!(f, "{}", self.summary())
     }
 }
+
+#[cfg(test)]
+mod tests;

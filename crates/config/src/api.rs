@@ -34,7 +34,7 @@ pub(crate) enum Support {
 /// A kind of a group that is the mesh's business.
 #[derive(Debug)]
 pub(crate) struct Kind {
-    pub(crate) kind: &'static str,
+    pub(crate) name: &'static str,
     /// `group`, empty for Kubernetes' core.
     pub(crate) group: &'static str,
     pub(crate) versions: &'static [&'static str],
@@ -51,14 +51,14 @@ const UNSAFE: Support = Support::Later(Severity::Error);
 const HARMLESS: Support = Support::Later(Severity::Warning);
 
 const fn kind(
-    kind: &'static str,
+    name: &'static str,
     group: &'static str,
     versions: &'static [&'static str],
     write: &'static str,
     support: Support,
 ) -> Kind {
     Kind {
-        kind,
+        name,
         group,
         versions,
         write,

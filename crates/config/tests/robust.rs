@@ -1,5 +1,11 @@
 //! Whatever is read, reading ends, says where it stopped, and the rest goes on.
 
+#![expect(
+    clippy::format_collect,
+    clippy::format_push_string,
+    reason = "inputs are built plainly"
+)]
+
 use proptest::prelude::*;
 use rajut_config::{LoadOptions, Loaded, Report, Source, codes, load};
 use rajut_types::{Code, Severity};

@@ -1,6 +1,6 @@
 //! SARIF 2.1.0 (OASIS): one run, one result per finding, the table of codes as rules.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fmt::Write as _};
 
 use rajut_types::{Code, Diagnostic, Severity};
 use serde_json::{Value, json};
@@ -81,7 +81,8 @@ fn uri(path: &str) -> String {
         if byte.is_ascii_alphanumeric() || b"-._~/!$&'()*+,;=@".contains(&byte) {
             text.push(char::from(byte));
         } else {
-            text.push_str(&format!("%{byte:02X}"));
+            // Writing to a string cannot fail.
+            let _ = write!(text, "%{byte:02X}");
         }
     }
     text

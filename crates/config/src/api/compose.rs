@@ -437,7 +437,7 @@ fn aliases(object: &Object<'_>, written: &str, lower: &str) -> Vec<Hostname> {
         }
         if let Some(network) = network.object() {
             network.ignore_rest();
-            all.extend(network.list("aliases").iter().filter_map(|f| f.hostname()));
+            all.extend(network.list("aliases").iter().filter_map(Field::hostname));
         }
     }
     all.sort();
@@ -488,6 +488,15 @@ fn known_ports(draft: &Draft<'_>, mentioned: &BTreeMap<Text, Vec<u16>>) -> Vec<S
                 number,
                 None,
                 super::protocol::of_port("TCP", None, "", number),
+            ));
+        }
+    }
+    if all.is_empty() {
+        for number in ports::of_image(&draft.raw.deployment.image) {
+            all.push(port(
+                *number,
+                None,
+                super::protocol::of_port("TCP", None, "", *number),
             ));
         }
     }
@@ -545,3 +554,6 @@ fn mesh_service(draft: &Draft<'_>, ports: &[ServicePort], defaults: &Defaults) -
         age: u64::MAX,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -68,20 +68,7 @@ pub(crate) fn read(root: &Object<'_>) -> Option<RawLocalWorkload> {
     let labels = spec.labels("labels");
     let account = spec.text("serviceAccount");
     if reference.is_some() {
-        for (name, instead) in [
-            ("ports", "ports"),
-            ("labels", "labels"),
-            ("serviceAccount", "service account"),
-        ] {
-            if let Some(field) = spec.get(name) {
-                field.say_key(
-                    Severity::Error,
-                    codes::EXCLUSIVE,
-                    format!("`{name}` can't stand beside `deploymentRef`: the deployment's {instead} count"),
-                    "take it out, or take `deploymentRef` out",
-                );
-            }
-        }
+        refuse_own(&spec);
     }
     let replicas = spec.count("replicas");
     let readiness = spec
@@ -137,6 +124,25 @@ pub(crate) fn read(root: &Object<'_>) -> Option<RawLocalWorkload> {
         deployment: own,
         env,
     })))
+}
+
+/// What belongs to the deployment and can't be said about it here.
+fn refuse_own(spec: &Object<'_>) {
+    let names = [
+        ("ports", "ports"),
+        ("labels", "labels"),
+        ("serviceAccount", "service account"),
+    ];
+    for (name, what) in names {
+        if let Some(field) = spec.get(name) {
+            field.say_key(
+                Severity::Error,
+                codes::EXCLUSIVE,
+                format!("`{name}` can't stand beside `deploymentRef`: the deployment's {what} count"),
+                "take it out, or take `deploymentRef` out",
+            );
+        }
+    }
 }
 
 fn run(spec: &Object<'_>) -> Option<RunCommand> {

@@ -11,14 +11,9 @@ use crate::{
 /// Fields that say how Istio itself is installed, or that are about ingress and other planes.
 const IGNORED: &[&str] = &[
     "configSources",
-    "defaultConfig",
-    "defaultProviders",
     "disableEnvoyListenerLog",
     "dnsRefreshRate",
-    "enableEnvoyAccessLogService",
     "enablePrometheusMerge",
-    "enableTracing",
-    "extensionProviders",
     "inboundClusterStatName",
     "outboundClusterStatName",
     "ingressClass",
@@ -37,32 +32,7 @@ const IGNORED: &[&str] = &[
 /// Lays what is written over `base`.
 pub(crate) fn read(object: &Object<'_>, base: &MeshConfig) -> MeshConfig {
     let mut mesh = base.clone();
-    object.ignore(IGNORED);
-    object.unsupported(
-        &["localityLbSetting", "zoneAwareLbSetting"],
-        "all localities are equal",
-    );
-    object.unsupported(
-        &["discoverySelectors", "serviceSettings", "serviceEntryVisibility"],
-        "all namespaces are seen",
-    );
-    object.unsupported(&["tcpKeepalive"], "set it in a DestinationRule");
-    object.unsupported(
-        &["meshMTLS", "tlsDefaults"],
-        "inside the mesh TLS 1.3 is spoken, whatever stands here",
-    );
-    object.unsupported(
-        &["caCertificates", "ca", "certificates"],
-        "the mesh has its own authority",
-    );
-    object.unsupported(
-        &["inboundTrafficPolicy"],
-        "inbound traffic goes to the workload's address",
-    );
-    object.unsupported(
-        &["defaultInboundHttpRetryPolicy"],
-        "inbound requests are not retried",
-    );
+    not_followed(object);
     if let Some(domain) = object.get("trustDomain").and_then(|f| f.non_empty_text()) {
         mesh.trust_domain = TrustDomain::new(&domain);
     }
@@ -115,6 +85,46 @@ pub(crate) fn read(object: &Object<'_>, base: &MeshConfig) -> MeshConfig {
     access_log(object, &mut mesh);
     exports(object, &mut mesh);
     mesh
+}
+
+/// Settings that are none of ours, and those that are not followed.
+fn not_followed(object: &Object<'_>) {
+    object.ignore(IGNORED);
+    object.unsupported(
+        &["localityLbSetting", "zoneAwareLbSetting"],
+        "all localities are equal",
+    );
+    object.unsupported(
+        &["discoverySelectors", "serviceSettings", "serviceEntryVisibility"],
+        "all namespaces are seen",
+    );
+    object.unsupported(&["tcpKeepalive"], "set it in a DestinationRule");
+    object.unsupported(
+        &["meshMTLS", "tlsDefaults"],
+        "inside the mesh TLS 1.3 is spoken, whatever stands here",
+    );
+    object.unsupported(
+        &["caCertificates", "ca", "certificates"],
+        "the mesh has its own authority",
+    );
+    object.unsupported(
+        &["inboundTrafficPolicy"],
+        "inbound traffic goes to the workload's address",
+    );
+    object.unsupported(
+        &["defaultInboundHttpRetryPolicy"],
+        "inbound requests are not retried",
+    );
+    object.unsupported(
+        &[
+            "extensionProviders",
+            "defaultProviders",
+            "enableTracing",
+            "enableEnvoyAccessLogService",
+        ],
+        "no providers of traces, logs and authorization are used",
+    );
+    object.unsupported(&["defaultConfig"], "proxies are configured by Rajut itself");
 }
 
 fn path_normalization(object: &Object<'_>) -> Option<PathNormalization> {

@@ -288,16 +288,15 @@ fn redirect(object: &Object<'_>, matches: &[crate::model::HttpMatch]) -> Option<
         None => 301,
         Some(field) => {
             let code = field.u32()?;
-            match u16::try_from(code) {
-                Ok(code @ (301 | 302 | 303 | 307 | 308)) => code,
-                _ => {
-                    field.error(
-                        codes::OUT_OF_RANGE,
-                        format!("{code} is not a status of a redirection"),
-                        "write 301, 302, 303, 307 or 308",
-                    );
-                    return None;
-                }
+            if let Ok(code @ (301 | 302 | 303 | 307 | 308)) = u16::try_from(code) {
+                code
+            } else {
+                field.error(
+                    codes::OUT_OF_RANGE,
+                    format!("{code} is not a status of a redirection"),
+                    "write 301, 302, 303, 307 or 308",
+                );
+                return None;
             }
         }
     };
@@ -462,7 +461,7 @@ fn pairs(field: &Field<'_>) -> Vec<(Text, Text)> {
 
 /// Whether each `%` is doubled or closes another.
 fn percents_pair(text: &str) -> bool {
-    text.replace("%%", "").matches('%').count() % 2 == 0
+    text.replace("%%", "").matches('%').count().is_multiple_of(2)
 }
 
 fn header_name(field: &Field<'_>, name: &str, set: bool) -> bool {

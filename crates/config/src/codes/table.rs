@@ -133,7 +133,7 @@ codes! {
         wrong "services:\n  web:\n    expose: [\"8080\"]\n    env_file: .env\n"
         right "services:\n  web:\n    expose: [\"8080\"]\n    environment: {DEBUG: \"1\"}\n"
     55 COMPOSE_PORT "Compose service without a known port":
-        "In Compose any port of a service can be reached by its name; a mesh must know which. A port is taken from `ports`, `expose`, the health check, or an address in another service's environment; else add `expose`."
+        "In Compose any port of a service can be reached by its name; a mesh must know which. A port is taken from `ports` and `expose`, an address in another service's environment, a widely used image, or the health check; else add `expose`."
         wrong "services:\n  web:\n    image: web\n"
         right "services:\n  web:\n    image: web\n    expose: [\"8080\"]\n"
 

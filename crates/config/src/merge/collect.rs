@@ -72,9 +72,13 @@ impl Collected {
         let defaults = Defaults {
             mesh: all.mesh.clone(),
         };
+        let compose = compose_folders(&found);
         for document in found {
             if patches.contains(&*document.file.name) {
                 all.counts.foreign += 1;
+            } else if is_compose_variant(&document, &compose) {
+                all.counts.foreign += 1;
+                all.note_variant(&document);
             } else {
                 all.take(document, &defaults);
             }
@@ -94,6 +98,7 @@ impl Collected {
                 self.note_kustomization(&document);
             }
             Group::Compose => self.compose(&document, defaults),
+            Group::Api(_) if mesh::is_operator(&document) => self.operator(&document),
             Group::Api(api) => {
                 let api = api.clone();
                 self.object(document, &api, defaults);
@@ -101,12 +106,29 @@ impl Collected {
         }
     }
 
+    /// Its settings of the mesh have been read before everything else.
+    fn operator(&mut self, document: &Found) {
+        let reference = meta::peek(&document.root, &document.kind, &self.default_namespace);
+        if self.wrong_mesh.contains(&reference) {
+            self.counts.wrong += 1;
+        } else if document
+            .root
+            .get("spec")
+            .and_then(|s| s.get("meshConfig"))
+            .is_some()
+        {
+            self.counts.used += 1;
+        } else {
+            self.counts.foreign += 1;
+        }
+    }
+
     fn object(&mut self, document: Found, api: &str, defaults: &Defaults) {
         let (group, version) = api.split_once('/').unwrap_or(("", api));
         let kinds = || api::KINDS.iter().filter(|k| k.group == group);
-        let Some(known) = kinds().find(|k| k.kind == &*document.kind) else {
+        let Some(known) = kinds().find(|k| k.name == &*document.kind) else {
             if api::OWN_GROUPS.contains(&group) {
-                let hint = match nearest(&document.kind, kinds().map(|k| k.kind)) {
+                let hint = match nearest(&document.kind, kinds().map(|k| k.name)) {
                     Some(near) => format!("did you mean `{near}`?"),
                     None => String::new(),
                 };
@@ -120,7 +142,7 @@ impl Collected {
                     hint,
                 );
             } else if let Some(meant) = api::KINDS.iter().find(|k| {
-                k.kind == &*document.kind
+                k.name == &*document.kind
                     && k.support == Support::Used
                     && nearest(group, [k.group].into_iter()).is_some()
             }) {
@@ -140,7 +162,7 @@ impl Collected {
             return;
         };
         if !known.versions.contains(&version) {
-            let message = format!("`{}` has no version `{}`", known.kind, shown(version));
+            let message = format!("`{}` has no version `{}`", known.name, shown(version));
             let hint = format!("write `apiVersion: {}`", known.write);
             self.refuse(
                 &document,
@@ -156,9 +178,9 @@ impl Collected {
             let message = match severity {
                 Severity::Error => format!(
                     "{} is not supported yet, and without it more would be allowed than is meant",
-                    known.kind
+                    known.name
                 ),
-                _ => format!("{} is not supported yet: it changes nothing here", known.kind),
+                _ => format!("{} is not supported yet: it changes nothing here", known.name),
             };
             let hint = "take it out, or leave it for a later version";
             self.refuse(
@@ -171,7 +193,7 @@ impl Collected {
             );
             return;
         }
-        self.used(document, known.kind, known.group, defaults);
+        self.used(document, known.name, known.group, defaults);
     }
 
     /// A document of a kind that is read.
@@ -381,6 +403,17 @@ impl Collected {
         self.diagnostics.extend(scope.finish());
     }
 
+    fn note_variant(&mut self, document: &Found) {
+        let reference = ObjectRef::new("Compose", "", base_name(&document.file.name));
+        let scope = Scope::new(&document.file, reference, false);
+        scope.root(&document.root).note(
+            codes::COMPOSE,
+            "this file is not read: as in Compose, the folder's main file counts alone",
+            "to read both together: `docker compose -f FILE -f FILE config | rajut analyze -`",
+        );
+        self.diagnostics.extend(scope.finish());
+    }
+
     fn note_kustomization(&mut self, document: &Found) {
         const CHANGES: &[&str] = &[
             "patches",
@@ -453,9 +486,42 @@ fn parse(root: &Object<'_>, kind: &str, defaults: &Defaults) -> Option<Parsed> {
     }
 }
 
+/// Names that Compose reads by itself, the first that is there.
+const COMPOSE_FILES: &[&str] = &[
+    "compose.yaml",
+    "compose.yml",
+    "docker-compose.yaml",
+    "docker-compose.yml",
+];
+
+/// Folder → name of the Compose file that counts there.
+fn compose_folders(found: &[Found]) -> BTreeMap<String, &'static str> {
+    let mut folders: BTreeMap<String, &'static str> = BTreeMap::new();
+    for document in found.iter().filter(|f| f.group == Group::Compose) {
+        let (folder, name) = split_path(&document.file.name);
+        if let Some(known) = COMPOSE_FILES.iter().find(|known| **known == name) {
+            let rank = |name: &str| COMPOSE_FILES.iter().position(|known| *known == name);
+            let best = folders.entry(folder.to_owned()).or_insert(known);
+            if rank(known) < rank(best) {
+                *best = known;
+            }
+        }
+    }
+    folders
+}
+
+fn is_compose_variant(document: &Found, folders: &BTreeMap<String, &'static str>) -> bool {
+    let (folder, name) = split_path(&document.file.name);
+    document.group == Group::Compose && folders.get(folder).is_some_and(|main| *main != name)
+}
+
+fn split_path(path: &str) -> (&str, &str) {
+    path.rsplit_once(['/', '\\']).unwrap_or(("", path))
+}
+
 /// The file's name without its folder, for objects that have no name of their own.
 fn base_name(path: &str) -> Text {
-    path.rsplit(['/', '\\']).next().unwrap_or(path).into()
+    split_path(path).1.into()
 }
 
 /// Whether two trees say the same, wherever they stand; the version of the API does not count.

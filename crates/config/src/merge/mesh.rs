@@ -24,32 +24,42 @@ pub(super) fn find(
     let mut mesh = options.base.clone();
     let mut wrong = BTreeSet::new();
     for document in found {
-        if !matches!(&document.group, Group::Api(api) if &**api == "v1") || &*document.kind != "ConfigMap" {
-            continue;
-        }
-        let name = document
-            .root
-            .get("metadata")
-            .and_then(|m| m.get("name"))
-            .and_then(Node::text);
-        if name != Some("istio") {
-            continue;
-        }
-        let Some(node) = document.root.get("data").and_then(|d| d.get("mesh")) else {
+        let Group::Api(api) = &document.group else {
             continue;
         };
-        let reference = meta::peek(&document.root, "ConfigMap", &options.default_namespace);
-        match read(document, node, reference.clone(), &mesh, diagnostics) {
+        let reference = meta::peek(&document.root, &document.kind, &options.default_namespace);
+        let read = if &**api == "v1" && &*document.kind == "ConfigMap" && &*reference.name == "istio" {
+            let Some(node) = document.root.get("data").and_then(|d| d.get("mesh")) else {
+                continue;
+            };
+            from_text(document, node, reference.clone(), &mesh, diagnostics)
+        } else if is_operator(document) {
+            let Some(node) = document.root.get("spec").and_then(|s| s.get("meshConfig")) else {
+                continue;
+            };
+            let scope = Scope::new(&document.file, reference.clone(), true);
+            from_tree(scope, node, "spec.meshConfig", &mesh, diagnostics)
+        } else {
+            continue;
+        };
+        match read {
             Some(read) => mesh = read,
             None => {
                 wrong.insert(reference);
             }
         }
     }
+
     (mesh, wrong)
 }
 
-fn read(
+/// An `IstioOperator`, of which the mesh's settings are read.
+pub(super) fn is_operator(document: &Found) -> bool {
+    matches!(&document.group, Group::Api(api) if api.starts_with("install.istio.io/"))
+        && &*document.kind == "IstioOperator"
+}
+
+fn from_text(
     document: &Found,
     node: &Node,
     reference: ObjectRef,
@@ -67,29 +77,50 @@ fn read(
             value: Value::Sequence(Vec::new()),
             span: defect.span,
         };
-        scope
-            .nested(&place, "data.mesh")
-            .say(Severity::Error, defect.code, defect.message, defect.hint);
+        let field = scope.nested(&place, "data.mesh");
+        field.say(Severity::Error, defect.code, defect.message, defect.hint);
     }
-    let root = roots.into_iter().find(|root| !root.is_null());
-    let empty = root.is_none() && !broken;
-    let mesh = match &root {
-        Some(root) if !broken => scope
-            .nested(root, "data.mesh")
-            .object()
-            .map(|object| mesh_config::read(&object, base)),
-        _ => empty.then(|| base.clone()),
-    };
+    if broken {
+        diagnostics.extend(scope.finish());
+        return None;
+    }
+    match roots.into_iter().find(|root| !root.is_null()) {
+        Some(root) => from_tree(scope, &root, "data.mesh", base, diagnostics),
+        None => Some(base.clone()),
+    }
+}
+
+fn from_tree(
+    scope: Scope<'_>,
+    node: &Node,
+    path: &str,
+    base: &MeshConfig,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> Option<MeshConfig> {
+    let mesh = read_settings(&scope, node, path, base);
     let errors = scope.errors();
-    if errors > 0 {
-        scope.nested(node, "data.mesh").note(
+    diagnostics.extend(scope.finish());
+    mesh.filter(|_| errors == 0)
+}
+
+fn read_settings<'s>(
+    scope: &'s Scope<'s>,
+    node: &'s Node,
+    path: &str,
+    base: &MeshConfig,
+) -> Option<MeshConfig> {
+    let mesh = scope
+        .nested(node, path)
+        .object()
+        .map(|object| mesh_config::read(&object, base));
+    if scope.errors() > 0 {
+        scope.nested(node, path).note(
             codes::NO_EFFECT,
             "none of the mesh's settings here are used until they are right",
             "",
         );
     }
-    diagnostics.extend(scope.finish());
-    mesh.filter(|_| errors == 0)
+    mesh
 }
 
 /// A literal block's lines stand in the file as they are, behind their indentation; any other text is one place.

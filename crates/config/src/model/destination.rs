@@ -54,7 +54,7 @@ pub struct TrafficPolicy {
     /// TLS of the client side.
     pub tls: Option<ClientTls>,
     /// By service port; such an entry replaces all four blocks wholesale.
-    pub ports: Vec<(u16, TrafficPolicy)>,
+    pub ports: Vec<(u16, Self)>,
     /// In place of `max_retries`: percent, minimum concurrency.
     pub retry_budget: Option<(Percent, u32)>,
 }

@@ -19,7 +19,7 @@ pub struct Deployment {
     pub labels: Labels,
     /// Default `default`.
     pub service_account: Text,
-    /// Environment in the order written, references to ConfigMaps resolved.
+    /// Environment in the order written, references to config maps resolved.
     pub env: Vec<(Text, Text)>,
     /// Container ports.
     pub ports: Vec<ContainerPort>,
@@ -204,6 +204,9 @@ pub fn canonical_revision(labels: &Labels) -> &str {
 }
 
 /// A host of the mesh that stands for a server on the machine outside the workloads' namespaces.
+///
+/// # Panics
+/// Never: the name is a constant that is valid.
 pub fn host_alias() -> Hostname {
     "host.rajut.internal"
         .parse()

@@ -55,6 +55,7 @@ pub(crate) struct Reading {
     hidden: usize,
     unread: usize,
     helm_noted: bool,
+    chart: bool,
 }
 
 impl Reading {
@@ -89,9 +90,13 @@ pub(crate) fn read_source(source: &Source) -> Reading {
         }
     };
     let file = SourceFile::new(source.name.clone(), text);
-    let mut number = 0;
-    for (first_line, piece) in pieces(text) {
-        read_piece(&file, first_line, piece, &mut number, &mut reading);
+    let parsed: Vec<Piece<'_>> = pieces(text)
+        .filter_map(|(line, piece)| Piece::parse(line, piece))
+        .collect();
+    // What stands between templates is a part of them, whole or not.
+    reading.chart = parsed.iter().any(|piece| piece.template);
+    for (index, piece) in parsed.into_iter().enumerate() {
+        take_piece(&file, piece, index + 1, &mut reading);
     }
     if reading.unread > 0 {
         reading.wrong += reading.unread;
@@ -193,47 +198,68 @@ fn pieces(text: &str) -> impl Iterator<Item = (u32, &str)> {
     })
 }
 
-fn read_piece(file: &SourceFile, first_line: u32, piece: &str, number: &mut usize, reading: &mut Reading) {
-    let directives_only = piece.lines().all(|line| {
-        let line = line.strip_prefix("---").unwrap_or(line).trim();
-        line.is_empty() || line.starts_with('#') || line.starts_with('%')
-    });
-    if directives_only {
-        return;
-    }
-    *number += 1;
-    let this = *number;
-    let helm = looks_like_helm(piece);
-    let mut defects = Vec::new();
-    let mut roots = Vec::new();
-    let end = tree::read(
-        piece,
-        Place::From {
+/// One piece of a source, parsed.
+struct Piece<'t> {
+    first_line: u32,
+    text: &'t str,
+    roots: Vec<Node>,
+    defects: Vec<Defect>,
+    template: bool,
+}
+
+impl<'t> Piece<'t> {
+    /// `None` for one that holds nothing.
+    fn parse(first_line: u32, text: &'t str) -> Option<Self> {
+        let empty = text.lines().all(|line| {
+            let line = line.strip_prefix("---").unwrap_or(line).trim();
+            line.is_empty() || line.starts_with('#') || line.starts_with('%')
+        });
+        if empty {
+            return None;
+        }
+        let mut defects = Vec::new();
+        let mut roots = Vec::new();
+        let place = Place::From {
             line: first_line,
             columns: 0,
-        },
-        &mut defects,
-        |root| roots.push(root),
-    );
-    if helm && (end.is_err() || roots.iter().any(holds_template)) {
+        };
+        let end = tree::read(text, place, &mut defects, |root| roots.push(root));
+        let template = looks_like_helm(text) && (end.is_err() || roots.iter().any(holds_template));
+        defects.extend(end.err());
+        Some(Self {
+            first_line,
+            text,
+            roots,
+            defects,
+            template,
+        })
+    }
+}
+
+fn take_piece(file: &SourceFile, piece: Piece<'_>, number: usize, reading: &mut Reading) {
+    if piece.template {
         reading.foreign += 1;
-        note_helm(file, first_line, piece, reading);
+        note_helm(file, piece.first_line, piece.text, reading);
         return;
     }
-    let object = roots
-        .first()
-        .map_or_else(|| unnamed(this), |root| describe(root, this));
-    let broken = end.is_err() || !defects.is_empty();
-    for defect in defects.into_iter().chain(end.err()) {
-        reading.defect(file, Severity::Error, object.clone(), defect);
-    }
-    if broken {
+    if !piece.defects.is_empty() {
+        if reading.chart {
+            reading.foreign += 1;
+            return;
+        }
+        let object = piece
+            .roots
+            .first()
+            .map_or_else(|| unnamed(number), |root| describe(root, number));
+        for defect in piece.defects {
+            reading.defect(file, Severity::Error, object.clone(), defect);
+        }
         reading.wrong += 1;
         return;
     }
-    for root in roots {
+    for root in piece.roots {
         if !root.is_null() {
-            sort(file, root, this, 0, reading);
+            sort(file, root, number, 0, reading);
         }
     }
 }
@@ -267,6 +293,7 @@ fn sort(file: &SourceFile, root: Node, number: usize, depth: usize, reading: &mu
     let api = root.get("apiVersion").and_then(Node::text).map(Text::from);
     let kind = root.get("kind").and_then(Node::text).map(Text::from);
     let group = match (&root.value, api, &kind) {
+        (Value::Scalar(_), ..) if reading.chart => Group::Foreign,
         (Value::Scalar(_), ..) => {
             reading.wrong += 1;
             reading.defect(file, Severity::Error, unnamed(number), not_an_object(root.span));
@@ -282,6 +309,7 @@ fn sort(file: &SourceFile, root: Node, number: usize, depth: usize, reading: &mu
         (_, Some(api), Some(_)) => Group::Api(api),
         (_, None, None) if root.get("services").is_some_and(|s| !s.entries().is_empty()) => Group::Compose,
         (_, None, None) if root.get("metadata").is_none() || root.get("spec").is_none() => Group::Foreign,
+        _ if reading.chart => Group::Foreign,
         (_, api, kind) => {
             reading.wrong += 1;
             let object = describe(&root, number);
@@ -376,7 +404,7 @@ fn half_object(root: &Node, no_api: bool, no_kind: bool) -> Defect {
 fn known_api(kind: &str) -> Option<&'static str> {
     crate::api::KINDS
         .iter()
-        .find(|known| known.kind == kind)
+        .find(|known| known.name == kind)
         .map(|known| known.write)
 }
 

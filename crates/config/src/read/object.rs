@@ -24,25 +24,24 @@ pub(crate) struct Object<'a> {
 impl<'a> Field<'a> {
     /// This value as a mapping.
     pub(crate) fn object(self) -> Option<Object<'a>> {
-        match &self.node.value {
-            Value::Mapping(entries) => Some(Object {
+        if let Value::Mapping(entries) = &self.node.value {
+            Some(Object {
                 entries,
                 field: self,
                 asked: RefCell::default(),
                 open: Cell::new(false),
                 own_prefix: Cell::new(None),
-            }),
-            _ => {
-                self.wrong_type("a mapping (`key: value`)");
-                None
-            }
+            })
+        } else {
+            self.wrong_type("a mapping (`key: value`)");
+            None
         }
     }
 
     /// This value as a list, each item with its path.
-    pub(crate) fn list(&self) -> Vec<Field<'a>> {
-        match &self.node.value {
-            Value::Sequence(items) => items
+    pub(crate) fn list(&self) -> Vec<Self> {
+        if let Value::Sequence(items) = &self.node.value {
+            items
                 .iter()
                 .enumerate()
                 .map(|(index, node)| Field {
@@ -51,18 +50,17 @@ impl<'a> Field<'a> {
                     key: node.entries().first().map_or(node.span, |e| e.key.span),
                     path: format!("{}[{index}]", self.path),
                 })
-                .collect(),
-            _ => {
-                self.wrong_type("a list (`- item`)");
-                Vec::new()
-            }
+                .collect()
+        } else {
+            self.wrong_type("a list (`- item`)");
+            Vec::new()
         }
     }
 
     /// This value as a mapping of names of the user's own choice.
-    pub(crate) fn map(&self) -> Vec<(Text, Field<'a>)> {
-        match &self.node.value {
-            Value::Mapping(entries) => entries
+    pub(crate) fn map(&self) -> Vec<(Text, Self)> {
+        if let Value::Mapping(entries) = &self.node.value {
+            entries
                 .iter()
                 .map(|entry| {
                     let field = Field {
@@ -73,11 +71,10 @@ impl<'a> Field<'a> {
                     };
                     (entry.key.text.clone(), field)
                 })
-                .collect(),
-            _ => {
-                self.wrong_type("a mapping (`key: value`)");
-                Vec::new()
-            }
+                .collect()
+        } else {
+            self.wrong_type("a mapping (`key: value`)");
+            Vec::new()
         }
     }
 }
@@ -146,7 +143,7 @@ impl<'a> Object<'a> {
     }
 
     /// The object in that field.
-    pub(crate) fn object(&self, name: &'static str) -> Option<Object<'a>> {
+    pub(crate) fn object(&self, name: &'static str) -> Option<Self> {
         self.get(name)?.object()
     }
 

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The longest duration that is taken: 10 years. Envoy refuses more than 315 576 000 000 s; nobody means that.
-const MAX_DURATION: Duration = Duration::from_secs(315_360_000);
+const MAX_DURATION: Duration = Duration::from_hours(87600);
 
 /// What a scalar without quotes is, by the YAML rules that kubectl and we share or differ in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,12 +99,11 @@ impl<'a> Field<'a> {
     }
 
     fn scalar(&self, expected: &str) -> Option<&'a Scalar> {
-        match &self.node.value {
-            Value::Scalar(scalar) => Some(scalar),
-            _ => {
-                self.wrong_type(expected);
-                None
-            }
+        if let Value::Scalar(scalar) = &self.node.value {
+            Some(scalar)
+        } else {
+            self.wrong_type(expected);
+            None
         }
     }
 
@@ -191,9 +190,10 @@ impl<'a> Field<'a> {
                 );
                 None
             }
-            Ok(number) => match i64::try_from(number).ok().filter(|n| range.contains(n)) {
-                Some(number) => Some(number),
-                None => {
+            Ok(number) => {
+                if let Some(number) = i64::try_from(number).ok().filter(|n| range.contains(n)) {
+                    Some(number)
+                } else {
                     self.error(
                         codes::OUT_OF_RANGE,
                         format!("{} is outside {low} to {high}", shown(&scalar.text)),
@@ -201,7 +201,7 @@ impl<'a> Field<'a> {
                     );
                     None
                 }
-            },
+            }
             Err(_) => {
                 self.wrong_type("a whole number");
                 None

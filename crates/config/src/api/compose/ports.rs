@@ -190,6 +190,36 @@ pub(super) fn mentioned<'t>(text: &'t str, name: &'t str) -> impl Iterator<Item 
     })
 }
 
+/// Ports that widely used images listen on (their `EXPOSE`), by the image's name without registry and tag.
+const IMAGES: &[(&str, &[u16])] = &[
+    ("postgres", &[5432]),
+    ("postgis", &[5432]),
+    ("mysql", &[3306]),
+    ("mariadb", &[3306]),
+    ("mongo", &[27017]),
+    ("redis", &[6379]),
+    ("valkey", &[6379]),
+    ("memcached", &[11211]),
+    ("rabbitmq", &[5672]),
+    ("nats", &[4222]),
+    ("nginx", &[80]),
+    ("httpd", &[80]),
+    ("elasticsearch", &[9200]),
+    ("minio", &[9000]),
+    ("mailhog", &[1025, 8025]),
+    ("keycloak", &[8080]),
+];
+
+/// The ports of a widely used image.
+pub(super) fn of_image(image: &str) -> &'static [u16] {
+    let name = image.rsplit('/').next().unwrap_or_default();
+    let name = name.split([':', '@']).next().unwrap_or_default();
+    IMAGES
+        .iter()
+        .find(|(known, _)| *known == name)
+        .map_or(&[], |(_, ports)| ports)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -200,6 +230,14 @@ mod tests {
         assert_eq!(interpolate("a${X}b"), ("ab".into(), false));
         assert_eq!(interpolate("$X/y"), ("/y".into(), false));
         assert_eq!(interpolate("5$"), ("5$".into(), true));
+    }
+
+    #[test]
+    fn images_are_known_by_their_name() {
+        assert_eq!(of_image("docker.io/library/postgres:16-alpine"), [5432]);
+        assert_eq!(of_image("redis"), [6379]);
+        assert_eq!(of_image("my-redis-client:1"), [0u16; 0]);
+        assert_eq!(of_image(""), [0u16; 0]);
     }
 
     #[test]
