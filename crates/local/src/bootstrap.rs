@@ -55,7 +55,7 @@ pub fn sidecar(
         canonical_service(&instance.labels, &instance.deployment),
         instance.namespace
     );
-    bootstrap(&id, &cluster, metadata, instance.admin(), data_plane, discovery)
+    bootstrap(&id, &cluster, &metadata, instance.admin(), data_plane, discovery)
 }
 
 /// Who the host gateway is.
@@ -89,7 +89,7 @@ pub fn gateway(gateway: &Gateway, data_plane: DataPlane, discovery: &Discovery) 
     let id = node_id(gateway.address, &gateway.name, &gateway.namespace);
     let cluster = format!("{}.{}", gateway.name, gateway.namespace);
     let admin = SocketAddr::from((gateway.address, crate::address::ADMIN_PORT));
-    bootstrap(&id, &cluster, metadata, admin, data_plane, discovery)
+    bootstrap(&id, &cluster, &metadata, admin, data_plane, discovery)
 }
 
 /// Istio's form: `sidecar~<ip>~<name>.<namespace>~<namespace>.svc.cluster.local`.
@@ -143,7 +143,7 @@ fn outbound(ports: &[OutboundPort]) -> Value {
 fn bootstrap(
     id: &str,
     cluster: &str,
-    metadata: Map<String, Value>,
+    metadata: &Map<String, Value>,
     admin: SocketAddr,
     data_plane: DataPlane,
     discovery: &Discovery,

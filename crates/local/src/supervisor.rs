@@ -397,11 +397,10 @@ async fn control(context: Rc<Context>, failed: tokio::sync::mpsc::Sender<UpError
         isolation: rajut_platform::process::Isolation::default(),
     };
     let beside = || async {
-        let why = match tell::introduce(&context).await {
+        match tell::introduce(&context).await {
             Ok(()) => std::future::pending::<String>().await,
             Err(error) => error,
-        };
-        why
+        }
     };
     let never_served = Cell::new(true);
     let on = |event: keep::Change| {

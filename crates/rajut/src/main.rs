@@ -4,9 +4,10 @@
 //! What each command does lives in [`cli`]; the daemons are the libraries `rajut-control` and `rajut-proxy`, the local
 //! mesh is `rajut-local`. `sample` is what the built-in example runs.
 
+#[macro_use]
+mod output;
 mod cli;
 mod examples;
-mod output;
 mod sample;
 
 use std::process::ExitCode;

@@ -4,6 +4,13 @@ use std::io::{self, IsTerminal, Write};
 
 use serde_json::Value;
 
+/// `write!` to a `String`, which can't fail.
+macro_rules! append {
+    ($to:expr, $($what:tt)*) => {{
+        let _ = std::fmt::Write::write_fmt(&mut $to, format_args!($($what)*));
+    }};
+}
+
 /// `-o text|json`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Format {
@@ -15,9 +22,16 @@ pub(crate) enum Format {
 
 /// Writes to standard output. A closed pipe (`rajut status | head -1`) is not an error.
 pub(crate) fn print(text: &str) -> anyhow::Result<()> {
-    match io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => Ok(other?),
+    print_while_read(text).map(drop)
+}
+
+/// [`print`], which tells whether somebody still reads.
+pub(crate) fn print_while_read(text: &str) -> anyhow::Result<bool> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -73,7 +87,7 @@ impl Table {
         for row in &self.rows {
             let mut line = String::new();
             for (cell, width) in row.iter().zip(&widths) {
-                line.push_str(&format!("{cell:<width$}  "));
+                append!(line, "{cell:<width$}  ");
             }
             text.push_str(line.trim_end());
             text.push('\n');

@@ -41,7 +41,7 @@ pub(super) fn spawn_workload(context: &Rc<Context>, index: usize) -> (JoinHandle
             let sidecar = {
                 let context = Rc::clone(context);
                 tokio::task::spawn_local(async move {
-                    sidecar::workload(context, index, path).await;
+                    Box::pin(sidecar::workload(context, index, path)).await;
                     // The namespace ends after the last process that works in it.
                     drop(holder);
                 })
@@ -105,7 +105,7 @@ async fn application(context: Rc<Context>, index: usize, namespace: Option<NetNs
         }
         context.update(|record| change.apply(&mut record.workloads[index].app));
     };
-    keep(&context, Phase::StopApplications, grace, spawn, beside, on).await;
+    Box::pin(keep(&context, Phase::StopApplications, grace, spawn, beside, on)).await;
     drop(forwards);
 }
 

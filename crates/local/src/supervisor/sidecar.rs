@@ -22,7 +22,7 @@ const READY_POLL: Duration = Duration::from_millis(15);
 /// Longer than a sidecar should take.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Tokens are renewed this often; they live for a day.
-const TOKEN_RENEWAL: Duration = Duration::from_secs(3600);
+const TOKEN_RENEWAL: Duration = Duration::from_hours(1);
 
 /// Whom a sidecar serves, as the control plane and the files know it.
 #[derive(Debug, Clone)]
@@ -68,7 +68,7 @@ pub(super) async fn workload(context: Rc<Context>, index: usize, namespace: Opti
         data_plane,
         &discovery(&context, &command),
     );
-    run(&context, &served, &command, &bootstrap, |change| {
+    Box::pin(run(&context, &served, &command, &bootstrap, |change| {
         match &change {
             Change::Ended(how) => {
                 let how = ending(&context.options.state, &format!("{}.sidecar", served.key), how);
@@ -86,7 +86,7 @@ pub(super) async fn workload(context: Rc<Context>, index: usize, namespace: Opti
             Change::Stopped => {}
         }
         context.update(|record| change.apply(&mut record.workloads[index].sidecar));
-    })
+    }))
     .await;
 }
 

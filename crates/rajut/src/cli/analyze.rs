@@ -82,11 +82,12 @@ pub(crate) fn explain(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
     }
     let mut text = format!("{code}: {}\n\n{}\n", entry.title, entry.explanation);
     if !entry.wrong.is_empty() {
-        text.push_str(&format!(
+        append!(
+            text,
             "\nWrong:\n\n{}\nRight:\n\n{}",
             indented(entry.wrong),
             indented(entry.right)
-        ));
+        );
     }
     output::print(&text)?;
     Ok(ExitCode::SUCCESS)

@@ -76,7 +76,7 @@ pub(crate) struct AgentArgs {
 }
 
 /// Life that is asked for; Istio's `SECRET_TTL`.
-const CERTIFICATE_LIFE: Duration = Duration::from_secs(24 * 3600);
+const CERTIFICATE_LIFE: Duration = Duration::from_hours(24);
 /// Istio's `terminationDrainDuration`.
 const DRAIN_TIME: Duration = Duration::from_secs(5);
 

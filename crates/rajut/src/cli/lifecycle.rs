@@ -83,7 +83,7 @@ pub(crate) enum CaptureChoice {
 pub(crate) enum DataPlaneChoice {
     /// Rajut's own proxy
     Rajut,
-    /// Envoy, from RAJUT_ENVOY or PATH
+    /// Envoy, from `RAJUT_ENVOY` or `PATH`
     Envoy,
 }
 

@@ -35,13 +35,18 @@ pub(crate) fn logs(place: &Place, args: &LogsArgs) -> anyhow::Result<ExitCode> {
     }
     let (text, mut position) = tail(&path, args.lines)?;
     output::print(&text)?;
-    while args.follow {
+    if !args.follow {
+        return Ok(ExitCode::SUCCESS);
+    }
+    // Until Ctrl-C, or until nobody reads.
+    loop {
         let (bytes, end) = follow(&path, position)?;
         position = end;
-        output::print(&String::from_utf8_lossy(&bytes))?;
+        if !bytes.is_empty() && !output::print_while_read(&String::from_utf8_lossy(&bytes))? {
+            return Ok(ExitCode::SUCCESS);
+        }
         std::thread::sleep(Duration::from_millis(200));
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 fn name(place: &Place, args: &LogsArgs) -> anyhow::Result<String> {

@@ -148,27 +148,29 @@ fn outcome_text(outcome: &Value, change: Change) -> String {
             ("", Change::Delete) => "deleted",
             (action, _) => action,
         };
-        text.push_str(&format!("{name}: {done}\n"));
+        append!(text, "{name}: {done}\n");
     }
     if outcome.get("affected").is_none() {
         return text + "nothing was changed\n";
     }
     let (affected, acknowledged) = (count(outcome, "affected"), count(outcome, "acknowledged"));
-    text.push_str(&format!(
+    append!(
+        text,
         "{acknowledged} of {affected} affected proxies acknowledged in {} ms",
         count(outcome, "milliseconds")
-    ));
+    );
     match count(outcome, "onUse") {
         0 => text.push('\n'),
-        others => text.push_str(&format!("; {others} more will fetch on use\n")),
+        others => append!(text, "; {others} more will fetch on use\n"),
     }
     for rejected in list(outcome, "rejected") {
-        text.push_str(&format!(
+        append!(
+            text,
             "{} refused {}: {}\n",
             text_of(rejected, "proxy"),
             text_of(rejected, "resource"),
             text_of(rejected, "reason")
-        ));
+        );
     }
     text
 }
@@ -188,12 +190,12 @@ fn diagnostic_text(diagnostic: &Value) -> String {
         .and_then(Value::as_u64)
         .filter(|line| *line > 0)
     {
-        text.push_str(&format!(":{line}"));
+        append!(text, ":{line}");
     }
     text.push('\n');
     let hint = text_of(diagnostic, "hint");
     if !hint.is_empty() {
-        text.push_str(&format!("  help: {hint}\n"));
+        append!(text, "  help: {hint}\n");
     }
     text
 }
@@ -212,15 +214,33 @@ fn joined(sources: &[Source]) -> anyhow::Result<String> {
     Ok(all)
 }
 
+/// kubectl's short names.
+fn full_kind(kind: &str) -> &str {
+    match kind.to_ascii_lowercase().as_str() {
+        "vs" => "VirtualService",
+        "dr" => "DestinationRule",
+        "pa" => "PeerAuthentication",
+        "se" => "ServiceEntry",
+        "svc" => "Service",
+        "deploy" => "Deployment",
+        "sts" => "StatefulSet",
+        "sa" => "ServiceAccount",
+        "cm" => "ConfigMap",
+        "ns" => "Namespace",
+        "lw" => "LocalWorkload",
+        _ => kind,
+    }
+}
+
 pub(crate) fn read(place: &Place, args: &GetArgs) -> anyhow::Result<ExitCode> {
     if args.name.is_some() && args.kind.is_none() {
         return Err(WrongUsage("a name needs a kind before it".to_owned()).into());
     }
     let mut query = Vec::new();
     for (name, value) in [
-        ("kind", &args.kind),
-        ("namespace", &args.namespace),
-        ("name", &args.name),
+        ("kind", args.kind.as_deref().map(full_kind)),
+        ("namespace", args.namespace.as_deref()),
+        ("name", args.name.as_deref()),
     ] {
         if let Some(value) = value {
             query.push(format!("{name}={}", query_escape(value)));

@@ -269,7 +269,7 @@ fn to_text(mesh: &MeshRecord, seen: &[Seen<'_>], health: &str, reasons: &[String
     }
     text.push_str(&services.render());
     for reason in reasons {
-        text.push_str(&format!("! {reason}\n"));
+        append!(text, "! {reason}\n");
     }
     text
 }

@@ -42,7 +42,7 @@ use crate::output::{self, Format};
 /// For each look.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// The certificate is for this one look.
-const CERTIFICATE_LIFE: Duration = Duration::from_secs(600);
+const CERTIFICATE_LIFE: Duration = Duration::from_mins(10);
 /// Of the answer that is read, in bytes.
 const ANSWER_MAX: usize = 64 * 1024;
 /// What our sidecars offer each other for HTTP/1.1, as Istio's do.
@@ -130,8 +130,8 @@ async fn look(
         to: to.name.clone(),
         address,
         plain_refused: bounded(plain(address)).await,
-        stranger_refused: bounded(stranger(address)).await,
-        session: tokio::time::timeout(TIMEOUT, session(address, &identity, domain))
+        stranger_refused: Box::pin(bounded(stranger(address))).await,
+        session: Box::pin(tokio::time::timeout(TIMEOUT, session(address, &identity, domain)))
             .await
             .context("no answer in time")??,
         expected: to.identity.clone(),
@@ -296,7 +296,7 @@ fn marker() -> anyhow::Result<String> {
 
 async fn status_line(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> anyhow::Result<String> {
     let mut bytes = Vec::new();
-    let mut buffer = [0; 4096];
+    let mut buffer = vec![0; 4096];
     while bytes.len() < ANSWER_MAX {
         match stream.read(&mut buffer).await {
             Ok(0) => break,
@@ -391,7 +391,8 @@ impl Findings {
         text.push_str(&recorder::hexdump(application, 96));
         text.push_str("\nwhat a wiretap sees of it\n");
         text.push_str(&recorder::hexdump(wire.application_records(), 96));
-        text.push_str(&format!(
+        append!(
+            text,
             "\nthe marker in path, header and body is {} on the wire\n{}\n",
             if self.marker_on_wire() {
                 "READABLE"
@@ -403,7 +404,7 @@ impl Findings {
             } else {
                 "NOT PROTECTED"
             }
-        ));
+        );
         text
     }
 }

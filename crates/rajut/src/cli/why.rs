@@ -82,14 +82,14 @@ fn explanation(found: &Value) -> String {
         let mut line = format!("{:<14} {}", text(step, "stage"), text(step, "text"));
         let place = text(step, "where");
         if !place.is_empty() {
-            line.push_str(&format!("   ({place})"));
+            append!(line, "   ({place})");
         }
         lines.push_str(line.trim_end());
         lines.push('\n');
     }
     let verdict = text(found, "verdict");
     if !verdict.is_empty() {
-        lines.push_str(&format!("=> {verdict}\n"));
+        append!(lines, "=> {verdict}\n");
     }
     lines
 }

@@ -66,7 +66,7 @@ fn summary(mesh: &MeshRecord) -> String {
         .iter()
         .find(|workload| workload.state != WorkloadState::Ready && !workload.reason.is_empty())
     {
-        text.push_str(&format!("; {}: {}", spoken_name(mesh, waiting), waiting.reason));
+        append!(text, "; {}: {}", spoken_name(mesh, waiting), waiting.reason);
     }
     text
 }
@@ -107,10 +107,12 @@ pub(super) fn table(mesh: &MeshRecord) -> String {
         text.push_str(&services.render());
     }
     for missing in &mesh.not_started {
-        text.push_str(&format!(
+        append!(
+            text,
             "not started: {} has no command; add {}\n",
-            missing.name, missing.add
-        ));
+            missing.name,
+            missing.add
+        );
     }
     text
 }
@@ -125,7 +127,7 @@ pub(super) fn not_ready(mesh: &MeshRecord) -> String {
             } else {
                 &workload.reason
             };
-            text.push_str(&format!("{}: {reason}\n", spoken_name(mesh, workload)));
+            append!(text, "{}: {reason}\n", spoken_name(mesh, workload));
         }
     }
     if !mesh.services.is_empty() && mesh.gateway_state != WorkloadState::Ready {
@@ -134,7 +136,7 @@ pub(super) fn not_ready(mesh: &MeshRecord) -> String {
         } else {
             &mesh.gateway.last_exit
         };
-        text.push_str(&format!("host gateway: {why}\n"));
+        append!(text, "host gateway: {why}\n");
     }
     text
 }

@@ -1,6 +1,7 @@
 //! From the command line to a running supervisor: capture, configuration, plan, gateway; then `rajut-local` takes over.
 
 use std::{
+    collections::BTreeSet,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::ExitCode,
@@ -8,13 +9,13 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use rajut_config::model::Service;
+use rajut_config::{Loaded, model::Service};
 use rajut_local::{
     address::AddressBlock,
     bootstrap::{DataPlane, Gateway},
     commands::ControlCommand,
     env::url_scheme,
-    plan::{self, CaptureMode, OutboundPort, PlanInput},
+    plan::{self, CaptureMode, OutboundPort, Plan, PlanError, PlanInput},
     process::clean_up,
     state::{MeshRecord, ServiceRecord, make_dir, write_private},
     supervisor::{self, Event, Options},
@@ -79,7 +80,7 @@ fn prepared(place: &Place, args: &UpArgs, voice: &mut Voice) -> anyhow::Result<E
     });
     // Held as long as something may use them.
     drop((reserved, block, lock));
-    voice.finish()?;
+    voice.finish();
     ended?;
     Ok(ExitCode::SUCCESS)
 }
@@ -197,26 +198,7 @@ fn setup(place: &Place, args: &UpArgs, mode: CaptureMode, voice: &mut Voice) -> 
     let loaded = sources::load(&paths, &input_file(place), &namespace)?;
     report(&rajut_config::Report::new(&loaded).diagnostics, voice)?;
     let block = AddressBlock::claim().context("every block of loopback addresses is taken")?;
-    let mut reserved = Vec::new();
-    let plan = {
-        let input = PlanInput {
-            deployments: &loaded.deployments,
-            services: &loaded.services,
-            runs: &args.runs,
-            mode,
-            block: &block,
-        };
-        plan::plan(&input, || {
-            let port = reserve_port(Ipv4Addr::UNSPECIFIED.into(), 0)?;
-            let number = port.port();
-            reserved.push(port);
-            Ok(number)
-        })
-        .map_err(|error| match error {
-            plan::PlanError::UnknownRun { .. } => WrongUsage(error.to_string()).into(),
-            other => anyhow::Error::from(other),
-        })?
-    };
+    let (plan, reserved) = plan_of(args, &loaded, mode, &block)?;
     if plan.instances.is_empty() && plan.not_started.is_empty() {
         bail!("there is no workload in {}", shown(&paths));
     }
@@ -231,6 +213,7 @@ fn setup(place: &Place, args: &UpArgs, mode: CaptureMode, voice: &mut Voice) -> 
             lines.join("\n")
         );
     }
+    check_ports(&plan)?;
     let (outbound, services) = host_addresses(&loaded.services, args.first_port)?;
     let started = time::now_text();
     let options = Options {
@@ -269,6 +252,55 @@ fn setup(place: &Place, args: &UpArgs, mode: CaptureMode, voice: &mut Voice) -> 
     })
 }
 
+fn plan_of(
+    args: &UpArgs,
+    loaded: &Loaded,
+    mode: CaptureMode,
+    block: &AddressBlock,
+) -> anyhow::Result<(Plan, Vec<ReservedPort>)> {
+    let input = PlanInput {
+        deployments: &loaded.deployments,
+        services: &loaded.services,
+        runs: &args.runs,
+        mode,
+        block,
+    };
+    let mut reserved = Vec::new();
+    let made = plan::plan(&input, || {
+        let port = reserve_port(Ipv4Addr::UNSPECIFIED.into(), 0)?;
+        let number = port.port();
+        reserved.push(port);
+        Ok(number)
+    });
+    match made {
+        Ok(plan) => Ok((plan, reserved)),
+        Err(error @ PlanError::UnknownRun { .. }) => Err(WrongUsage(error.to_string()).into()),
+        Err(other) => Err(other.into()),
+    }
+}
+
+/// A server of this machine that listens on all addresses has the port on the workloads' addresses too.
+fn check_ports(plan: &Plan) -> anyhow::Result<()> {
+    let mut tried = BTreeSet::new();
+    for instance in &plan.instances {
+        for port in &instance.ports {
+            if !tried.insert(port.container) {
+                continue;
+            }
+            let socket = instance.inbound_socket(port.container);
+            listen(socket, &ListenOptions::default()).with_context(|| {
+                let number = port.container;
+                format!(
+                    "{} is to be reached at {socket}, and a server of this machine has port {number} on all \
+                     addresses (`ss -ltnp 'sport = :{number}'` names it); stop it, or have it listen on 127.0.0.1 only",
+                    instance.name
+                )
+            })?;
+        }
+    }
+    Ok(())
+}
+
 fn shown(paths: &[PathBuf]) -> String {
     paths
         .iter()
@@ -280,15 +312,14 @@ fn shown(paths: &[PathBuf]) -> String {
 /// The files that the mesh is made of, all of which the control plane can read, and the default namespace.
 fn paths(place: &Place, args: &UpArgs) -> anyhow::Result<(Vec<PathBuf>, String)> {
     let mut paths = Vec::new();
-    let namespace;
-    if args.paths.is_empty() {
+    let namespace = if args.paths.is_empty() {
         let folder = place.state.path().join("example");
         make_dir(&folder)?;
         for (name, text) in examples::CLINIC {
             write_private(&folder.join(name), text.as_bytes())?;
         }
         paths.push(folder);
-        namespace = args.namespace.as_deref().unwrap_or(examples::CLINIC_NAMESPACE);
+        args.namespace.as_deref().unwrap_or(examples::CLINIC_NAMESPACE)
     } else {
         for path in &args.paths {
             if path.as_os_str() == "-" {
@@ -300,8 +331,8 @@ fn paths(place: &Place, args: &UpArgs) -> anyhow::Result<(Vec<PathBuf>, String)>
                 );
             }
         }
-        namespace = args.namespace.as_deref().unwrap_or("default");
-    }
+        args.namespace.as_deref().unwrap_or("default")
+    };
     let generated = place.state.path().join("host-ports.yaml");
     if !args.host_ports.is_empty() {
         write_private(
@@ -323,10 +354,11 @@ fn host_ports_document(host_ports: &[(String, u16)], namespace: &str) -> String 
         rajut_config::model::host_alias()
     );
     for (name, port) in host_ports {
-        text.push_str(&format!(
+        append!(
+            text,
             "    - number: {port}\n      name: {name}\n      protocol: {}\n",
             protocol_of_name(name)
-        ));
+        );
     }
     text
 }
@@ -353,12 +385,20 @@ fn report(diagnostics: &[Diagnostic], voice: &mut Voice) -> anyhow::Result<()> {
     }
     if errors.len() + others.len() > 0 {
         voice.say(&format!(
-            "configuration: {} errors, {} warnings and notes; `rajut analyze` shows all\n",
-            errors.len(),
-            others.len()
+            "configuration: {}, {}; `rajut analyze` shows all\n",
+            counted(errors.len(), "error"),
+            counted(others.len(), "warning or note")
         ))?;
     }
     Ok(())
+}
+
+fn counted(count: usize, noun: &str) -> String {
+    match (count, noun) {
+        (1, _) => format!("1 {noun}"),
+        (_, "warning or note") => format!("{count} warnings and notes"),
+        _ => format!("{count} {noun}s"),
+    }
 }
 
 /// A free address on this host for each service port, in the order of names.
@@ -500,8 +540,7 @@ impl Voice {
         self.end(true)
     }
 
-    fn finish(&mut self) -> anyhow::Result<()> {
+    fn finish(&mut self) {
         self.progress.clear();
-        Ok(())
     }
 }
