@@ -181,6 +181,10 @@ fn run_worker(start: Start, mut commands: mpsc::Receiver<Command>) {
         } = start;
         let worker = Worker::new(index, Rc::new(Epoch::first(config)), seed, drain, counters);
         let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        if index == 0 {
+            // One sweep brings ejected endpoints back, for all workers.
+            tokio::task::spawn_local(crate::cluster::outlier::sweep_forever(worker.clone()));
+        }
         while let Some(command) = commands.recv().await {
             match command {
                 Command::Adopt(config, done) => {

@@ -383,6 +383,11 @@ impl ServerConn {
         matches!(self.write, Write::Body(_))
     }
 
+    /// Whether the response's body lasts until the connection closes, so that a close looks like its end.
+    pub fn body_is_until_close(&self) -> bool {
+        matches!(self.write, Write::Body(BodyEncoder::Raw)) && !self.tunnel
+    }
+
     /// Whether both directions are a tunnel.
     pub fn is_tunnel(&self) -> bool {
         self.tunnel

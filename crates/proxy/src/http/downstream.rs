@@ -86,14 +86,22 @@ impl Downstream<'_> {
     pub(crate) fn abort(&mut self) {
         match self {
             Self::H1(server) => {
+                let until_close = server.machine.response_started() && server.machine.body_is_until_close();
                 server.machine.close_after();
-                server.transport.output.clear();
-                if let Some(socket) = server.transport.stream().socket() {
+                // A missing last chunk or byte tells it; a body that lasts until the close needs a reset.
+                if until_close && let Some(socket) = server.transport.stream().socket() {
                     // A socket that is gone already needs no reset.
                     drop(rajut_platform::socket::set_reset_on_close(socket));
                 }
             }
             Self::H2(stream) => stream.reset(::h2::Reason::INTERNAL_ERROR),
+        }
+    }
+
+    /// Lets an HTTP/1 connection end after this exchange.
+    pub(crate) fn close_after(&mut self) {
+        if let Self::H1(server) = self {
+            server.machine.close_after();
         }
     }
 

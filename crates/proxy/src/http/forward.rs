@@ -243,6 +243,7 @@ impl Forwarding<'_, '_> {
                 discard(answer).await;
             }
             self.source.rewind();
+            self.deadlines.end_try();
             if let Some(policy) = plan.policy {
                 let pause = retry::pause(policy, retries, worker.random());
                 self.wait(pause).await?;
@@ -540,7 +541,6 @@ impl Forwarding<'_, '_> {
             self.deadlines.become_tunnel();
             self.source.become_tunnel();
         }
-        self.record.has_response = true;
         self.downstream
             .push_head(&self.record.response, length)
             .map_err(downstream_failure)?;
@@ -788,6 +788,7 @@ fn prepare_request(record: &mut Record, table: &RouteTable, chosen: &Chosen<'_>,
 /// The route's changes to the response's head.
 fn prepare_response(record: &mut Record, table: &RouteTable, chosen: &Chosen<'_>, head: ResponseHead) {
     record.response = head;
+    record.has_response = true;
     let now = Instant::now();
     record.response_start = Some(now);
     if !record.shared.manager.suppresses_envoy_headers() {

@@ -11,7 +11,7 @@ use super::{
     message::{DownstreamError, Piece},
     record::Record,
 };
-use crate::failure::{Failure, FailureKind, grpc_status_of};
+use crate::failure::{Failure, FailureKind, Fault, grpc_status_of};
 
 /// Answers for a failure before the response's head; `retried`: tries went before.
 pub(crate) fn failure(

@@ -253,7 +253,9 @@ async fn refuse(shared: &Rc<Shared>, server: &mut h1::Server, kind: FailureKind)
     let failure = kind.into();
     record.note(&failure);
     let mut downstream = Downstream::H1(server);
-    if reply::failure(&mut record, &mut downstream, &failure, false).is_ok() {
+    let answered = reply::failure(&mut record, &mut downstream, &failure, false).is_ok();
+    drop(record);
+    if answered {
         linger(server).await;
     }
 }

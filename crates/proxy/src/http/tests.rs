@@ -1,1 +1,10 @@
+//! The HTTP path against real sockets: scripted servers on one side, scripted clients on the other, one worker.
 
+mod balance;
+mod bodies;
+mod harness;
+mod http2;
+mod http1;
+mod limits;
+mod resilience;
+mod upgrade;
