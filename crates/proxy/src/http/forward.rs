@@ -430,6 +430,9 @@ impl Forwarding<'_, '_> {
 
     /// Sends the request and waits for the response's head.
     async fn exchange(&mut self, exchange: &mut Exchange<'_>) -> Result<(ResponseHead, BodyLength), Failure> {
+        if self.record.head.fields.contains(Known::Upgrade) {
+            exchange.upstream.wait_for_upgrades().await;
+        }
         exchange.upstream.push_head(&self.record.head, self.body)?;
         poll_fn(|cx| {
             self.poll_send(exchange, cx)?;

@@ -25,6 +25,10 @@ pub(crate) fn failure(
         downstream.abort();
         return Err(DownstreamError::Gone);
     }
+    if spec.fault == Fault::Downstream {
+        // Nobody knows what else this client gets wrong, or how much of its request is still to come.
+        downstream.close_after();
+    }
     let mut fields = Fields::new();
     if matches!(
         failure.kind,

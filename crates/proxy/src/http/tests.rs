@@ -3,8 +3,8 @@
 mod balance;
 mod bodies;
 mod harness;
-mod http2;
 mod http1;
+mod http2;
 mod limits;
 mod resilience;
 mod upgrade;

@@ -23,6 +23,10 @@ use crate::{
     },
 };
 
+/// Looks for the server's settings before an upgrade over a new HTTP/2 connection, and the pause between two.
+const SETTINGS_LOOKS: u32 = 200;
+const SETTINGS_PAUSE: std::time::Duration = std::time::Duration::from_millis(5);
+
 /// A response's head: one of several interim ones, or the final one with what body follows.
 #[derive(Debug)]
 pub(crate) enum Head {
@@ -43,6 +47,18 @@ impl Upstream {
         match self {
             Self::H1(exchange) => exchange.push_head(head, length),
             Self::H2(exchange) => exchange.push_head(head, length),
+        }
+    }
+
+    /// Before an upgrade over HTTP/2: waits for the setting that allows it, which a new connection does not know yet.
+    pub(crate) async fn wait_for_upgrades(&self) {
+        let Self::H2(exchange) = self else { return };
+        // `h2` does not tell when settings arrive.
+        for _ in 0..SETTINGS_LOOKS {
+            if exchange.lease.takes_extended_connect() {
+                return;
+            }
+            tokio::time::sleep(SETTINGS_PAUSE).await;
         }
     }
 

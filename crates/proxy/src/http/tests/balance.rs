@@ -24,7 +24,10 @@ fn round_robin_takes_turns_and_respects_weights() {
         for _ in 0..40 {
             client.get("/").await;
         }
-        assert_eq!((seen_one.heads.borrow().len(), seen_two.heads.borrow().len()), (30, 10));
+        assert_eq!(
+            (seen_one.heads.borrow().len(), seen_two.heads.borrow().len()),
+            (30, 10)
+        );
     });
 }
 
@@ -76,15 +79,24 @@ fn hosts_that_are_unhealthy_or_draining_get_nothing_and_panic_uses_all() {
 #[test]
 fn the_same_key_goes_to_the_same_host_and_few_keys_move() {
     run(async {
-        let addresses: Vec<_> = (1..=10).map(|n| format!("10.0.0.{n}:80").parse().unwrap()).collect();
+        let addresses: Vec<_> = (1..=10)
+            .map(|n| format!("10.0.0.{n}:80").parse().unwrap())
+            .collect();
         let proxy = Setup::to(&addresses).start().await;
         let mut ir = cluster_ir(&addresses);
-        ir.lb_policy = LbPolicy::RingHash { minimum_ring_size: 1024 };
+        ir.lb_policy = LbPolicy::RingHash {
+            minimum_ring_size: 1024,
+        };
         let cluster = |ir: rajut_ir::cluster::Cluster| {
             Cluster::build(Arc::new(ir), None, Transports::default(), &proxy.registry, None)
         };
         let pick = |cluster: &Cluster, key: u64| {
-            let context = PickContext { worker: &proxy.worker, hash: Some(key), exclude: &[], destination: None };
+            let context = PickContext {
+                worker: &proxy.worker,
+                hash: Some(key),
+                exclude: &[],
+                destination: None,
+            };
             cluster.pick(&context).unwrap().address.clone()
         };
         let all = cluster(ir.clone());
@@ -128,9 +140,20 @@ fn a_removed_host_gets_nothing_more_and_its_idle_connections_close() {
         for _ in 0..4 {
             assert_eq!(client.get("/").await.status, 200);
         }
-        assert_eq!((seen_one.heads.borrow().len(), seen_two.heads.borrow().len()), (1, 5));
-        assert_eq!(seen_two.connections.get(), 1, "connections to hosts that stay are kept");
+        assert_eq!(
+            (seen_one.heads.borrow().len(), seen_two.heads.borrow().len()),
+            (1, 5)
+        );
+        assert_eq!(
+            seen_two.connections.get(),
+            1,
+            "connections to hosts that stay are kept"
+        );
         until("the idle connection is closed", || seen_one.active.get() == 0).await;
-        assert_eq!(smaller.hosts()[0].counts().rq_total, 5, "counts outlive the update");
+        assert_eq!(
+            smaller.hosts()[0].counts().rq_total,
+            5,
+            "counts outlive the update"
+        );
     });
 }

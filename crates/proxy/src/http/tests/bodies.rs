@@ -62,7 +62,9 @@ fn expect_continue_and_early_hints_go_through() {
         let (app, seen) = server(|mut client, seen| async move {
             let head = client.head().await;
             assert!(head.to_lowercase().contains("expect: 100-continue"), "{head}");
-            client.send("HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n").await;
+            client
+                .send("HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n")
+                .await;
             let body = client.exactly(5).await;
             seen.bodies.borrow_mut().push(body);
             client.send(OK).await;
@@ -71,7 +73,9 @@ fn expect_continue_and_early_hints_go_through() {
         .await;
         let proxy = Setup::to(&[app]).start().await;
         let mut client = proxy.client().await;
-        client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n").await;
+        client
+            .send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n")
+            .await;
         assert!(client.head().await.starts_with("HTTP/1.1 103 "));
         assert!(client.head().await.starts_with("HTTP/1.1 100 "));
         client.send("hello").await;
@@ -85,17 +89,26 @@ fn an_early_answer_reaches_a_client_that_is_still_sending() {
     run(async {
         let (app, _) = server(|mut client, _: Rc<Seen>| async move {
             client.head().await;
-            client.send("HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\n\r\nbig").await;
+            client
+                .send("HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\n\r\nbig")
+                .await;
             tokio::time::sleep(Duration::from_millis(50)).await;
         })
         .await;
         let proxy = Setup::to(&[app]).start().await;
         let mut client = proxy.client().await;
-        client.send(format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {LARGE}\r\n\r\n")).await;
+        client
+            .send(format!(
+                "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {LARGE}\r\n\r\n"
+            ))
+            .await;
         client.send(vec![b'x'; 100_000]).await;
         let reply = client.reply(false).await;
         assert_eq!((reply.status, reply.text()), (413, "big"));
-        until("the upstream connection is closed", || proxy.cluster.stats().connections_active() == 0).await;
+        until("the upstream connection is closed", || {
+            proxy.cluster.stats().connections_active() == 0
+        })
+        .await;
     });
 }
 
@@ -104,13 +117,17 @@ fn a_small_rest_of_a_body_is_read_and_the_connection_goes_on() {
     run(async {
         let (app, _) = server(|mut client, _: Rc<Seen>| async move {
             client.head().await;
-            client.send("HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n").await;
+            client
+                .send("HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n")
+                .await;
             while client.more().await {}
         })
         .await;
         let proxy = Setup::to(&[app]).start().await;
         let mut client = proxy.client().await;
-        client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n").await;
+        client
+            .send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n")
+            .await;
         assert_eq!(client.reply(false).await.status, 401);
         client.send("0123456789").await;
         assert_eq!(client.get("/").await.status, 401);
@@ -122,7 +139,9 @@ fn a_download_goes_only_as_fast_as_it_is_read() {
     run(async {
         let (app, seen) = server(|mut client, seen| async move {
             request(&mut client, &seen).await;
-            client.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {LARGE}\r\n\r\n")).await;
+            client
+                .send(format!("HTTP/1.1 200 OK\r\nContent-Length: {LARGE}\r\n\r\n"))
+                .await;
             let chunk = vec![b'd'; 1 << 20];
             for _ in 0..LARGE >> 20 {
                 client.send(&chunk).await;
@@ -161,7 +180,11 @@ fn an_upload_goes_only_as_fast_as_it_is_taken() {
         .await;
         let proxy = Setup::to(&[app]).start().await;
         let mut client = proxy.client().await;
-        client.send(format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {LARGE}\r\n\r\n")).await;
+        client
+            .send(format!(
+                "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {LARGE}\r\n\r\n"
+            ))
+            .await;
         let chunk = vec![b'u'; 1 << 20];
         let mut sent = 0;
         while let Ok(()) = tokio::time::timeout(Duration::from_millis(300), client.send(&chunk)).await {
@@ -172,7 +195,10 @@ fn an_upload_goes_only_as_fast_as_it_is_taken() {
         // The chunk that timed out went out in part: what matters is that the rest can't be sent whole any more, so
         // only that the proxy lets go of everything is looked at.
         drop(client);
-        until("the request is cancelled", || proxy.cluster.stats().requests_active() == 0).await;
+        until("the request is cancelled", || {
+            proxy.cluster.stats().requests_active() == 0
+        })
+        .await;
     });
 }
 
@@ -181,7 +207,9 @@ fn a_cut_off_download_is_cut_off_for_the_client_too() {
     run(async {
         let (app, _) = server(|mut client, seen| async move {
             request(&mut client, &seen).await;
-            client.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n").await;
+            client
+                .send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
+                .await;
         })
         .await;
         let proxy = Setup::to(&[app]).start().await;
@@ -189,7 +217,10 @@ fn a_cut_off_download_is_cut_off_for_the_client_too() {
         client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
         client.head().await;
         let rest = client.rest().await;
-        assert!(!rest.ends_with(b"0\r\n\r\n"), "the client must see that it is incomplete");
+        assert!(
+            !rest.ends_with(b"0\r\n\r\n"),
+            "the client must see that it is incomplete"
+        );
     });
 }
 
@@ -258,6 +289,10 @@ fn copies_go_to_the_mirrors() {
         assert_eq!(client.post("/m", "body").await.status, 200);
         until("the copy arrives", || seen.heads.borrow().len() == 2).await;
         assert_eq!(*seen.bodies.borrow(), [b"body".to_vec(), b"body".to_vec()]);
-        assert!(seen.heads.borrow()[1].contains("Host: app-shadow"), "{}", seen.heads.borrow()[1]);
+        assert!(
+            seen.heads.borrow()[1].contains("Host: app-shadow"),
+            "{}",
+            seen.heads.borrow()[1]
+        );
     });
 }

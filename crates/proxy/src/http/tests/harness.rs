@@ -15,13 +15,13 @@ use rajut_ir::{
     cluster::{CircuitBreakers, Cluster as ClusterIr, Discovery, DnsSettings, LbPolicy, UpstreamProtocol},
     endpoint::{Endpoint, EndpointAddress, Health, LoadAssignment, LocalityEndpoints},
     http::{
-        ClientCertDetails, Codec, ForwardClientCert, HostPort, HttpConnectionManager, HttpFilter, RouteSource,
-        RouterFilter, ServerHeader,
+        ClientCertDetails, Codec, ForwardClientCert, HostPort, HttpConnectionManager, HttpFilter,
+        RouteSource, RouterFilter, ServerHeader,
     },
     listener::Direction,
     route::{
-        Forward, HeaderMutations, PathMatch, RetryOn, RetryPolicy, Route, RouteActionKind, RouteConfiguration,
-        RouteMatch, Target, VirtualHost,
+        Forward, HeaderMutations, PathMatch, RetryOn, RetryPolicy, Route, RouteActionKind,
+        RouteConfiguration, RouteMatch, Target, VirtualHost,
     },
 };
 use rajut_platform::socket::{TcpListener, TcpStream};
@@ -242,7 +242,13 @@ impl Setup {
 
     pub(super) async fn start(mut self) -> Proxy {
         let registry = Registry::new(1);
-        let cluster = Cluster::build(Arc::new(self.cluster), None, Transports::default(), &registry, None);
+        let cluster = Cluster::build(
+            Arc::new(self.cluster),
+            None,
+            Transports::default(),
+            &registry,
+            None,
+        );
         if let Some(path) = &self.log {
             self.manager.access_logs.push(AccessLog {
                 sink: LogSink::File(path.to_str().unwrap().into()),
@@ -278,7 +284,13 @@ impl Setup {
             ..Config::default()
         });
         let (drain, draining) = watch::channel(false);
-        let worker = Worker::new(0, Rc::new(Epoch::first(config.clone())), 7, draining, Arc::default());
+        let worker = Worker::new(
+            0,
+            Rc::new(Epoch::first(config.clone())),
+            7,
+            draining,
+            Arc::default(),
+        );
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let connections = Rc::new(Cell::new(0));
@@ -364,14 +376,17 @@ impl Client {
     }
 
     pub(super) async fn get(&mut self, path: &str) -> Reply {
-        self.send(format!("GET {path} HTTP/1.1\r\nHost: app\r\n\r\n")).await;
+        self.send(format!("GET {path} HTTP/1.1\r\nHost: app\r\n\r\n"))
+            .await;
         self.reply(false).await
     }
 
     pub(super) async fn post(&mut self, path: &str, body: &str) -> Reply {
         let length = body.len();
-        self.send(format!("POST {path} HTTP/1.1\r\nHost: app\r\nContent-Length: {length}\r\n\r\n{body}"))
-            .await;
+        self.send(format!(
+            "POST {path} HTTP/1.1\r\nHost: app\r\nContent-Length: {length}\r\n\r\n{body}"
+        ))
+        .await;
         self.reply(false).await
     }
 
@@ -387,7 +402,11 @@ impl Client {
                 let head: Vec<u8> = self.1.drain(..end + 4).collect();
                 return String::from_utf8(head).unwrap();
             }
-            assert!(self.more().await, "the connection ended within a head: {:?}", String::from_utf8_lossy(&self.1));
+            assert!(
+                self.more().await,
+                "the connection ended within a head: {:?}",
+                String::from_utf8_lossy(&self.1)
+            );
         }
     }
 

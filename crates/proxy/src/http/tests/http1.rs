@@ -2,9 +2,7 @@
 
 use rajut_ir::{
     matcher::Regex,
-    route::{
-        AppendAction, DirectResponse, HeaderValue, HostRewrite, PathRewrite, Redirect, RouteActionKind,
-    },
+    route::{AppendAction, DirectResponse, HeaderValue, HostRewrite, PathRewrite, Redirect, RouteActionKind},
 };
 
 use super::harness::{OK, Setup, answering, nobody, request, run, server, until};
@@ -13,7 +11,10 @@ use crate::stats::ClusterCounter;
 #[test]
 fn a_request_is_forwarded_and_connections_are_kept_on_both_sides() {
     run(async {
-        let (app, seen) = answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-App: Yes\r\nConnection: keep-alive\r\n\r\nok").await;
+        let (app, seen) = answering(
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-App: Yes\r\nConnection: keep-alive\r\n\r\nok",
+        )
+        .await;
         let proxy = Setup::to(&[app]).start().await;
         let mut client = proxy.client().await;
         for _ in 0..5 {
@@ -27,11 +28,20 @@ fn a_request_is_forwarded_and_connections_are_kept_on_both_sides() {
         assert_eq!((seen.connections.get(), seen.heads.borrow().len()), (1, 5));
         let head = seen.heads.borrow()[0].clone();
         assert!(head.starts_with("GET /a?b=1 HTTP/1.1\r\n"), "{head}");
-        assert!(head.contains("X-Thing: 1\r\n") && head.contains("x-forwarded-proto: http\r\n"), "{head}");
-        assert!(head.contains("x-request-id: ") && !head.contains("X-Hop"), "{head}");
+        assert!(
+            head.contains("X-Thing: 1\r\n") && head.contains("x-forwarded-proto: http\r\n"),
+            "{head}"
+        );
+        assert!(
+            head.contains("x-request-id: ") && !head.contains("X-Hop"),
+            "{head}"
+        );
         assert_eq!(proxy.counted(ClusterCounter::RqTotal), 5);
         assert_eq!(proxy.counted(ClusterCounter::Rq2xx), 5);
-        until("requests are over", || proxy.cluster.stats().requests_active() == 0).await;
+        until("requests are over", || {
+            proxy.cluster.stats().requests_active() == 0
+        })
+        .await;
         assert_eq!(proxy.cluster.hosts()[0].counts().rq_success, 5);
     });
 }
@@ -42,13 +52,20 @@ fn pipelined_requests_are_answered_in_order() {
         let (app, seen) = server(|mut client, seen| async move {
             while let Some(head) = request(&mut client, &seen).await {
                 let path = head.split(' ').nth(1).unwrap().to_owned();
-                client.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{path}", path.len())).await;
+                client
+                    .send(format!(
+                        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{path}",
+                        path.len()
+                    ))
+                    .await;
             }
         })
         .await;
         let proxy = Setup::to(&[app]).start().await;
         let mut client = proxy.client().await;
-        client.send("GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        client
+            .send("GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n")
+            .await;
         assert_eq!(client.reply(false).await.text(), "/1");
         assert_eq!(client.reply(false).await.text(), "/2");
         assert_eq!(seen.heads.borrow().len(), 2);
@@ -62,18 +79,29 @@ fn malformed_requests_are_refused_and_the_connection_closed_while_others_go_on()
         let proxy = Setup::to(&[app]).start().await;
         let long = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(70_000));
         for (bytes, status) in [
-            ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", "400"),
-            ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n", "400"),
+            (
+                "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+                "400",
+            ),
+            (
+                "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n",
+                "400",
+            ),
             ("GET / HTTP/1.1\nHost: a\n\n", "400"),
             ("GET / HTTP/1.1\r\n\r\n", "400"),
-            ("GET / HTTP/1.1\r\nHost: a\r\nConnection: authorization\r\nAuthorization: x\r\n\r\n", "400"),
+            (
+                "GET / HTTP/1.1\r\nHost: a\r\nConnection: authorization\r\nAuthorization: x\r\n\r\n",
+                "400",
+            ),
             (long.as_str(), "431"),
         ] {
             let mut client = proxy.client().await;
             client.send(bytes).await;
-            eprintln!("=={bytes:.90}");
             let answer = String::from_utf8(client.rest().await).unwrap();
-            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{bytes:.60}: {answer}");
+            assert!(
+                answer.starts_with(&format!("HTTP/1.1 {status} ")),
+                "{bytes:.60}: {answer}"
+            );
             assert!(answer.contains("connection: close"), "{answer}");
         }
         assert_eq!(seen.heads.borrow().len(), 0);
@@ -131,7 +159,8 @@ fn heads_are_changed_as_the_route_says() {
             value("x-one", "2", AppendAction::Append),
         ];
         setup.route.headers.request_remove = vec!["x-two".into()];
-        setup.route.headers.response_set = vec![value("x-code", "%RESPONSE_CODE%", AppendAction::AddIfAbsent)];
+        setup.route.headers.response_set =
+            vec![value("x-code", "%RESPONSE_CODE%", AppendAction::AddIfAbsent)];
         setup.route.headers.response_remove = vec!["x-secret".into()];
         setup.forward().path_rewrite = Some(PathRewrite::Regex {
             pattern: Regex::new("/v([0-9]+)").unwrap(),
@@ -142,7 +171,9 @@ fn heads_are_changed_as_the_route_says() {
         setup.virtual_host = Box::new(|host| host.include_request_attempt_count = true);
         let proxy = setup.start().await;
         let mut client = proxy.client().await;
-        client.send("GET /v2/x?y HTTP/1.1\r\nHost: app\r\nX-One: 1\r\nX-Two: 1\r\n\r\n").await;
+        client
+            .send("GET /v2/x?y HTTP/1.1\r\nHost: app\r\nX-One: 1\r\nX-Two: 1\r\n\r\n")
+            .await;
         let reply = client.reply(false).await;
         assert_eq!(reply.field("x-secret"), None);
         assert_eq!(reply.field("x-code"), Some("200"), "{}", reply.head);
@@ -176,7 +207,10 @@ fn redirections_and_direct_responses_are_given_here() {
             strip_query: false,
         }));
         let reply = setup.start().await.get("/old?x=1").await;
-        assert_eq!((reply.status, reply.field("location")), (308, Some("https://app/new/old?x=1")));
+        assert_eq!(
+            (reply.status, reply.field("location")),
+            (308, Some("https://app/new/old?x=1"))
+        );
         let mut setup = Setup::to(&[]);
         setup.route.action = RouteActionKind::DirectResponse(DirectResponse {
             status: 502,
@@ -226,9 +260,15 @@ fn an_idle_connection_closes_when_the_proxy_drains_and_a_busy_one_finishes() {
         let busy = Setup::to(&[app]).start().await;
         let mut client = busy.client().await;
         client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
-        until("the request is there", || busy.counted(ClusterCounter::RqTotal) == 1).await;
+        until("the request is there", || {
+            busy.counted(ClusterCounter::RqTotal) == 1
+        })
+        .await;
         busy.drain.send_replace(true);
         drop(client);
-        until("the request is cancelled", || busy.cluster.stats().requests_active() == 0 || busy.connections.get() > 0).await;
+        until("the request is cancelled", || {
+            busy.cluster.stats().requests_active() == 0 || busy.connections.get() > 0
+        })
+        .await;
     });
 }

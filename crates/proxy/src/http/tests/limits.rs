@@ -41,8 +41,15 @@ fn requests_beyond_max_requests_are_answered_503_and_counted() {
         }
         until("two are under way", || seen.heads.borrow().len() == 2).await;
         let reply = proxy.get("/").await;
-        assert_eq!((reply.status, reply.field("x-envoy-overloaded")), (503, Some("true")));
-        assert!(reply.text().ends_with("reset reason: overflow"), "{}", reply.text());
+        assert_eq!(
+            (reply.status, reply.field("x-envoy-overloaded")),
+            (503, Some("true"))
+        );
+        assert!(
+            reply.text().ends_with("reset reason: overflow"),
+            "{}",
+            reply.text()
+        );
         assert_eq!(proxy.counted(ClusterCounter::RqOverflow), 1);
         release(&seen);
         for client in &mut busy {
@@ -75,7 +82,10 @@ fn at_max_connections_requests_queue_and_only_too_many_of_them_fail() {
             }
         }
         let refused = proxy.get("/").await;
-        assert_eq!((refused.status, refused.field("x-envoy-overloaded")), (503, Some("true")));
+        assert_eq!(
+            (refused.status, refused.field("x-envoy-overloaded")),
+            (503, Some("true"))
+        );
         assert_eq!(proxy.counted(ClusterCounter::RqPendingOverflow), 1);
         release(&seen);
         for client in &mut clients {
@@ -114,7 +124,10 @@ fn the_routes_timeout_answers_504() {
         assert_eq!(proxy.counted(ClusterCounter::RqTimeout), 1);
         let head = seen.heads.borrow()[0].clone();
         assert!(head.contains("x-envoy-expected-rq-timeout-ms: 50"), "{head}");
-        until("the upstream connection is closed", || proxy.cluster.stats().connections_active() == 0).await;
+        until("the upstream connection is closed", || {
+            proxy.cluster.stats().connections_active() == 0
+        })
+        .await;
         release(&seen);
     });
 }
@@ -149,7 +162,9 @@ fn slow_heads_and_idle_streams_are_ended() {
         let reply = proxy.get("/").await;
         assert_eq!((reply.status, reply.text()), (504, "stream timeout"));
         let mut stuck = proxy.client().await;
-        stuck.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhe").await;
+        stuck
+            .send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhe")
+            .await;
         assert_eq!(stuck.reply(false).await.status, 408);
         release(&seen);
     });

@@ -21,7 +21,10 @@ fn a_connect_failure_is_tried_on_another_host_also_for_a_post() {
         }
         assert_eq!(seen.bodies.borrow().len(), 4);
         assert!(proxy.counted(ClusterCounter::RqRetry) >= 2);
-        assert_eq!(proxy.counted(ClusterCounter::RqRetry), proxy.counted(ClusterCounter::RqRetrySuccess));
+        assert_eq!(
+            proxy.counted(ClusterCounter::RqRetry),
+            proxy.counted(ClusterCounter::RqRetrySuccess)
+        );
     });
 }
 
@@ -41,7 +44,11 @@ fn a_post_that_was_read_is_never_sent_twice_and_a_get_is() {
         assert_eq!(seen.heads.borrow().len(), 1);
         let reply = proxy.get("/").await;
         assert_eq!(reply.status, 503);
-        assert!(reply.text().contains("retried and the latest reset reason"), "{}", reply.text());
+        assert!(
+            reply.text().contains("retried and the latest reset reason"),
+            "{}",
+            reply.text()
+        );
         assert_eq!(seen.heads.borrow().len(), 1 + 3);
         assert_eq!(proxy.counted(ClusterCounter::RqRetryLimit), 1);
     });
@@ -207,7 +214,10 @@ fn a_host_is_ejected_after_five_gateway_errors_and_returns() {
         assert_eq!(proxy.cluster.ejected(), 1);
         let mut text = String::new();
         proxy.cluster.status_text(&mut text);
-        assert!(text.contains(&format!("app::{bad}::health_flags::/failed_outlier_check")), "{text}");
+        assert!(
+            text.contains(&format!("app::{bad}::health_flags::/failed_outlier_check")),
+            "{text}"
+        );
         until("it returns", || {
             proxy.cluster.sweep(now_ms());
             proxy.cluster.ejected() == 0

@@ -36,7 +36,10 @@ fn a_websocket_passes_and_each_direction_ends_by_itself() {
         tokio::io::AsyncWriteExt::shutdown(&mut client.0).await.unwrap();
         assert_eq!(client.rest().await, b"last");
         let head = seen.heads.borrow()[0].to_lowercase();
-        assert!(head.contains("upgrade: websocket") && head.contains("connection: upgrade"), "{head}");
+        assert!(
+            head.contains("upgrade: websocket") && head.contains("connection: upgrade"),
+            "{head}"
+        );
     });
 }
 
@@ -48,10 +51,14 @@ fn upgrades_and_connect_that_are_not_allowed_are_refused() {
         setup.manager.upgrades.clear();
         let proxy = setup.start().await;
         let mut client = proxy.client().await;
-        client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n").await;
+        client
+            .send("GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
+            .await;
         assert_eq!(client.reply(false).await.status, 403);
         let mut client = proxy.client().await;
-        client.send("CONNECT example.org:443 HTTP/1.1\r\nHost: example.org:443\r\n\r\n").await;
+        client
+            .send("CONNECT example.org:443 HTTP/1.1\r\nHost: example.org:443\r\n\r\n")
+            .await;
         assert_eq!(client.reply(false).await.status, 404);
         assert_eq!(seen.heads.borrow().len(), 0);
     });
