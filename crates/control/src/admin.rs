@@ -5,6 +5,7 @@
 //! `/metrics`. An error is `{"error": "…"}`, with `"diagnostics"` where configuration is at fault.
 
 mod answer;
+mod metrics;
 mod route;
 mod view;
 

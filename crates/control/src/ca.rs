@@ -32,7 +32,7 @@ pub use record::Issued;
 pub use wire::CertificateAuthorityService;
 
 /// How much earlier than now a certificate begins, for clocks that are behind.
-pub const BACKDATE: Duration = Duration::from_secs(120);
+pub const BACKDATE: Duration = Duration::from_mins(2);
 /// The longest request that is read, in bytes.
 const CSR_BYTES_MAX: usize = 64 << 10;
 /// The name under which the control plane is reached, in its certificate.
@@ -203,7 +203,7 @@ impl CertificateAuthority {
 }
 
 /// Life of the control plane's own certificate.
-const OWN_TTL: Duration = Duration::from_secs(24 * 3_600);
+const OWN_TTL: Duration = Duration::from_hours(24);
 
 fn uri(principal: &Principal) -> Result<SanType, rcgen::Error> {
     Ok(SanType::URI(principal.spiffe_id().try_into()?))

@@ -65,7 +65,7 @@ impl ControlOptions {
             state_dir: state_dir.into(),
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             trust_domain: TrustDomain::default(),
-            certificate_ttl: Duration::from_secs(24 * 3_600),
+            certificate_ttl: Duration::from_hours(24),
             clock: Clock::system(),
         }
     }
@@ -147,7 +147,7 @@ pub async fn start(options: ControlOptions, translate: Translate) -> Result<Cont
     let serving = readiness.gate("listeners");
     let discovery = Discovery::new(clock.clone());
     discovery.spawn_push(registry.snapshots(), translate);
-    registry_watch::spawn(registry.clone(), options.paths.clone());
+    registry_watch::spawn(registry.clone(), &options.paths);
 
     let listener = tcp_listener(options.listen)?;
     let address = listener.local_addr().map_err(|source| ControlError::Listen {
@@ -303,7 +303,7 @@ async fn renew_own(
             }
             Err(error) => {
                 tracing::error!(%error, "the control plane's certificate is not renewed");
-                tokio::time::sleep(Duration::from_secs(60)).await;
+                tokio::time::sleep(Duration::from_mins(1)).await;
             }
         }
     }

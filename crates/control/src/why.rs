@@ -563,12 +563,9 @@ impl Way<'_> {
         let secured = claimed.map_or(&cluster.tls, |entry| &entry.tls).is_some();
         let how = if secured { "TLS" } else { "plaintext" };
         self.say("transport", format!("{how} to {}", endpoint.address), None);
-        let (mode, origin) = match self.server_mode(endpoint) {
-            Some(found) => found,
-            None => {
-                self.end(true, format!("reaches {} over {how}", endpoint.address));
-                return;
-            }
+        let Some((mode, origin)) = self.server_mode(endpoint) else {
+            self.end(true, format!("reaches {} over {how}", endpoint.address));
+            return;
         };
         self.say(
             "peer auth",

@@ -2,7 +2,13 @@
 //!
 //! Bound: [`Encoder`] remembers what the proxies of the last two rounds use.
 
-use std::{collections::HashMap, io, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    io,
+    sync::Arc,
+    time::Duration,
+};
 
 use aws_lc_rs::digest;
 use rajut_ir::{
@@ -42,7 +48,7 @@ pub async fn serve_grpc(
     clock: Clock,
     drain: Drain,
 ) {
-    let served = tonic::transport::Server::builder()
+    let serving = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE.0))
         .http2_keepalive_timeout(Some(KEEPALIVE.1))
         .add_service(AdsServer::service(Arc::new(discovery), clock))
@@ -52,8 +58,9 @@ pub async fn serve_grpc(
         .serve_with_incoming_shutdown(
             ReceiverStream::new(accepted),
             async move { drain.started().await },
-        )
-        .await;
+        );
+    // Boxed: the whole server is one large future.
+    let served = Box::pin(serving).await;
     if let Err(error) = served {
         tracing::error!(%error, "the control plane's port is closed");
     }
@@ -76,12 +83,15 @@ enum Held {
 pub struct Encoder {
     current: HashMap<usize, (Held, Resource)>,
     previous: HashMap<usize, (Held, Resource)>,
+    /// Sets by the hash of their names and versions: proxies that are told the same share it. Turned with the rest.
+    sets: HashMap<u64, Arc<TypeSet>>,
 }
 
 impl Encoder {
     /// A new round begins: what the one before last did not use is dropped.
     pub fn turn(&mut self) {
         self.previous = std::mem::take(&mut self.current);
+        self.sets.clear();
     }
 
     /// All resources of one proxy; a type that did not change keeps the allocation of `previous`.
@@ -103,43 +113,31 @@ impl Encoder {
             generation,
             ..ResourceSet::default()
         };
-        let mut put = |kind: ResourceKind, encoded: TypeSet| {
+        let mut put = |sets: &mut HashMap<u64, Arc<TypeSet>>, kind: ResourceKind, encoded: TypeSet| {
             let url = Text::from(kind.type_url());
             let known = previous.and_then(|previous| previous.types.get(&url));
             let shared = match known {
                 Some(known) if same(known, &encoded) => Arc::clone(known),
-                _ => Arc::new(encoded),
+                _ => intern(sets, encoded),
             };
             set.types.insert(url, shared);
         };
-        put(
-            ResourceKind::Cluster,
-            self.all(clusters.values(), Held::Cluster, encode_cluster),
+        let encoded = self.all(clusters.values(), Held::Cluster, encode_cluster);
+        put(&mut self.sets, ResourceKind::Cluster, encoded);
+        let encoded = self.all(assignments.values(), Held::LoadAssignment, encode_load_assignment);
+        put(&mut self.sets, ResourceKind::LoadAssignment, encoded);
+        let encoded = self.all(listeners.values(), Held::Listener, encode_listener);
+        put(&mut self.sets, ResourceKind::Listener, encoded);
+        let encoded = self.all(
+            routes.values(),
+            Held::RouteConfiguration,
+            encode_route_configuration,
         );
-        put(
-            ResourceKind::LoadAssignment,
-            self.all(assignments.values(), Held::LoadAssignment, encode_load_assignment),
-        );
-        put(
-            ResourceKind::Listener,
-            self.all(listeners.values(), Held::Listener, encode_listener),
-        );
-        put(
-            ResourceKind::RouteConfiguration,
-            self.all(
-                routes.values(),
-                Held::RouteConfiguration,
-                encode_route_configuration,
-            ),
-        );
-        put(
-            ResourceKind::Secret,
-            self.all(secrets.values(), Held::Secret, encode_secret),
-        );
-        put(
-            ResourceKind::NameTable,
-            self.all(names, Held::NameTable, encode_name_table),
-        );
+        put(&mut self.sets, ResourceKind::RouteConfiguration, encoded);
+        let encoded = self.all(secrets.values(), Held::Secret, encode_secret);
+        put(&mut self.sets, ResourceKind::Secret, encoded);
+        let encoded = self.all(names, Held::NameTable, encode_name_table);
+        put(&mut self.sets, ResourceKind::NameTable, encoded);
         set
     }
 
@@ -176,12 +174,26 @@ fn versioned(encoded: Encoded) -> Resource {
         .as_ref()
         .iter()
         .take(16)
-        .map(|byte| format!("{byte:02x}"))
+        .flat_map(|byte| [byte >> 4, byte & 15])
+        .filter_map(|digit| char::from_digit(u32::from(digit), 16))
         .collect();
     Resource {
         name,
         version: version.into(),
         body: value,
+    }
+}
+
+fn intern(sets: &mut HashMap<u64, Arc<TypeSet>>, encoded: TypeSet) -> Arc<TypeSet> {
+    let mut hasher = DefaultHasher::new();
+    for (name, resource) in &encoded {
+        (name, &resource.version).hash(&mut hasher);
+    }
+    match sets.entry(hasher.finish()) {
+        Entry::Occupied(known) if same(known.get(), &encoded) => Arc::clone(known.get()),
+        // Another set of the same hash: not shared, and no harm done.
+        Entry::Occupied(_) => Arc::new(encoded),
+        Entry::Vacant(free) => Arc::clone(free.insert(Arc::new(encoded))),
     }
 }
 

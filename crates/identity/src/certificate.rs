@@ -109,12 +109,18 @@ impl Facts {
     }
 }
 
-/// Seconds since 1970 as a time; before 1970 counts as 1970.
+/// The digest as lower-case hexadecimal.
 fn sha256_hex(bytes: &[u8]) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
-    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    digest
+        .as_ref()
+        .iter()
+        .flat_map(|byte| [byte >> 4, byte & 15])
+        .filter_map(|digit| char::from_digit(u32::from(digit), 16))
+        .collect()
 }
 
+/// Seconds since 1970 as a time; before 1970 counts as 1970.
 fn time(timestamp: i64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(timestamp).unwrap_or(0))
 }

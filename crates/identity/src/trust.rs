@@ -110,7 +110,7 @@ pub fn pem(label: &str, der: &[u8]) -> String {
             let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
             for position in 0..4 {
                 if position <= group.len() {
-                    let index = usize::try_from(bits >> (18 - 6 * position) & 63).expect("six bits");
+                    let index = usize::try_from(bits >> (18 - 6 * position) & 63).unwrap_or(0);
                     text.push(char::from(ALPHABET[index]));
                 } else {
                     text.push('=');
@@ -119,8 +119,7 @@ pub fn pem(label: &str, der: &[u8]) -> String {
         }
         text.push('\n');
     }
-    text.push_str(&format!("-----END {label}-----\n"));
-    text
+    text + &format!("-----END {label}-----\n")
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use std::{
 };
 
 use rajut_config::{
-    LoadOptions, Loaded, Snapshot, Source, load,
+    LoadOptions, Loaded, Snapshot, Source, check, load,
     model::{MeshConfig, Workload, WorkloadHealth},
     snapshot::Configuration,
 };
@@ -330,7 +330,7 @@ impl Registry {
         state: &mut State,
         next: Overlay,
         objects: Vec<ObjectRef>,
-        diagnostics: Vec<Diagnostic>,
+        mut diagnostics: Vec<Diagnostic>,
     ) -> Result<Applied, ApplyError> {
         let previous = std::mem::replace(&mut state.overlay, next);
         // Then together with everything else: only what is new counts against it.
@@ -360,6 +360,18 @@ impl Registry {
             return Err(error.into());
         }
         let generation = self.rebuild(state);
+        let of_relations = state
+            .diagnostics
+            .iter()
+            .filter(|found| own.contains(&found.origin.source));
+        for found in of_relations {
+            if !diagnostics
+                .iter()
+                .any(|known| known.code == found.code && known.message == found.message)
+            {
+                diagnostics.push(found.clone());
+            }
+        }
         Ok(Applied {
             objects,
             generation,
@@ -371,13 +383,16 @@ impl Registry {
     fn rebuild(&self, state: &mut State) -> u64 {
         let sources = self.effective_sources(state);
         let mut loaded = load(&sources, &self.load_options());
-        state.diagnostics = std::mem::take(&mut loaded.diagnostics);
-        let broken: BTreeSet<Text> = state
-            .diagnostics
+        let relations = check(&loaded);
+        let mut found = std::mem::take(&mut loaded.diagnostics);
+        let broken: BTreeSet<Text> = found
             .iter()
             .filter(|found| found.severity == Severity::Error)
             .map(|found| found.origin.source.clone())
             .collect();
+        // What is wrong between objects makes no text bad: the other half may be on its way.
+        found.extend(relations);
+        state.diagnostics = found;
         for (name, bytes) in &state.files {
             if !broken.contains(name) {
                 state.good.insert(name.clone(), bytes.clone());

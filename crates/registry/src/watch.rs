@@ -1,6 +1,6 @@
 //! Reload when files change: 100 ms of quiet after a change, at most 1 s after the first of a series.
 //!
-//! The folder that holds a file is watched rather than the file: editors and mounted ConfigMaps replace files by renaming.
+//! The folder that holds a file is watched rather than the file: editors and mounted `ConfigMap`s replace files by renaming.
 //! Where watching fails (no inotify left), it says so once, and the files stay as they were read.
 
 use std::{path::PathBuf, time::Duration};
@@ -15,14 +15,14 @@ pub const QUIET: Duration = Duration::from_millis(100);
 /// Read after this in any case.
 pub const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Watches the registry's paths until it is dropped elsewhere (its task holds it weakly through the channel).
-pub fn spawn(registry: Registry, paths: Vec<PathBuf>) {
+/// Watches the registry's paths until it is dropped elsewhere (the task holds one clone of it).
+pub fn spawn(registry: Registry, paths: &[PathBuf]) {
     if paths.is_empty() {
         return;
     }
     // One waiting note is enough: it means "something changed".
     let (changed, changes) = mpsc::channel(1);
-    let watcher = match start(&paths, changed) {
+    let watcher = match start(paths, changed) {
         Ok(watcher) => watcher,
         Err(error) => {
             tracing::warn!(%error, "files are not watched: restart to read changes");

@@ -54,8 +54,8 @@ impl Backoff {
         self.state ^= self.state >> 12;
         self.state ^= self.state << 25;
         self.state ^= self.state >> 27;
-        let high = u32::try_from(self.state.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 32)
-            .expect("a 64-bit number shifted by 32 fits 32 bits");
+        // The upper half of 64 bits always fits.
+        let high = u32::try_from(self.state.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 32).unwrap_or(u32::MAX);
         f64::from(high) / f64::from(u32::MAX).next_up()
     }
 }

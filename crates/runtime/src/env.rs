@@ -201,7 +201,7 @@ mod tests {
     #[test]
     fn defaults_stand_where_nothing_is_set() {
         let environment = Environment::from_lookup(TABLE, |_| Ok(None)).expect("defaults are valid");
-        assert_eq!(environment.duration("A"), Some(Duration::from_secs(86_400)));
+        assert_eq!(environment.duration("A"), Some(Duration::from_hours(24)));
         assert!(!environment.flag("B"));
         assert_eq!(environment.text("B"), None);
     }

@@ -77,7 +77,7 @@ pub(crate) fn encode_world_request(request: Request) -> discovery::DiscoveryRequ
     }
 }
 
-pub(crate) fn encode_delta_response(response: Response) -> discovery::DeltaDiscoveryResponse {
+pub(crate) fn encode_delta_response(response: &Response) -> discovery::DeltaDiscoveryResponse {
     let any = |resource: &Resource| Any {
         type_url: response.type_url.to_string(),
         value: resource.body.to_vec(),
@@ -119,7 +119,7 @@ pub(crate) fn decode_delta_response(message: discovery::DeltaDiscoveryResponse) 
     }
 }
 
-pub(crate) fn encode_world_response(response: Response) -> discovery::DiscoveryResponse {
+pub(crate) fn encode_world_response(response: &Response) -> discovery::DiscoveryResponse {
     discovery::DiscoveryResponse {
         version_info: response.version.to_string(),
         resources: response

@@ -15,13 +15,13 @@ use serde_json::{Value, json};
 use super::{
     Admin, BODY_BYTES_MAX,
     answer::{Answer, Refused, json_answer, text_answer},
-    view,
+    metrics, view,
 };
 use crate::why::{Question, find_proxy, follow};
 
 /// How long `apply` and `delete` wait for acknowledgements where the caller says nothing, and at most.
 const WAIT: Duration = Duration::from_secs(30);
-const WAIT_MAX: Duration = Duration::from_secs(300);
+const WAIT_MAX: Duration = Duration::from_mins(5);
 
 pub(super) async fn route(admin: &Admin, request: Request<Incoming>) -> Answer {
     let (parts, body) = request.into_parts();
@@ -61,7 +61,7 @@ fn read(admin: &Admin, path: &[&str], query: &Query) -> Result<Answer, Refused> 
                 &json!({"ready": pending.is_empty(), "pending": pending}),
             ));
         }
-        ["metrics"] => return Ok(text_answer(view::metrics(admin))),
+        ["metrics"] => return Ok(text_answer(metrics::text(admin))),
         ["v1", "resources"] => view::resources(admin, query),
         ["v1", "proxies"] => view::proxies(admin),
         ["v1", "services"] => view::services(admin),

@@ -1,7 +1,5 @@
-//! What can be read at the admin door, as JSON (and the metrics as text). Names are camelCase, times RFC 3339, lists under a
+//! What can be read at the admin door, as JSON. Names are camelCase, times RFC 3339, lists under a
 //! plural key.
-
-use std::fmt::Write as _;
 
 use rajut_types::{ObjectRef, Text};
 use rajut_xds::{
@@ -224,90 +222,6 @@ pub(super) fn config_dump(admin: &Admin, name: &str) -> Option<Value> {
         "generation": resources.map(|set| set.generation),
         "resources": resources.map(wire::dump),
     }))
-}
-
-/// Prometheus' text form; the names are those that Istio's dashboards ask for, where there is one.
-pub(super) fn metrics(admin: &Admin) -> String {
-    let mut text = String::new();
-    let snapshot = admin.registry.snapshot();
-    let proxies = admin.discovery.proxies();
-    let totals = admin.discovery.totals();
-    let rejects: u64 = totals.values().map(|(_, rejects)| rejects).sum();
-    let unsettled = proxies
-        .iter()
-        .filter(|known| known.status.settled < snapshot.generation)
-        .count();
-    let mut one = |name: &str, kind: &str, help: &str, value: u64| {
-        // Writing to a String can't fail.
-        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}");
-    };
-    let size = |length: usize| u64::try_from(length).unwrap_or(u64::MAX);
-    one(
-        "pilot_xds",
-        "gauge",
-        "Proxies that are connected.",
-        size(proxies.len()),
-    );
-    one(
-        "pilot_services",
-        "gauge",
-        "Services known.",
-        size(snapshot.services.len()),
-    );
-    one(
-        "pilot_virt_services",
-        "gauge",
-        "Virtual services known.",
-        size(snapshot.virtual_services.len()),
-    );
-    one(
-        "pilot_total_xds_rejects",
-        "counter",
-        "Responses refused by proxies.",
-        rejects,
-    );
-    one(
-        "rajut_control_generation",
-        "gauge",
-        "Generation of the newest snapshot.",
-        snapshot.generation,
-    );
-    one(
-        "rajut_control_proxies_unsettled",
-        "gauge",
-        "Proxies that have not answered the newest generation.",
-        size(unsettled),
-    );
-    one(
-        "rajut_control_nodes_refused_total",
-        "counter",
-        "Streams refused for their node.",
-        admin.discovery.refused_nodes(),
-    );
-    one(
-        "citadel_server_success_cert_issuance_count",
-        "counter",
-        "Certificates issued.",
-        admin.authority.issued_total(),
-    );
-    for (name, help, pick) in [
-        (
-            "pilot_xds_pushes",
-            "Responses sent, by type.",
-            (|counts| counts.0) as fn((u64, u64)) -> u64,
-        ),
-        (
-            "rajut_control_xds_rejects_total",
-            "Responses refused, by type.",
-            |counts| counts.1,
-        ),
-    ] {
-        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter");
-        for (kind, counts) in &totals {
-            let _ = writeln!(text, "{name}{{type=\"{kind}\"}} {}", pick(*counts));
-        }
-    }
-    text
 }
 
 #[cfg(test)]

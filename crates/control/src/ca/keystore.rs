@@ -24,7 +24,7 @@ use rcgen::{
 };
 
 /// Life of a root made here.
-const ROOT_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 3_600);
+const ROOT_LIFE: Duration = Duration::from_hours(10 * 365 * 24);
 /// The longest file that is read from the folder, in bytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
@@ -205,7 +205,8 @@ fn certificates(text: &str) -> Result<Vec<CertificateDer<'static>>, KeystoreErro
 
 fn check_mode(path: &Path) -> Result<(), KeystoreError> {
     let mode = fs::metadata(path).map_err(at(path))?.mode() & 0o777;
-    if mode & 0o077 == 0 {
+    let of_others = mode & 0o077;
+    if of_others == 0 {
         return Ok(());
     }
     Err(KeystoreError::Mode {

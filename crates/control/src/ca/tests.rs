@@ -12,8 +12,8 @@ fn folder(name: &str) -> std::path::PathBuf {
 }
 
 fn authority(path: &Path) -> CertificateAuthority {
-    let clock = Clock::manual(UNIX_EPOCH + Duration::from_secs(1_800_000_000));
-    CertificateAuthority::open(path, TrustDomain::default(), Duration::from_secs(3_600), clock)
+    let clock = Clock::manual(UNIX_EPOCH + Duration::from_hours(500_000));
+    CertificateAuthority::open(path, TrustDomain::default(), Duration::from_hours(1), clock)
         .expect("a fresh folder can be opened")
 }
 
@@ -67,7 +67,7 @@ fn a_wished_life_is_only_ever_shortened() {
         let leaf = CertificateDer::from_pem_slice(chain[0].as_bytes()).expect("PEM");
         unix_seconds(Facts::parse(&leaf).expect("a certificate").not_after) - 1_800_000_000
     };
-    assert_eq!(life(Some(Duration::from_secs(60))), 60);
+    assert_eq!(life(Some(Duration::from_mins(1))), 60);
     assert_eq!(life(Some(Duration::from_secs(999_999))), 3_600);
     assert_eq!(life(Some(Duration::ZERO)), 3_600);
     std::fs::remove_dir_all(path).expect("cleaned up");
@@ -88,7 +88,7 @@ fn the_root_survives_a_restart_and_a_readable_key_is_refused() {
         CertificateAuthority::open(
             &path,
             TrustDomain::default(),
-            Duration::from_secs(60),
+            Duration::from_mins(1),
             Clock::system(),
         )
     };

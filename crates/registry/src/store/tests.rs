@@ -272,7 +272,7 @@ async fn a_changed_file_is_read_by_itself() {
     folder.write("service.yaml", SERVICE);
     folder.write("rule.yaml", &rule(5));
     let registry = folder.registry();
-    crate::watch::spawn(registry.clone(), folder.options().paths);
+    crate::watch::spawn(registry.clone(), &folder.options().paths);
     let mut snapshots = registry.snapshots();
     // An editor's way: a new file renamed over the old one.
     let config = |name: &str| Path::new(&folder.0).join("config").join(name);

@@ -427,7 +427,7 @@ fn error_detail(refusals: &[Refusal]) -> String {
     {
         let separator = if text.is_empty() { "" } else { "; " };
         let dot = if path.is_empty() { "" } else { " " };
-        text.push_str(&format!("{separator}{resource}{dot}{path}: {reason}"));
+        text.extend([separator, resource, dot, path, ": ", reason]);
         if text.len() > NACK_MESSAGE_MAX {
             let end = text.floor_char_boundary(NACK_MESSAGE_MAX);
             text.truncate(end);

@@ -61,7 +61,7 @@ impl<S: ResourceSource> AdsServer<S> {
         protocol: Protocol,
         request: tonic::Request<Streaming<M>>,
         decode: fn(M) -> Request,
-        encode: fn(Response) -> R,
+        encode: fn(&Response) -> R,
     ) -> Outbound<R> {
         let (_, extensions, inbound) = request.into_parts();
         let (responses, queued) = mpsc::channel(RESPONSES_QUEUED_MAX);
@@ -119,7 +119,7 @@ struct OneStream<S, M, R> {
     extensions: Extensions,
     inbound: Streaming<M>,
     decode: fn(M) -> Request,
-    encode: fn(Response) -> R,
+    encode: fn(&Response) -> R,
     responses: mpsc::Sender<Result<R, Status>>,
 }
 
@@ -162,7 +162,7 @@ impl<S: ResourceSource, M: Send + 'static, R: Send + 'static> OneStream<S, M, R>
                     .map_err(|fault| Status::resource_exhausted(fault.to_string()))?;
             }
             while let Some(response) = machine.next_response(now) {
-                if self.responses.send(Ok((self.encode)(response))).await.is_err() {
+                if self.responses.send(Ok((self.encode)(&response))).await.is_err() {
                     return Ok(());
                 }
             }

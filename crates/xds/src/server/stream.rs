@@ -8,8 +8,8 @@
 //!
 //! Invariants: at most one snapshot is pending (the newest replaces it); `sent` holds desired names only; the settled
 //! generation never falls and is never newer than the applied one. Bounds: `limits`. What it refuses: more types or names
-//! than the caps allow ([`StreamFault`]), which ends the stream. What it ignores: answers to nonces that it never gave or
-//! that a newer answer has overtaken.
+//! than the caps allow ([`StreamFault`]), which ends the stream. What it ignores: answers (not names) whose nonce it never
+//! gave or that a newer answer has overtaken.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -51,13 +51,22 @@ struct TypeState {
     forced: BTreeSet<Text>,
     /// A response is due even if it is empty.
     owed: bool,
-    /// The applied set, the names or `forced` changed since the last look.
-    dirty: bool,
-    /// The dirt comes from a new snapshot, not from a request.
-    from_snapshot: bool,
+    dirt: Dirt,
     /// Unanswered responses, oldest first; at most [`OUTSTANDING_MAX`].
     outstanding: VecDeque<Outstanding>,
     status: TypeStatus,
+}
+
+/// What changed since the last look.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Dirt {
+    /// Nothing.
+    #[default]
+    None,
+    /// Names, or what is forced.
+    Request,
+    /// The applied set (and maybe more).
+    Snapshot,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -157,12 +166,12 @@ impl ServerStream {
         let url = request.type_url.clone();
         let first = !self.types.contains_key(&url);
         let state = self.types.entry(url.clone()).or_default();
-        let current = state.answer(&request);
+        state.answer(&request);
         match self.protocol {
             Protocol::Delta => state.subscribe_delta(&url, first, request),
-            // A stale answer says nothing about the names; the client repeats them with the newest nonce.
-            Protocol::StateOfTheWorld if first || current => state.subscribe_world(&url, first, request),
-            Protocol::StateOfTheWorld => {}
+            // Also where the nonce is stale: a stream keeps its order, so these are the newest names, and a name that was
+            // dropped and asked for again while a push was on its way must be sent again.
+            Protocol::StateOfTheWorld => state.subscribe_world(&url, first, &request),
         }
         if state.names.len() > NAMES_MAX || state.names.iter().any(|name| name.len() > NAME_BYTES_MAX) {
             return Err(StreamFault::TooManyNames { type_url: url });
@@ -253,8 +262,7 @@ impl ServerStream {
                 (None, _) => false,
             };
             if !same {
-                state.dirty = true;
-                state.from_snapshot = true;
+                state.dirt = Dirt::Snapshot;
             }
         }
         self.applied = Some(set);
@@ -274,10 +282,14 @@ impl ServerStream {
             .collect::<Vec<_>>();
         let order = PUSH_ORDER.into_iter().chain(others.iter().map(|url| &**url));
         for url in order {
-            let Some(state) = self.types.get_mut(url).filter(|state| state.dirty || state.owed) else {
+            let Some(state) = self
+                .types
+                .get_mut(url)
+                .filter(|state| state.dirt > Dirt::None || state.owed)
+            else {
                 continue;
             };
-            let from_snapshot = std::mem::take(&mut state.from_snapshot);
+            let from_snapshot = state.dirt == Dirt::Snapshot;
             let Some((resources, removed)) = state.changes(self.protocol, url, set.types.get(url)) else {
                 continue;
             };
@@ -319,29 +331,27 @@ impl ServerStream {
         for cluster in &clusters.resources {
             if endpoints.sent.contains_key(&cluster.name) {
                 endpoints.forced.insert(cluster.name.clone());
-                endpoints.dirty = true;
+                endpoints.soil();
             }
         }
     }
 }
 
 impl TypeState {
+    /// A request changed something; what a snapshot changed weighs more.
+    fn soil(&mut self) {
+        self.dirt = self.dirt.max(Dirt::Request);
+    }
+
     fn wants(&self, name: &Text) -> bool {
         self.wildcard || self.names.contains(name)
     }
 
-    /// Takes the answer that a request may carry. Whether the request is about the newest response (or about none).
-    fn answer(&mut self, request: &Request) -> bool {
-        if request.nonce.is_empty() {
-            return self.status.pushes == 0;
-        }
+    /// Takes the answer that a request may carry.
+    fn answer(&mut self, request: &Request) {
         let Ok(nonce) = request.nonce.parse::<u64>() else {
-            return false;
+            return;
         };
-        let newest = self
-            .outstanding
-            .back()
-            .is_none_or(|response| response.nonce <= nonce);
         let mut answered = None;
         while let Some(oldest) = self
             .outstanding
@@ -365,7 +375,6 @@ impl TypeState {
                 self.status.nack = None;
             }
         }
-        newest
     }
 
     fn subscribe_delta(&mut self, url: &str, first: bool, request: Request) {
@@ -374,7 +383,7 @@ impl TypeState {
             self.wildcard = true;
         }
         for name in request.subscribe {
-            self.dirty = true;
+            self.soil();
             if &*name == "*" {
                 self.owed |= !self.wildcard;
                 self.wildcard = true;
@@ -393,7 +402,7 @@ impl TypeState {
             }
         }
         if first {
-            self.dirty = true;
+            self.soil();
             // A client that holds something already does not wait for a first answer.
             self.owed = self.wildcard && request.initial_versions.is_empty();
             for (name, version) in request.initial_versions.into_iter().take(NAMES_MAX) {
@@ -405,7 +414,7 @@ impl TypeState {
         self.forget_unwanted();
     }
 
-    fn subscribe_world(&mut self, url: &str, first: bool, request: Request) {
+    fn subscribe_world(&mut self, url: &str, first: bool, request: &Request) {
         let names: BTreeSet<Text> = request
             .subscribe
             .iter()
@@ -417,7 +426,9 @@ impl TypeState {
         let wildcard = explicit || legacy;
         if first || wildcard != self.wildcard || names != self.names {
             let gained = names.iter().any(|name| !self.wants(name)) || (wildcard && !self.wildcard);
-            self.dirty |= gained;
+            if gained {
+                self.soil();
+            }
             self.owed |= is_complete_type(url) && (first || gained);
             self.wildcard = wildcard;
             self.names = names;
@@ -440,7 +451,7 @@ impl TypeState {
         url: &str,
         set: Option<&Arc<TypeSet>>,
     ) -> Option<(Vec<Resource>, Vec<Text>)> {
-        self.dirty = false;
+        self.dirt = Dirt::None;
         let owed = std::mem::take(&mut self.owed);
         let forced = std::mem::take(&mut self.forced);
         let empty = TypeSet::new();
@@ -461,7 +472,7 @@ impl TypeState {
                     resources.push(resource.clone());
                 }
                 None if have.is_none_or(Option::is_some) || forced.contains(name) => {
-                    removed.push(name.clone())
+                    removed.push(name.clone());
                 }
                 Some(_) | None => {}
             }

@@ -29,24 +29,24 @@ use tokio::sync::mpsc;
 /// Ten times what anything here takes.
 const BOUND: Duration = Duration::from_secs(30);
 
-pub async fn within<T>(future: impl Future<Output = T>) -> T {
+pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(BOUND, future).await.expect("in time")
 }
 
-pub fn service(name: &str) -> String {
+pub(crate) fn service(name: &str) -> String {
     format!(
         "apiVersion: v1\nkind: Service\nmetadata:\n  name: {name}\nspec:\n  selector: {{app: {name}}}\n  ports:\n  - name: http\n    port: 8080\n"
     )
 }
 
-pub struct Mesh {
+pub(crate) struct Mesh {
     control: Control,
     options: ControlOptions,
 }
 
-pub struct Subscriber {
-    pub handle: Handle,
-    pub events: mpsc::Receiver<Event>,
+pub(crate) struct Subscriber {
+    pub(crate) handle: Handle,
+    pub(crate) events: mpsc::Receiver<Event>,
 }
 
 /// Names and endpoints of every service: enough for the protocol, and independent of the real translation.
@@ -103,11 +103,11 @@ fn names_and_endpoints() -> Translate {
 }
 
 impl Mesh {
-    pub async fn start(name: &str) -> Self {
+    pub(crate) async fn start(name: &str) -> Self {
         Self::start_with(name, |_| {}).await
     }
 
-    pub async fn start_with(name: &str, change: impl FnOnce(&mut ControlOptions)) -> Self {
+    pub(crate) async fn start_with(name: &str, change: impl FnOnce(&mut ControlOptions)) -> Self {
         let state: PathBuf = std::env::temp_dir().join(format!("rajut-mesh-{name}-{}", std::process::id()));
         // What an earlier run left behind.
         let _ = std::fs::remove_dir_all(&state);
@@ -122,7 +122,7 @@ impl Mesh {
     }
 
     /// The same state and port, another process.
-    pub async fn restart(self) -> Self {
+    pub(crate) async fn restart(self) -> Self {
         let Self { control, mut options } = self;
         options.listen = control.address();
         control.stop();
@@ -137,13 +137,13 @@ impl Mesh {
         Self { control, options }
     }
 
-    pub fn stop(self) {
+    pub(crate) fn stop(self) {
         self.control.stop();
         // The folder holds keys of a mesh that is no more.
         let _ = std::fs::remove_dir_all(&self.options.state_dir);
     }
 
-    pub fn issuer(&self) -> Issuer {
+    pub(crate) fn issuer(&self) -> Issuer {
         let text = std::fs::read_to_string(self.options.state_dir.join("control.json")).expect("written");
         let description: Value = serde_json::from_str(&text).expect("JSON");
         let root = std::fs::read(description["rootCert"].as_str().expect("a path")).expect("readable");
@@ -154,35 +154,34 @@ impl Mesh {
         }
     }
 
-    pub async fn token(&self, namespace: &str, account: &str, workload: &str) -> String {
+    pub(crate) async fn token(&self, namespace: &str, account: &str, workload: &str) -> String {
         let body = json!({"namespace": namespace, "serviceAccount": account, "workload": workload});
         let (status, answer) = self.call(Method::POST, "/v1/tokens", body.to_string()).await;
         assert_eq!(status, StatusCode::OK, "{answer}");
         answer["token"].as_str().expect("a token").to_owned()
     }
 
-    pub async fn enrol(&self, namespace: &str, account: &str, workload: &str) -> Identity {
+    pub(crate) async fn enrol(&self, namespace: &str, account: &str, workload: &str) -> Identity {
         let options = EnrolOptions {
             issuer: self.issuer(),
             token: Token::Given(self.token(namespace, account, workload).await),
-            ttl: Duration::from_secs(3_600),
+            ttl: Duration::from_hours(1),
         };
-        within(enrol(&options, None, &Clock::system()))
+        within(Box::pin(enrol(&options, None, &Clock::system())))
             .await
             .expect("enrolled")
     }
 
-    pub async fn connect(&self, identity: &Identity, name: &str, protocol: Protocol) -> Subscriber {
+    pub(crate) fn connect(&self, identity: &Identity, name: &str, protocol: Protocol) -> Subscriber {
         self.connect_store(IdentityStore::fixed(identity.clone()), name, protocol)
-            .await
     }
 
-    pub async fn connect_store(&self, store: IdentityStore, name: &str, protocol: Protocol) -> Subscriber {
-        self.open(store, id_of(name), protocol, self.issuer())
+    pub(crate) fn connect_store(&self, store: IdentityStore, name: &str, protocol: Protocol) -> Subscriber {
+        Self::open(store, id_of(name), protocol, self.issuer())
     }
 
     /// `own_roots`: the server is judged by this mesh's root, whatever the identity brings.
-    pub fn subscriber(
+    pub(crate) fn subscriber(
         &self,
         identity: &Identity,
         name: &str,
@@ -193,7 +192,7 @@ impl Mesh {
         if own_roots {
             identity.roots = self.issuer().roots;
         }
-        self.open(
+        Self::open(
             IdentityStore::fixed(identity),
             id_of(name),
             protocol,
@@ -201,12 +200,12 @@ impl Mesh {
         )
     }
 
-    pub fn subscriber_as(&self, identity: &Identity, id: &str) -> Subscriber {
+    pub(crate) fn subscriber_as(&self, identity: &Identity, id: &str) -> Subscriber {
         let store = IdentityStore::fixed(identity.clone());
-        self.open(store, id.to_owned(), Protocol::Delta, self.issuer())
+        Self::open(store, id.to_owned(), Protocol::Delta, self.issuer())
     }
 
-    fn open(&self, store: IdentityStore, id: String, protocol: Protocol, issuer: Issuer) -> Subscriber {
+    fn open(store: IdentityStore, id: String, protocol: Protocol, issuer: Issuer) -> Subscriber {
         let node = Node {
             id: id.into(),
             metadata: json!({"RAJUT_DATA_PLANE": "rajut"}),
@@ -218,7 +217,7 @@ impl Mesh {
         Subscriber { handle, events }
     }
 
-    pub async fn put_workloads(&self, names: &[&str]) {
+    pub(crate) async fn put_workloads(&self, names: &[&str]) {
         let workload = |name: &&str| {
             json!({
                 "name": name, "deployment": "auth", "namespace": "clinic", "labels": {"app": "auth"},
@@ -232,7 +231,7 @@ impl Mesh {
     }
 
     /// Waits until that proxy is connected and has answered everything.
-    pub async fn settled(&self, workload: &str) {
+    pub(crate) async fn settled(&self, workload: &str) {
         let settled = async {
             loop {
                 let (_, body) = self.call(Method::GET, "/v1/proxies", String::new()).await;
@@ -249,13 +248,13 @@ impl Mesh {
         within(settled).await;
     }
 
-    pub async fn call(&self, method: Method, path: &str, body: String) -> (StatusCode, Value) {
+    pub(crate) async fn call(&self, method: Method, path: &str, body: String) -> (StatusCode, Value) {
         let (status, text) = self.exchange(method, path, body).await;
-        let value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+        let value = serde_json::from_str(&text).expect(&text);
         (status, value)
     }
 
-    pub async fn text(&self, path: &str) -> String {
+    pub(crate) async fn text(&self, path: &str) -> String {
         self.exchange(Method::GET, path, String::new()).await.1
     }
 
