@@ -13,7 +13,7 @@ use std::{
 };
 
 use protox::prost_reflect::prost_types::{
-    DescriptorProto, FileDescriptorProto, FileDescriptorSet,
+    DescriptorProto, FieldDescriptorProto, FileDescriptorProto, FileDescriptorSet,
     field_descriptor_proto::{Label, Type},
 };
 
@@ -89,6 +89,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         strip(file);
     }
     set.file.retain(|file| !is_annotation(file.name()));
+    set.file.extend(by_hand());
 
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
     fs::write(
@@ -149,6 +150,84 @@ fn compile(folder: &Path) -> Result<FileDescriptorSet, Box<dyn Error>> {
         }
     }
     Ok(set)
+}
+
+/// Messages that the package does not ship, as they are on the wire.
+fn by_hand() -> [FileDescriptorProto; 3] {
+    const STRUCT: &str = ".google.protobuf.Struct";
+    const INFO: &str = ".istio.networking.nds.v1.NameTable.NameInfo";
+    let typed_struct = || {
+        message(
+            "TypedStruct",
+            &[("type_url", 1, false, ""), ("value", 2, false, STRUCT)],
+        )
+    };
+    let info = message(
+        "NameInfo",
+        &[
+            ("ips", 1, true, ""),
+            ("registry", 2, false, ""),
+            ("shortname", 3, false, ""),
+            ("namespace", 4, false, ""),
+        ],
+    );
+    let mut entry = message("TableEntry", &[("key", 1, false, ""), ("value", 2, false, INFO)]);
+    entry.options = Some(protox::prost_reflect::prost_types::MessageOptions {
+        map_entry: Some(true),
+        ..Default::default()
+    });
+    let mut table = message(
+        "NameTable",
+        &[("table", 1, true, ".istio.networking.nds.v1.NameTable.TableEntry")],
+    );
+    table.nested_type = vec![info, entry];
+    [
+        file("xds.type.v3", "xds/type/v3/typed_struct.proto", typed_struct()),
+        file("udpa.type.v1", "udpa/type/v1/typed_struct.proto", typed_struct()),
+        file("istio.networking.nds.v1", "networking/nds/v1/nds.proto", table),
+    ]
+}
+
+fn file(package: &str, name: &str, message: DescriptorProto) -> FileDescriptorProto {
+    FileDescriptorProto {
+        name: Some(name.to_owned()),
+        package: Some(package.to_owned()),
+        dependency: vec!["google/protobuf/struct.proto".to_owned()],
+        message_type: vec![message],
+        syntax: Some("proto3".to_owned()),
+        ..Default::default()
+    }
+}
+
+/// A message of texts (no type) and messages: name, number, repeated, type.
+fn message(name: &str, fields: &[(&str, i32, bool, &str)]) -> DescriptorProto {
+    let field = |(name, number, repeated, of): &(&str, i32, bool, &str)| FieldDescriptorProto {
+        name: Some((*name).to_owned()),
+        number: Some(*number),
+        label: Some(
+            if *repeated {
+                Label::Repeated
+            } else {
+                Label::Optional
+            }
+            .into(),
+        ),
+        r#type: Some(
+            if of.is_empty() {
+                Type::String
+            } else {
+                Type::Message
+            }
+            .into(),
+        ),
+        type_name: (!of.is_empty()).then(|| (*of).to_owned()),
+        ..Default::default()
+    };
+    DescriptorProto {
+        name: Some(name.to_owned()),
+        field: fields.iter().map(field).collect(),
+        ..Default::default()
+    }
 }
 
 /// Drops options (but those that change the encoding) and imports of files that define options only.

@@ -293,3 +293,6 @@ impl Encoded {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -356,13 +356,12 @@ fn refuse_values(reader: &mut Reader, place: &Place<'_>, message: &pb::HttpConne
         }
     }
     if let Some(extension) = &message.request_id_extension {
-        let place = place.field("request_id_extension").to_string();
+        let place = place.field("request_id_extension");
         let config = extension.typed_config.as_ref();
         let name = config.map_or("", |it| type_url::message_name(&it.type_url));
         if name == "envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig" {
-            reader.ignore(place, name);
+            reader.ignore(place.to_string(), name);
         } else {
-            let place = Place::Root.field("request_id_extension");
             reader.extension(
                 &place,
                 "request id extension",

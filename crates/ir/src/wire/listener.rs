@@ -23,6 +23,7 @@ use super::{
     read::{self, Place, Reader, is_true, number},
     tls, write,
 };
+use crate::chain::COMBINATIONS_MAX;
 use crate::listener::{
     ChainAction, Direction, FilterChain, FilterChainMatch, Inspectors, Listener, ListenerAddress, TcpProxy,
     TransportProtocol,
@@ -491,9 +492,15 @@ fn decode_match(
             );
         }
     }
+    let port_place = place.field("destination_port");
+    let destination_port =
+        number(matches.destination_port.as_ref()).map(|port| reader.port(&port_place, port));
+    if destination_port == Some(0) {
+        reader.out_of_range(&port_place, 0, "1 to 65535");
+    }
+    bound_combinations(reader, place, matches);
     FilterChainMatch {
-        destination_port: number(matches.destination_port.as_ref())
-            .map(|port| reader.port(&place.field("destination_port"), port)),
+        destination_port,
         prefix_ranges,
         server_names: matches
             .server_names
@@ -517,6 +524,27 @@ fn decode_match(
             .enumerate()
             .map(|(at, port)| reader.port(&place.item("source_ports", at), *port))
             .collect(),
+    }
+}
+
+/// The matcher has a leaf for each combination.
+fn bound_combinations(reader: &mut Reader, place: &Place<'_>, matches: &pb::FilterChainMatch) {
+    let lengths = [
+        matches.prefix_ranges.len(),
+        matches.server_names.len(),
+        matches.application_protocols.len(),
+        matches.source_prefix_ranges.len(),
+        matches.source_ports.len(),
+    ];
+    let combinations = lengths.iter().fold(1, |product: usize, length| {
+        product.saturating_mul((*length).max(1))
+    });
+    if combinations > COMBINATIONS_MAX {
+        reader.out_of_range(
+            place,
+            format_args!("{combinations} combinations"),
+            "at most 65536 combinations of prefixes, names, protocols and ports",
+        );
     }
 }
 

@@ -14,15 +14,15 @@ use lists::LISTS;
 
 /// The lists of one message.
 #[derive(Debug)]
-struct Lists {
+pub(super) struct Lists {
     /// Its full name.
-    message: &'static str,
+    pub(super) message: &'static str,
     /// Fields that are read.
-    supported: &'static [&'static str],
+    pub(super) supported: &'static [&'static str],
     /// Fields that are left out, counted.
-    ignorable: &'static [&'static str],
+    pub(super) ignorable: &'static [&'static str],
     /// What to do instead of a refused field.
-    instead: &'static [(&'static str, &'static str)],
+    pub(super) instead: &'static [(&'static str, &'static str)],
 }
 
 /// What the gate says of a field that is set.
@@ -78,6 +78,11 @@ fn is_default(visit: &Visit<'_>, field: &FieldSchema) -> bool {
 /// An encoded `BoolValue`; anything odd counts as true.
 fn bool_value(bytes: &[u8]) -> bool {
     !matches!(bytes, [] | [0x08, 0x00])
+}
+
+#[cfg(test)]
+pub(super) fn all() -> &'static [Lists] {
+    LISTS
 }
 
 fn lists_of(message: &str) -> Option<&'static Lists> {

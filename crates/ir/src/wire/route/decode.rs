@@ -714,6 +714,10 @@ fn headers_to_add(
                 ""
             }
         };
+        // Envoy drops a header that is set to nothing unless told to keep it.
+        if value.is_empty() && !option.keep_empty_value {
+            continue;
+        }
         #[expect(deprecated, reason = "older control planes send the old field")]
         let append = option.append.as_ref().map(|it| it.value);
         let action = place.field("append_action");

@@ -24,7 +24,7 @@ use rajut_types::Text;
 use crate::{
     route::{
         AppendAction, DirectResponse, Forward, HashPolicy, HeaderMutations, HeaderValue, HostRewrite, Mirror,
-        PathMatch, PathRewrite, Redirect, RedirectPath, RetryOn, RetryPolicy, Route, RouteActionKind,
+        PathMatch, PathRewrite, Redirect, RedirectPath, RetryPolicy, Route, RouteActionKind,
         RouteConfiguration, RouteMatch, Target, VirtualHost, WeightedCluster,
     },
     tls::DataSource,
@@ -257,7 +257,7 @@ fn encode_retry(retry: &RetryPolicy) -> pb::RetryPolicy {
             .collect(),
         host_selection_retry_max_attempts: retry.avoid_previous_hosts_attempts.into(),
         retriable_status_codes: retry.status_codes.iter().map(|code| u32::from(*code)).collect(),
-        retry_back_off: (retry.on != RetryOn::default()).then(|| RetryBackOff {
+        retry_back_off: Some(RetryBackOff {
             base_interval: Some(write::duration(retry.base_interval)),
             max_interval: Some(write::duration(retry.max_interval)),
         }),
@@ -314,6 +314,8 @@ fn headers_to_add(headers: &[HeaderValue]) -> Vec<core::HeaderValueOption> {
                 AppendAction::OverwriteIfExists => HeaderAppendAction::OverwriteIfExists,
             }
             .into(),
+            // Envoy drops a header that is set to nothing unless told to keep it.
+            keep_empty_value: header.value.is_empty(),
             ..Default::default()
         })
         .collect()

@@ -217,10 +217,8 @@ lists! {
         "key" "value" "raw_value"
     ] ignorable [] instead [];
     "envoy.config.core.v3.HeaderValueOption": [
-        "header" "append" "append_action"
-    ] ignorable [
-        "keep_empty_value"
-    ] instead [];
+        "header" "append" "append_action" "keep_empty_value"
+    ] ignorable [] instead [];
     "envoy.config.core.v3.Http1ProtocolOptions": [
         "accept_http_10" "header_key_format" "enable_trailers"
     ] ignorable [

@@ -1,0 +1,1095 @@
+//! Resources at random: everything that the model can say and the wire can carry.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use proptest::{collection::vec, option, prelude::*, sample::select};
+use rajut_types::{Labels, Locality, ObjectRef, Origin, Percent, Text};
+
+use crate::{
+    NameTable,
+    access_log::{AccessLog, LogFormat, LogSink},
+    cluster::*,
+    endpoint::*,
+    http::*,
+    listener::*,
+    matcher::*,
+    route::*,
+    secret::*,
+    tls::*,
+};
+
+fn name() -> impl Strategy<Value = Text> + Clone {
+    "[a-z][a-z0-9.-]{0,9}".prop_map(Text::from)
+}
+
+fn maybe_empty() -> impl Strategy<Value = Text> {
+    "[a-z]{0,5}".prop_map(Text::from)
+}
+
+fn millis(lowest: u64) -> impl Strategy<Value = Duration> + Clone {
+    (lowest..100_000_000).prop_map(Duration::from_millis)
+}
+
+/// None, or more than zero (zero is "none" on the wire).
+fn bound() -> impl Strategy<Value = Option<Duration>> + Clone {
+    option::of(millis(1))
+}
+
+fn percent() -> impl Strategy<Value = Percent> {
+    (0..=1_000_000u32).prop_map(Percent::from_millionths)
+}
+
+fn socket() -> impl Strategy<Value = SocketAddr> {
+    (any::<IpAddr>(), any::<u16>()).prop_map(SocketAddr::from)
+}
+
+fn labels() -> impl Strategy<Value = Labels> {
+    vec(("[a-z]{1,4}", "[a-z]{0,4}"), 0..3).prop_map(|pairs| pairs.into_iter().collect())
+}
+
+fn origin() -> impl Strategy<Value = Origin> {
+    (
+        maybe_empty(),
+        any::<u32>(),
+        maybe_empty(),
+        maybe_empty(),
+        maybe_empty(),
+        maybe_empty(),
+    )
+        .prop_map(|(source, line, kind, namespace, object, field_path)| Origin {
+            source,
+            line,
+            object: ObjectRef::new(kind, namespace, object),
+            field_path,
+        })
+}
+
+fn regex() -> impl Strategy<Value = Regex> {
+    select(vec!["a+", "/[0-9]{2,}", "(x|y).*", "[^/]+"]).prop_map(|it| Regex::new(it).expect("valid"))
+}
+
+fn string_matcher() -> impl Strategy<Value = StringMatcher> {
+    let pattern = prop_oneof![
+        maybe_empty().prop_map(StringMatch::Exact),
+        name().prop_map(StringMatch::Prefix),
+        name().prop_map(StringMatch::Suffix),
+        name().prop_map(StringMatch::Contains),
+        regex().prop_map(StringMatch::Regex),
+    ];
+    (pattern, any::<bool>()).prop_map(|(pattern, ignore_case)| StringMatcher {
+        ignore_case: ignore_case && !matches!(pattern, StringMatch::Regex(_)),
+        pattern,
+    })
+}
+
+fn access_log() -> impl Strategy<Value = AccessLog> {
+    let sink = prop_oneof![
+        Just(LogSink::Stdout),
+        Just(LogSink::Stderr),
+        name().prop_map(LogSink::File),
+    ];
+    let json = prop::collection::btree_map("[a-z]{1,4}", "%[A-Z]{1,4}%", 0..3).prop_map(|fields| {
+        LogFormat::Json(
+            fields
+                .into_iter()
+                .map(|(key, value)| (key.into(), value.into()))
+                .collect(),
+        )
+    });
+    let format = prop_oneof![
+        Just(LogFormat::Default),
+        "[a-z%\n]{1,9}".prop_map(|it| LogFormat::Text(it.into())),
+        json,
+    ];
+    (sink, format).prop_map(|(sink, format)| AccessLog { sink, format })
+}
+
+// --- routes ---
+
+fn header_values() -> impl Strategy<Value = Vec<HeaderValue>> {
+    let append = select(vec![
+        AppendAction::Append,
+        AppendAction::AddIfAbsent,
+        AppendAction::Overwrite,
+        AppendAction::OverwriteIfExists,
+    ]);
+    vec(
+        ("x-[a-z]{1,4}", "[a-zA-Z%]{0,5}", append).prop_map(|(name, value, append)| HeaderValue {
+            name: name.into(),
+            value: value.into(),
+            append,
+        }),
+        0..3,
+    )
+}
+
+fn mutations() -> BoxedStrategy<HeaderMutations> {
+    (
+        header_values(),
+        vec(name(), 0..2),
+        header_values(),
+        vec(name(), 0..2),
+    )
+        .prop_map(
+            |(request_set, request_remove, response_set, response_remove)| HeaderMutations {
+                request_set,
+                request_remove,
+                response_set,
+                response_remove,
+            },
+        )
+        .boxed()
+}
+
+fn condition(ranges: bool) -> BoxedStrategy<ValueCondition> {
+    let range = (any::<i64>(), any::<i64>()).prop_map(|(start, end)| ValueCondition::Range(start..end));
+    let other = prop_oneof![
+        any::<bool>().prop_map(ValueCondition::Present),
+        string_matcher().prop_map(ValueCondition::Matches),
+    ];
+    if ranges {
+        prop_oneof![3 => other, 1 => range].boxed()
+    } else {
+        other.boxed()
+    }
+}
+
+fn header_matcher() -> impl Strategy<Value = HeaderMatcher> {
+    (name(), condition(true), any::<bool>(), any::<bool>()).prop_map(
+        |(name, condition, invert, missing_is_empty)| HeaderMatcher {
+            name,
+            condition,
+            invert,
+            missing_is_empty,
+        },
+    )
+}
+
+fn route_match() -> BoxedStrategy<RouteMatch> {
+    let path = prop_oneof![
+        "/[a-z/]{0,5}".prop_map(|it| PathMatch::Prefix(it.into())),
+        "/[a-z/]{0,5}".prop_map(|it| PathMatch::Exact(it.into())),
+        "/[a-z]{1,5}".prop_map(|it| PathMatch::SeparatedPrefix(it.into())),
+        regex().prop_map(PathMatch::Regex),
+        Just(PathMatch::Connect),
+    ];
+    let query = (name(), condition(false)).prop_map(|(name, condition)| QueryMatcher { name, condition });
+    (
+        path,
+        any::<bool>(),
+        vec(header_matcher(), 0..3),
+        vec(query, 0..2),
+        any::<bool>(),
+        option::of(percent()),
+    )
+        .prop_map(
+            |(path, case_sensitive, headers, query, grpc, fraction)| RouteMatch {
+                path,
+                case_sensitive,
+                headers,
+                query,
+                grpc,
+                fraction,
+            },
+        )
+        .boxed()
+}
+
+fn retry() -> BoxedStrategy<RetryPolicy> {
+    let on = vec(select(RetryOn::NAMES.to_vec()), 0..4).prop_map(|names| {
+        names
+            .into_iter()
+            .fold(RetryOn::default(), |on, (_, it)| on.with(it))
+    });
+    (
+        (on, any::<u32>(), bound(), bound()),
+        (1..10_000u64, 0..10_000u64),
+        vec(100..600u16, 0..3),
+        0..10u32,
+        option::of(1..10u32),
+    )
+        .prop_map(
+            |((on, num_retries, per_try, per_try_idle), (base, more), codes, avoid, priorities)| {
+                RetryPolicy {
+                    on,
+                    num_retries,
+                    per_try_timeout: per_try,
+                    per_try_idle_timeout: per_try_idle,
+                    base_interval: Duration::from_millis(base),
+                    max_interval: Duration::from_millis(base + more),
+                    status_codes: codes,
+                    avoid_previous_hosts_attempts: avoid,
+                    previous_priorities_update: priorities,
+                }
+            },
+        )
+        .boxed()
+}
+
+fn target() -> BoxedStrategy<Target> {
+    let weighted = (name(), 1..1000u32, mutations(), option::of(name()), origin()).prop_map(
+        |(name, weight, headers, host_rewrite, origin)| WeightedCluster {
+            name,
+            weight,
+            headers,
+            host_rewrite,
+            origin,
+        },
+    );
+    prop_oneof![
+        name().prop_map(Target::Cluster),
+        name().prop_map(Target::Header),
+        vec(weighted, 1..4).prop_map(Target::Weighted),
+    ]
+    .boxed()
+}
+
+fn forward() -> BoxedStrategy<Forward> {
+    let path = prop_oneof![
+        "/[a-z]{0,4}".prop_map(|it| PathRewrite::Prefix(it.into())),
+        (regex(), maybe_empty()).prop_map(|(pattern, substitution)| PathRewrite::Regex {
+            pattern,
+            substitution
+        }),
+    ];
+    let host = prop_oneof![
+        name().prop_map(HostRewrite::Literal),
+        Just(HostRewrite::Auto),
+        name().prop_map(HostRewrite::Header),
+    ];
+    let hash = prop_oneof![
+        name().prop_map(HashPolicy::Header),
+        (name(), option::of(millis(0)), maybe_empty()).prop_map(|(name, ttl, path)| HashPolicy::Cookie {
+            name,
+            ttl,
+            path
+        }),
+        Just(HashPolicy::SourceIp),
+        name().prop_map(HashPolicy::QueryParameter),
+    ];
+    let mirror =
+        (name(), percent(), any::<bool>()).prop_map(|(cluster, fraction, shadow_host_suffix)| Mirror {
+            cluster,
+            fraction,
+            shadow_host_suffix,
+        });
+    (
+        (
+            target(),
+            select(vec![503u16, 404, 500]),
+            bound(),
+            option::of(millis(0)),
+            bound(),
+        ),
+        (
+            option::of(millis(0)),
+            option::of(retry()),
+            option::of(path),
+            option::of(host),
+            any::<bool>(),
+        ),
+        (
+            vec(hash, 0..2),
+            vec(mirror, 0..2),
+            vec((name(), any::<bool>()), 0..2),
+        ),
+    )
+        .prop_map(
+            |(
+                (target, cluster_not_found_status, timeout, idle_timeout, max_stream_duration),
+                (grpc_timeout_max, retry, path_rewrite, host_rewrite, append_x_forwarded_host),
+                (hash, mirrors, upgrades),
+            )| Forward {
+                target,
+                cluster_not_found_status,
+                timeout,
+                idle_timeout,
+                max_stream_duration,
+                grpc_timeout_max,
+                retry,
+                path_rewrite,
+                host_rewrite,
+                append_x_forwarded_host,
+                hash,
+                mirrors,
+                upgrades,
+            },
+        )
+        .boxed()
+}
+
+fn action() -> BoxedStrategy<RouteActionKind> {
+    let path = prop_oneof![
+        "/[a-z]{0,4}".prop_map(|it| RedirectPath::Full(it.into())),
+        "/[a-z]{0,4}".prop_map(|it| RedirectPath::Prefix(it.into())),
+    ];
+    let redirect = (
+        option::of(name()),
+        option::of(name()),
+        option::of(1..=u16::MAX),
+        option::of(path),
+        select(vec![301u16, 302, 303, 307, 308]),
+        any::<bool>(),
+    )
+        .prop_map(|(scheme, host, port, path, status, strip_query)| {
+            RouteActionKind::Redirect(Box::new(Redirect {
+                scheme,
+                host,
+                port,
+                path,
+                status,
+                strip_query,
+            }))
+        });
+    let response = (200..600u16, vec(any::<u8>(), 0..8)).prop_map(|(status, body)| {
+        RouteActionKind::DirectResponse(DirectResponse {
+            status,
+            body: body.into(),
+        })
+    });
+    prop_oneof![
+        4 => forward().prop_map(|it| RouteActionKind::Forward(Box::new(it))),
+        1 => redirect,
+        1 => response,
+        1 => Just(RouteActionKind::NonForwarding),
+    ]
+    .boxed()
+}
+
+fn route() -> BoxedStrategy<Route> {
+    (
+        maybe_empty(),
+        route_match(),
+        action(),
+        mutations(),
+        maybe_empty(),
+        origin(),
+    )
+        .prop_map(|(name, matches, action, headers, decorator, origin)| Route {
+            name,
+            matches,
+            action,
+            headers,
+            decorator,
+            origin,
+        })
+        .boxed()
+}
+
+pub(super) fn routes() -> BoxedStrategy<RouteConfiguration> {
+    let host = (
+        vec(route(), 0..4),
+        option::of(retry()),
+        mutations(),
+        any::<bool>(),
+        origin(),
+        select(vec!["*.", "", "x."]),
+    );
+    (name(), vec(host, 0..3), any::<bool>(), mutations())
+        .prop_map(
+            |(name, hosts, ignore_port_in_host_matching, headers)| RouteConfiguration {
+                name,
+                virtual_hosts: hosts
+                    .into_iter()
+                    .enumerate()
+                    .map(
+                        |(
+                            at,
+                            (routes, retry_policy, headers, include_request_attempt_count, origin, prefix),
+                        )| {
+                            Arc::new(VirtualHost {
+                                name: format!("host{at}").into(),
+                                domains: vec![
+                                    format!("{prefix}d{at}.example").into(),
+                                    format!("d{at}:80").into(),
+                                ],
+                                routes: routes.into_iter().map(Arc::new).collect(),
+                                retry_policy,
+                                headers,
+                                include_request_attempt_count,
+                                origin,
+                            })
+                        },
+                    )
+                    .collect(),
+                ignore_port_in_host_matching,
+                headers,
+            },
+        )
+        .boxed()
+}
+
+// --- TLS ---
+
+fn data_source() -> impl Strategy<Value = DataSource> {
+    prop_oneof![
+        name().prop_map(DataSource::File),
+        vec(any::<u8>(), 0..9).prop_map(|it| DataSource::Inline(it.into())),
+    ]
+}
+
+fn certificate() -> impl Strategy<Value = TlsCertificate> {
+    (data_source(), data_source()).prop_map(|(chain, key)| TlsCertificate { chain, key })
+}
+
+fn validation_context() -> BoxedStrategy<ValidationContext> {
+    let typed = (
+        select(vec![SanKind::Dns, SanKind::Uri, SanKind::Ip]),
+        string_matcher(),
+    );
+    (
+        option::of(data_source()),
+        option::of(data_source()),
+        vec(typed, 0..2),
+        vec(string_matcher(), 0..2),
+        any::<bool>(),
+    )
+        .prop_map(
+            |(trusted_ca, crl, typed, any_kind, accept_untrusted)| ValidationContext {
+                trusted_ca,
+                crl,
+                subject_alt_names: typed
+                    .into_iter()
+                    .chain(any_kind.into_iter().map(|matcher| (SanKind::Any, matcher)))
+                    .map(|(kind, matcher)| SanMatcher { kind, matcher })
+                    .collect(),
+                accept_untrusted,
+            },
+        )
+        .boxed()
+}
+
+fn common_tls() -> BoxedStrategy<CommonTls> {
+    let validation =
+        (option::of(name()), validation_context()).prop_map(|(sds, context)| Validation { sds, context });
+    let version = || option::of(select(vec![TlsVersion::V1_2, TlsVersion::V1_3]));
+    (
+        vec(certificate(), 0..2),
+        vec(name(), 0..2),
+        option::of(validation),
+        vec(name(), 0..3),
+        version(),
+        version(),
+        vec(name(), 0..2),
+    )
+        .prop_map(
+            |(inline, sds, validation, alpn, min_version, max_version, groups)| CommonTls {
+                certificates: inline
+                    .into_iter()
+                    .map(SecretSource::Inline)
+                    .chain(sds.into_iter().map(SecretSource::Sds))
+                    .collect(),
+                validation,
+                alpn,
+                min_version,
+                max_version,
+                groups,
+                certificate_provider: None,
+            },
+        )
+        .boxed()
+}
+
+fn downstream_tls() -> BoxedStrategy<DownstreamTls> {
+    (common_tls(), any::<bool>(), any::<bool>())
+        .prop_map(
+            |(common, require_client_certificate, disable_resumption)| DownstreamTls {
+                common,
+                require_client_certificate,
+                disable_resumption,
+            },
+        )
+        .boxed()
+}
+
+fn upstream_tls() -> BoxedStrategy<UpstreamTls> {
+    (
+        common_tls(),
+        maybe_empty(),
+        any::<bool>(),
+        option::of(any::<u32>()),
+    )
+        .prop_map(
+            |(common, sni, auto_san_validation, max_session_keys)| UpstreamTls {
+                common,
+                sni,
+                auto_sni: false,
+                auto_san_validation,
+                max_session_keys,
+            },
+        )
+        .boxed()
+}
+
+pub(super) fn secret() -> impl Strategy<Value = Secret> {
+    let value = prop_oneof![
+        certificate().prop_map(SecretValue::Certificate),
+        validation_context().prop_map(SecretValue::Validation),
+    ];
+    (name(), value).prop_map(|(name, value)| Secret { name, value })
+}
+
+// --- clusters and endpoints ---
+
+pub(super) fn assignment(names: bool) -> BoxedStrategy<LoadAssignment> {
+    let dns = (name(), any::<u16>()).prop_map(|(host, port)| EndpointAddress::Dns {
+        host: format!("h{host}").into(),
+        port,
+    });
+    let address = prop_oneof![
+        3 => socket().prop_map(EndpointAddress::Socket),
+        1 => name().prop_map(EndpointAddress::Pipe),
+    ];
+    let address = if names {
+        prop_oneof![address, dns].boxed()
+    } else {
+        address.boxed()
+    };
+    let health = select(vec![
+        Health::Unknown,
+        Health::Healthy,
+        Health::Unhealthy,
+        Health::Draining,
+        Health::Degraded,
+    ]);
+    let endpoint = (
+        address,
+        health,
+        1..100u32,
+        maybe_empty(),
+        labels(),
+        maybe_empty(),
+        labels(),
+    )
+        .prop_map(
+            |(address, health, weight, hostname, tls_labels, workload, lb_labels)| Endpoint {
+                address,
+                health,
+                weight,
+                hostname,
+                tls_labels,
+                workload,
+                lb_labels,
+            },
+        );
+    let locality =
+        (maybe_empty(), maybe_empty(), maybe_empty()).prop_map(|(region, zone, sub_zone)| Locality {
+            region,
+            zone,
+            sub_zone,
+        });
+    let localities = (locality, 0..5u32, option::of(any::<u32>()), vec(endpoint, 0..3)).prop_map(
+        |(locality, priority, weight, endpoints)| LocalityEndpoints {
+            locality,
+            priority,
+            weight,
+            endpoints,
+        },
+    );
+    (name(), vec(localities, 0..3), option::of(1..1000u32))
+        .prop_map(
+            |(cluster_name, localities, overprovisioning_percent)| LoadAssignment {
+                cluster_name,
+                localities,
+                overprovisioning_percent,
+            },
+        )
+        .boxed()
+}
+
+fn http1() -> impl Strategy<Value = Http1Options> {
+    (any::<bool>(), any::<bool>(), any::<bool>()).prop_map(
+        |(accept_http_10, preserve_case, enable_trailers)| Http1Options {
+            accept_http_10,
+            preserve_case,
+            enable_trailers,
+        },
+    )
+}
+
+fn http2() -> BoxedStrategy<Http2Options> {
+    let window = || option::of(65_535..=2_147_483_647u32);
+    (
+        option::of(1..1000u32),
+        window(),
+        window(),
+        any::<bool>(),
+        option::of((millis(1), millis(1))),
+    )
+        .prop_map(
+            |(streams, stream, connection, allow_connect, keepalive)| Http2Options {
+                max_concurrent_streams: streams,
+                initial_stream_window_size: stream,
+                initial_connection_window_size: connection,
+                allow_connect,
+                keepalive,
+            },
+        )
+        .boxed()
+}
+
+fn outlier() -> BoxedStrategy<OutlierDetection> {
+    let count = || option::of(1..100u32);
+    (
+        (count(), count(), count(), any::<bool>()),
+        (millis(1), millis(0), 0..100_000u64, 0..=100u32),
+    )
+        .prop_map(
+            |((five, gateway, local, split), (interval, base, more, percent))| OutlierDetection {
+                consecutive_5xx: five,
+                consecutive_gateway_failure: gateway,
+                consecutive_local_origin_failure: local.filter(|_| split),
+                split_external_local_origin_errors: split,
+                interval,
+                base_ejection_time: base,
+                max_ejection_time: base + Duration::from_millis(more),
+                max_ejection_percent: Percent::from_millionths(percent * 10_000),
+            },
+        )
+        .boxed()
+}
+
+fn discovery() -> BoxedStrategy<Discovery> {
+    prop_oneof![
+        assignment(false).prop_map(Discovery::Static),
+        assignment(true).prop_map(Discovery::StrictDns),
+        name().prop_map(|service_name| Discovery::Eds { service_name }),
+        Just(Discovery::OriginalDst),
+    ]
+    .boxed()
+}
+
+fn breakers() -> BoxedStrategy<CircuitBreakers> {
+    let budget = (percent(), any::<u32>()).prop_map(|(percent, min_concurrency)| RetryBudget {
+        percent,
+        min_concurrency,
+    });
+    (any::<[u32; 4]>(), option::of(budget))
+        .prop_map(|([a, b, c, d], retry_budget)| CircuitBreakers {
+            max_connections: a,
+            max_pending_requests: b,
+            max_requests: c,
+            max_retries: d,
+            retry_budget,
+        })
+        .boxed()
+}
+
+fn keepalive() -> impl Strategy<Value = TcpKeepalive> {
+    let seconds = || option::of((0..1000u64).prop_map(Duration::from_secs));
+    (option::of(any::<u32>()), seconds(), seconds()).prop_map(|(probes, time, interval)| TcpKeepalive {
+        probes,
+        time,
+        interval,
+    })
+}
+
+fn bind() -> impl Strategy<Value = UpstreamBind> {
+    let source =
+        (1..=255u8, any::<u16>()).prop_map(|(host, port)| SocketAddr::from(([127, 0, 0, host], port)));
+    prop_oneof![
+        (source.clone(), option::of(name())).prop_map(|(source, netns)| UpstreamBind {
+            source: Some(source),
+            netns
+        }),
+        name().prop_map(|netns| UpstreamBind {
+            source: None,
+            netns: Some(netns)
+        }),
+    ]
+}
+
+pub(super) fn cluster() -> BoxedStrategy<Cluster> {
+    let policy = prop_oneof![
+        Just(LbPolicy::RoundRobin),
+        (2..9u32).prop_map(|choices| LbPolicy::LeastRequest { choices }),
+        Just(LbPolicy::Random),
+        Just(LbPolicy::ClusterProvided),
+        any::<u64>().prop_map(|minimum_ring_size| LbPolicy::RingHash { minimum_ring_size }),
+        any::<u64>().prop_map(|table_size| LbPolicy::Maglev { table_size }),
+    ];
+    let protocol = prop_oneof![
+        http1().prop_map(UpstreamProtocol::Http1),
+        http2().prop_map(UpstreamProtocol::Http2),
+        (http1(), http2()).prop_map(|(one, two)| UpstreamProtocol::UseDownstream(one, two)),
+        (http1(), http2()).prop_map(|(one, two)| UpstreamProtocol::Auto(one, two)),
+    ];
+    let tls_match = (name(), labels(), option::of(upstream_tls())).prop_map(|(name, labels, tls)| TlsMatch {
+        name,
+        labels,
+        tls,
+    });
+    let dns =
+        (millis(1), any::<bool>(), any::<bool>()).prop_map(|(refresh, respect_ttl, v4_only)| DnsSettings {
+            refresh,
+            respect_ttl,
+            v4_only,
+        });
+    let service = (name(), name(), name()).prop_map(|(host, name, namespace)| ServiceRef {
+        host,
+        name,
+        namespace,
+    });
+    (
+        (
+            name(),
+            maybe_empty(),
+            discovery(),
+            millis(1),
+            policy,
+            percent(),
+            any::<bool>(),
+        ),
+        (
+            breakers(),
+            option::of(outlier()),
+            option::of(upstream_tls()),
+            vec(tls_match, 0..3),
+            any::<bool>(),
+        ),
+        (
+            protocol,
+            bound(),
+            option::of(1..=u32::MAX),
+            bound(),
+            option::of(keepalive()),
+            option::of(bind()),
+        ),
+        (
+            option::of(any::<u32>()),
+            any::<bool>(),
+            dns,
+            option::of(service),
+            origin(),
+        ),
+    )
+        .prop_map(
+            |(
+                (
+                    name,
+                    alt_stat_name,
+                    discovery,
+                    connect_timeout,
+                    lb_policy,
+                    panic_threshold,
+                    locality_weighted,
+                ),
+                (circuit_breakers, outlier_detection, mut tls, mut tls_matches, auto_sni),
+                (protocol, idle_timeout, max_requests, max_connection_duration, tcp_keepalive, bind),
+                (per_connection_buffer_limit, close, dns, service, origin),
+            )| {
+                // One option of the cluster for all its sockets.
+                for tls in tls
+                    .iter_mut()
+                    .chain(tls_matches.iter_mut().filter_map(|it| it.tls.as_mut()))
+                {
+                    tls.auto_sni = auto_sni;
+                }
+                Cluster {
+                    name,
+                    alt_stat_name,
+                    discovery,
+                    connect_timeout,
+                    lb_policy,
+                    panic_threshold,
+                    locality_weighted,
+                    circuit_breakers,
+                    outlier_detection,
+                    tls,
+                    tls_matches,
+                    protocol,
+                    idle_timeout,
+                    max_requests_per_connection: max_requests,
+                    max_connection_duration,
+                    tcp_keepalive,
+                    bind,
+                    per_connection_buffer_limit,
+                    close_connections_on_host_health_failure: close,
+                    dns,
+                    service,
+                    origin,
+                }
+            },
+        )
+        .boxed()
+}
+
+// --- listeners ---
+
+fn manager() -> BoxedStrategy<HttpConnectionManager> {
+    let routes = prop_oneof![
+        routes().prop_map(|it| RouteSource::Inline(Arc::new(it))),
+        name().prop_map(RouteSource::Rds),
+    ];
+    let forward = select(vec![
+        ForwardClientCert::Sanitize,
+        ForwardClientCert::ForwardOnly,
+        ForwardClientCert::AppendForward,
+        ForwardClientCert::SanitizeSet,
+        ForwardClientCert::AlwaysForwardOnly,
+    ]);
+    let details = (any::<bool>(), any::<bool>(), any::<bool>())
+        .prop_map(|(subject, uri, dns)| ClientCertDetails { subject, uri, dns });
+    (
+        (
+            select(vec![Codec::Auto, Codec::Http1, Codec::Http2]),
+            maybe_empty(),
+            routes,
+            any::<bool>(),
+            vec(access_log(), 0..2),
+        ),
+        (
+            any::<bool>(),
+            any::<u32>(),
+            forward,
+            details,
+            bound(),
+            bound(),
+            bound(),
+            bound(),
+            bound(),
+        ),
+        (
+            option::of(1..=u32::MAX),
+            millis(0),
+            1..=8192u32,
+            any::<u32>(),
+            any::<bool>(),
+            any::<bool>(),
+        ),
+        (
+            vec((name(), any::<bool>()), 0..2),
+            any::<bool>(),
+            any::<bool>(),
+            name(),
+        ),
+        (
+            select(vec![
+                ServerHeader::Overwrite,
+                ServerHeader::AppendIfAbsent,
+                ServerHeader::PassThrough,
+            ]),
+            any::<bool>(),
+            select(vec![HostPort::Keep, HostPort::StripMatching, HostPort::StripAny]),
+            http1(),
+            http2(),
+        ),
+    )
+        .prop_map(
+            |(
+                (codec, stat_prefix, routes, suppress_envoy_headers, access_logs),
+                (
+                    use_remote_address,
+                    xff_num_trusted_hops,
+                    forward_client_cert,
+                    client_cert_details,
+                    idle_timeout,
+                    stream_idle_timeout,
+                    request_timeout,
+                    request_headers_timeout,
+                    max_connection_duration,
+                ),
+                (max_requests, drain_timeout, head_kb, headers, generate_request_id, preserve),
+                (upgrades, normalize_path, merge_slashes, server_name),
+                (server_header, proxy_100_continue, strip_host_port, http1, http2),
+            )| HttpConnectionManager {
+                codec,
+                stat_prefix,
+                routes,
+                filters: vec![HttpFilter::Router(RouterFilter {
+                    suppress_envoy_headers,
+                })],
+                access_logs,
+                use_remote_address,
+                xff_num_trusted_hops,
+                forward_client_cert,
+                client_cert_details,
+                idle_timeout,
+                stream_idle_timeout,
+                request_timeout,
+                request_headers_timeout,
+                max_connection_duration,
+                max_requests_per_connection: max_requests,
+                drain_timeout,
+                max_request_headers_kb: head_kb,
+                max_request_headers_count: headers,
+                generate_request_id,
+                preserve_external_request_id: preserve,
+                upgrades,
+                normalize_path,
+                merge_slashes,
+                server_name,
+                server_header,
+                proxy_100_continue,
+                strip_host_port,
+                http1,
+                http2,
+            },
+        )
+        .boxed()
+}
+
+fn chain_match() -> impl Strategy<Value = FilterChainMatch> {
+    let nets = || {
+        vec(
+            select(vec!["10.0.0.0/8", "0.0.0.0/0", "192.0.2.1/32", "2001:db8::/32"])
+                .prop_map(|it| it.parse().expect("valid")),
+            0..3,
+        )
+    };
+    (
+        option::of(1..=u16::MAX),
+        nets(),
+        vec("(\\*\\.)?[a-z]{1,4}\\.[a-z]{1,3}".prop_map(Text::from), 0..2),
+        option::of(select(vec![TransportProtocol::Tls, TransportProtocol::RawBuffer])),
+        vec(name(), 0..2),
+        nets(),
+        vec(any::<u16>(), 0..2),
+    )
+        .prop_map(
+            |(port, prefix_ranges, names, transport, protocols, sources, source_ports)| FilterChainMatch {
+                destination_port: port,
+                prefix_ranges,
+                server_names: names,
+                transport_protocol: transport,
+                application_protocols: protocols,
+                source_prefix_ranges: sources,
+                source_ports,
+            },
+        )
+}
+
+fn chain() -> BoxedStrategy<FilterChain> {
+    let tcp = (
+        maybe_empty(),
+        vec((name(), 1..100u32), 1..3),
+        bound(),
+        option::of(millis(0)),
+        1..9u32,
+        vec(access_log(), 0..2),
+    )
+        .prop_map(
+            |(stat_prefix, clusters, idle_timeout, longest, attempts, access_logs)| {
+                ChainAction::Tcp(Arc::new(TcpProxy {
+                    stat_prefix,
+                    clusters,
+                    idle_timeout,
+                    max_downstream_connection_duration: longest,
+                    max_connect_attempts: attempts,
+                    access_logs,
+                }))
+            },
+        );
+    let action = prop_oneof![tcp, manager().prop_map(|it| ChainAction::Http(Arc::new(it)))];
+    (
+        chain_match(),
+        option::of(downstream_tls()),
+        millis(0),
+        action,
+        origin(),
+    )
+        .prop_map(
+            |(matches, tls, transport_connect_timeout, action, origin)| FilterChain {
+                name: Text::default(),
+                matches,
+                tls,
+                transport_connect_timeout,
+                action,
+                origin,
+            },
+        )
+        .boxed()
+}
+
+pub(super) fn listener() -> BoxedStrategy<Listener> {
+    let inspectors =
+        (any::<bool>(), any::<bool>(), any::<bool>()).prop_map(|(original_dst, tls, http)| Inspectors {
+            original_dst,
+            tls,
+            http,
+        });
+    (
+        (
+            name(),
+            socket(),
+            option::of(name()),
+            any::<bool>(),
+            any::<bool>(),
+            inspectors,
+            millis(0),
+            any::<bool>(),
+        ),
+        (
+            vec(chain(), 1..3),
+            option::of(chain()),
+            vec(access_log(), 0..2),
+            option::of(any::<u32>()),
+        ),
+        select(vec![
+            Direction::Unspecified,
+            Direction::Inbound,
+            Direction::Outbound,
+        ]),
+        option::weighted(0.1, manager()),
+        origin(),
+    )
+        .prop_map(
+            |(
+                (
+                    name,
+                    socket,
+                    netns,
+                    bind_to_port,
+                    use_original_dst,
+                    inspectors,
+                    inspection_timeout,
+                    goes_on,
+                ),
+                (chains, default, access_logs, per_connection_buffer_limit),
+                direction,
+                api,
+                origin,
+            )| Listener {
+                name,
+                address: ListenerAddress { socket, netns },
+                bind_to_port,
+                use_original_dst,
+                inspectors,
+                inspection_timeout,
+                continue_on_inspection_timeout: goes_on,
+                filter_chains: chains
+                    .into_iter()
+                    .enumerate()
+                    .map(|(at, mut chain)| {
+                        // Conditions and names are unique in a listener.
+                        chain.name = format!("chain{at}").into();
+                        chain
+                            .matches
+                            .source_ports
+                            .push(u16::try_from(at).expect("few chains"));
+                        Arc::new(chain)
+                    })
+                    .collect(),
+                default_filter_chain: default.map(Arc::new),
+                direction,
+                access_logs,
+                per_connection_buffer_limit,
+                api_listener: api.map(Arc::new),
+                origin,
+            },
+        )
+        .boxed()
+}
+
+pub(super) fn names() -> impl Strategy<Value = NameTable> {
+    prop::collection::btree_map(
+        name().prop_map(|it| format!("{it}x").into()),
+        vec(any::<IpAddr>(), 0..3),
+        0..4,
+    )
+    .prop_map(|names| NameTable { names })
+}
