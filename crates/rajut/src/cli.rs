@@ -21,6 +21,9 @@ use clap::{Parser, Subcommand};
 
 use crate::output::{self, Format};
 
+#[cfg(test)]
+pub(crate) use mesh::VARIABLES;
+
 /// A service mesh that guards people's data.
 ///
 /// `rajut up` starts a whole mesh on this machine from the manifests that you have: every workload is a process with a

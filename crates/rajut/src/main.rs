@@ -8,6 +8,8 @@
 mod output;
 mod cli;
 mod examples;
+#[cfg(test)]
+mod reference;
 mod sample;
 
 use std::process::ExitCode;

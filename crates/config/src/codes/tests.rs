@@ -97,13 +97,13 @@ fn codes_are_found_by_what_people_type() {
 #[test]
 fn the_page_of_diagnostics_is_up_to_date() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference/diagnostics.md");
-    if std::env::var_os("RAJUT_UPDATE").is_some() {
+    if std::env::var_os("UPDATE_DOCS").is_some() {
         fs::create_dir_all(path.parent().expect("a folder")).expect("writable");
         fs::write(&path, markdown()).expect("writable");
     }
     let page = fs::read_to_string(&path).unwrap_or_default();
     assert!(
         page == markdown(),
-        "run `RAJUT_UPDATE=1 cargo test -p rajut-config` and commit the page"
+        "run `UPDATE_DOCS=1 cargo test -p rajut-config` and commit the page"
     );
 }

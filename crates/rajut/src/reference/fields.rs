@@ -1,0 +1,260 @@
+//! The page on Istio's fields: each field is put into a document with a value that fits no type, and the parser's own
+//! answer says what becomes of it. The list of fields is Istio's API (1.32); the answers are ours.
+
+use std::fmt::Write as _;
+
+use rajut_config::{LoadOptions, Source, codes, load};
+use rajut_types::{Diagnostic, Severity};
+use serde_json::{Value, json};
+
+use super::{cell, check};
+
+/// A kind, a valid document of it, where its fields begin, and all fields that Istio has there.
+struct Kind {
+    name: &'static str,
+    document: fn() -> Value,
+    fields: &'static [&'static str],
+}
+
+fn istio(group: &str, kind: &str, spec: Value) -> Value {
+    let mut document = json!({
+        "apiVersion": format!("{group}/v1"), "kind": kind, "metadata": {"name": "web", "namespace": "shop"},
+    });
+    document["spec"] = spec;
+    document
+}
+
+const KINDS: &[Kind] = &[
+    Kind {
+        name: "VirtualService",
+        document: || {
+            istio(
+                "networking.istio.io",
+                "VirtualService",
+                json!({
+                    "hosts": ["web"],
+                    "http": [{"route": [{"destination": {"host": "web"}}]}],
+                    "tls": [{"match": [{"sniHosts": ["web"]}], "route": [{"destination": {"host": "web"}}]}],
+                    "tcp": [{"route": [{"destination": {"host": "web"}}]}],
+                }),
+            )
+        },
+        fields: &[
+            "hosts", "gateways", "exportTo", "http", "tls", "tcp",
+            "http[].name", "http[].match", "http[].route", "http[].redirect", "http[].directResponse", "http[].delegate",
+            "http[].rewrite", "http[].timeout", "http[].retries", "http[].fault", "http[].mirror", "http[].mirrors",
+            "http[].mirrorPercent", "http[].mirrorPercentage", "http[].corsPolicy", "http[].headers",
+            "http[].match[].name", "http[].match[].statPrefix", "http[].match[].uri", "http[].match[].uri.exact",
+            "http[].match[].uri.prefix", "http[].match[].uri.regex", "http[].match[].ignoreUriCase",
+            "http[].match[].scheme", "http[].match[].method", "http[].match[].authority", "http[].match[].headers",
+            "http[].match[].withoutHeaders", "http[].match[].queryParams", "http[].match[].port",
+            "http[].match[].sourceLabels", "http[].match[].sourceNamespace", "http[].match[].gateways",
+            "http[].route[].destination", "http[].route[].destination.host", "http[].route[].destination.subset",
+            "http[].route[].destination.port.number", "http[].route[].weight", "http[].route[].headers",
+            "http[].redirect.uri", "http[].redirect.authority", "http[].redirect.scheme", "http[].redirect.port",
+            "http[].redirect.derivePort", "http[].redirect.redirectCode",
+            "http[].directResponse.status", "http[].directResponse.body.string", "http[].directResponse.body.bytes",
+            "http[].delegate.name", "http[].delegate.namespace",
+            "http[].rewrite.uri", "http[].rewrite.authority", "http[].rewrite.uriRegexRewrite",
+            "http[].retries.attempts", "http[].retries.perTryTimeout", "http[].retries.retryOn",
+            "http[].retries.retryRemoteLocalities", "http[].retries.retryIgnorePreviousHosts", "http[].retries.backoff",
+            "http[].headers.request.set", "http[].headers.request.add", "http[].headers.request.remove",
+            "http[].headers.response.set", "http[].headers.response.add", "http[].headers.response.remove",
+            "tls[].match[].sniHosts", "tls[].match[].destinationSubnets", "tls[].match[].port",
+            "tls[].match[].sourceLabels", "tls[].match[].sourceNamespace", "tls[].match[].gateways",
+            "tls[].route[].destination", "tls[].route[].weight",
+            "tcp[].match[].destinationSubnets", "tcp[].match[].port", "tcp[].match[].sourceSubnet",
+            "tcp[].match[].sourceLabels", "tcp[].match[].sourceNamespace", "tcp[].match[].gateways",
+            "tcp[].route[].destination", "tcp[].route[].weight",
+        ],
+    },
+    Kind {
+        name: "DestinationRule",
+        document: || istio("networking.istio.io", "DestinationRule", json!({"host": "web"})),
+        fields: &[
+            "host", "exportTo", "workloadSelector", "subsets", "subsets[].name", "subsets[].labels",
+            "subsets[].trafficPolicy", "trafficPolicy", "trafficPolicy.portLevelSettings", "trafficPolicy.tunnel",
+            "trafficPolicy.proxyProtocol", "trafficPolicy.retryBudget", "trafficPolicy.retryBudget.percent",
+            "trafficPolicy.retryBudget.minRetryConcurrency", "trafficPolicy.retryBudget.budgetInterval",
+            "trafficPolicy.loadBalancer.simple", "trafficPolicy.loadBalancer.consistentHash.httpHeaderName",
+            "trafficPolicy.loadBalancer.consistentHash.httpCookie",
+            "trafficPolicy.loadBalancer.consistentHash.useSourceIp",
+            "trafficPolicy.loadBalancer.consistentHash.httpQueryParameterName",
+            "trafficPolicy.loadBalancer.consistentHash.ringHash", "trafficPolicy.loadBalancer.consistentHash.maglev",
+            "trafficPolicy.loadBalancer.consistentHash.minimumRingSize",
+            "trafficPolicy.loadBalancer.localityLbSetting", "trafficPolicy.loadBalancer.warmupDurationSecs",
+            "trafficPolicy.loadBalancer.warmup",
+            "trafficPolicy.connectionPool.tcp.maxConnections", "trafficPolicy.connectionPool.tcp.connectTimeout",
+            "trafficPolicy.connectionPool.tcp.tcpKeepalive", "trafficPolicy.connectionPool.tcp.maxConnectionDuration",
+            "trafficPolicy.connectionPool.tcp.idleTimeout",
+            "trafficPolicy.connectionPool.http.http1MaxPendingRequests",
+            "trafficPolicy.connectionPool.http.http2MaxRequests",
+            "trafficPolicy.connectionPool.http.maxRequestsPerConnection",
+            "trafficPolicy.connectionPool.http.maxRetries", "trafficPolicy.connectionPool.http.idleTimeout",
+            "trafficPolicy.connectionPool.http.h2UpgradePolicy", "trafficPolicy.connectionPool.http.useClientProtocol",
+            "trafficPolicy.connectionPool.http.maxConcurrentStreams",
+            "trafficPolicy.connectionPool.http.http2KeepAlive",
+            "trafficPolicy.outlierDetection.consecutiveErrors",
+            "trafficPolicy.outlierDetection.splitExternalLocalOriginErrors",
+            "trafficPolicy.outlierDetection.consecutiveLocalOriginFailures",
+            "trafficPolicy.outlierDetection.consecutiveGatewayErrors",
+            "trafficPolicy.outlierDetection.consecutive5xxErrors", "trafficPolicy.outlierDetection.interval",
+            "trafficPolicy.outlierDetection.baseEjectionTime", "trafficPolicy.outlierDetection.maxEjectionPercent",
+            "trafficPolicy.outlierDetection.minHealthPercent",
+            "trafficPolicy.outlierDetection.outlierDetectionHttpErrorCodes",
+            "trafficPolicy.tls.mode", "trafficPolicy.tls.clientCertificate", "trafficPolicy.tls.privateKey",
+            "trafficPolicy.tls.caCertificates", "trafficPolicy.tls.credentialName",
+            "trafficPolicy.tls.subjectAltNames", "trafficPolicy.tls.sni", "trafficPolicy.tls.insecureSkipVerify",
+            "trafficPolicy.tls.caCrl",
+        ],
+    },
+    Kind {
+        name: "ServiceEntry",
+        document: || {
+            istio(
+                "networking.istio.io",
+                "ServiceEntry",
+                json!({"hosts": ["api.example.org"], "ports": [{"number": 443, "name": "tls", "protocol": "TLS"}],
+                    "location": "MESH_EXTERNAL", "resolution": "STATIC", "endpoints": [{"address": "192.0.2.1"}]}),
+            )
+        },
+        fields: &[
+            "hosts", "addresses", "ports", "ports[].number", "ports[].protocol", "ports[].name", "ports[].targetPort",
+            "location", "resolution", "endpoints", "endpoints[].address", "endpoints[].ports", "endpoints[].labels",
+            "endpoints[].network", "endpoints[].locality", "endpoints[].weight", "endpoints[].serviceAccount",
+            "workloadSelector", "exportTo", "subjectAltNames",
+        ],
+    },
+    Kind {
+        name: "PeerAuthentication",
+        document: || {
+            istio(
+                "security.istio.io",
+                "PeerAuthentication",
+                json!({"selector": {"matchLabels": {"app": "web"}}, "mtls": {"mode": "STRICT"}}),
+            )
+        },
+        fields: &["selector.matchLabels", "mtls.mode", "portLevelMtls"],
+    },
+];
+
+/// The whole kinds of Istio, by the version in which they are asked.
+const ALL_KINDS: &[(&str, &str)] = &[
+    ("networking.istio.io/v1", "VirtualService"),
+    ("networking.istio.io/v1", "DestinationRule"),
+    ("networking.istio.io/v1", "ServiceEntry"),
+    ("networking.istio.io/v1", "Gateway"),
+    ("networking.istio.io/v1", "Sidecar"),
+    ("networking.istio.io/v1", "WorkloadEntry"),
+    ("networking.istio.io/v1", "WorkloadGroup"),
+    ("networking.istio.io/v1alpha3", "EnvoyFilter"),
+    ("networking.istio.io/v1beta1", "ProxyConfig"),
+    ("security.istio.io/v1", "PeerAuthentication"),
+    ("security.istio.io/v1", "RequestAuthentication"),
+    ("security.istio.io/v1", "AuthorizationPolicy"),
+    ("telemetry.istio.io/v1", "Telemetry"),
+    ("extensions.istio.io/v1alpha1", "WasmPlugin"),
+    ("extensions.istio.io/v1alpha1", "TrafficExtension"),
+];
+
+/// What the parser says of a field.
+#[derive(Debug, PartialEq, Eq)]
+enum Said {
+    Read,
+    /// Read, and named as old.
+    Deprecated(String),
+    /// It has no meaning for a mesh on one machine, and is left out without a word.
+    NoMeaning,
+    /// Named when it is there, with what happens instead.
+    Unsupported(Severity, String),
+    Unknown,
+}
+
+/// Sets `path` (`http[].route[].weight`) below `target`; a list is made or its first item taken.
+fn set(target: &mut Value, path: &str, value: Value) {
+    let (first, rest) = path.split_once('.').map_or((path, None), |(first, rest)| (first, Some(rest)));
+    let (name, in_list) = first.strip_suffix("[]").map_or((first, false), |name| (name, true));
+    if !target.is_object() {
+        *target = json!({});
+    }
+    let mut inner = &mut target[name];
+    if in_list {
+        if !inner.is_array() {
+            *inner = json!([{}]);
+        }
+        inner = &mut inner[0];
+    }
+    match rest {
+        Some(rest) => set(inner, rest, value),
+        None => *inner = value,
+    }
+}
+
+fn found(document: &Value, path: &str) -> Vec<Diagnostic> {
+    let place = format!("spec.{}", path.replace("[]", "[0]"));
+    let source = Source::new("probe.json", document.to_string());
+    let loaded = load(&[source], &LoadOptions::default());
+    loaded.diagnostics.into_iter().filter(|it| &*it.origin.field_path == place).collect()
+}
+
+/// Two values of different types: a field that minds neither is not looked at.
+fn ask(kind: &Kind, path: &str) -> Said {
+    let mut silent = true;
+    for value in [json!({}), json!("\u{fffd} ")] {
+        let mut document = (kind.document)();
+        set(&mut document["spec"], path, value);
+        for diagnostic in found(&document, path) {
+            match diagnostic.code {
+                codes::NOT_SUPPORTED => return Said::Unsupported(diagnostic.severity, diagnostic.message),
+                codes::UNKNOWN_FIELD => return Said::Unknown,
+                codes::DEPRECATED => return Said::Deprecated(diagnostic.hint),
+                _ => silent = false,
+            }
+        }
+    }
+    if silent { Said::NoMeaning } else { Said::Read }
+}
+
+#[test]
+fn fields_of_istio() {
+    let mut page = String::from(
+        "What becomes of each field of Istio's API (1.32). Made by asking the parser, field by field. *Used*: read, \
+         validated and handed on. *Not supported*: named with file, line and field where it stands, and what happens \
+         instead. Anything else in a document is an unknown field: an error.\n\n\
+         All versions of a kind are read alike (`v1`, `v1beta1`, `v1alpha3`).\n\n## Kinds\n\n| kind | |\n| --- | --- |\n",
+    );
+    for (version, kind) in ALL_KINDS {
+        let document = json!({"apiVersion": version, "kind": kind, "metadata": {"name": "web"}, "spec": {}});
+        let loaded = load(&[Source::new("probe.json", document.to_string())], &LoadOptions::default());
+        let later = loaded.diagnostics.iter().find(|it| it.code == codes::KIND_NOT_SUPPORTED);
+        assert!(
+            !loaded.diagnostics.iter().any(|it| it.code == codes::UNKNOWN_KIND),
+            "{kind} is unknown"
+        );
+        let said = match later {
+            None => "used".to_owned(),
+            Some(it) if it.severity == Severity::Error => "not supported: **error**, since leaving it out would let \
+                 through what was meant to be refused"
+                .to_owned(),
+            Some(_) => "not supported: warning".to_owned(),
+        };
+        writeln!(page, "| `{kind}` ({version}) | {said} |").unwrap();
+    }
+    for kind in KINDS {
+        writeln!(page, "\n## {}\n\n| field below `spec` | |\n| --- | --- |", kind.name).unwrap();
+        for path in kind.fields {
+            let said = match ask(kind, path) {
+                Said::Read => "used".to_owned(),
+                Said::Deprecated(hint) => format!("used, with a warning: {hint}"),
+                Said::NoMeaning => "no meaning here; left out".to_owned(),
+                Said::Unsupported(severity, message) => {
+                    let effect = message.split_once("yet").map_or(&*message, |(_, rest)| rest);
+                    format!("not supported ({severity}){effect}")
+                }
+                Said::Unknown => panic!("{}.{path} is unknown to the parser", kind.name),
+            };
+            writeln!(page, "| `{path}` | {} |", cell(&said)).unwrap();
+        }
+    }
+    check("istio-support.md", "Istio's fields", &page);
+}
