@@ -15,10 +15,13 @@ use rajut_telemetry::names;
 
 use crate::cli::{Cli, VARIABLES};
 
-const TITLE_NOTE: &str = "<!-- Generated. `UPDATE_DOCS=1 cargo test -p rajut --bin rajut reference` writes it again. -->";
+const TITLE_NOTE: &str =
+    "<!-- Generated. `UPDATE_DOCS=1 cargo test -p rajut --bin rajut reference` writes it again. -->";
 
 fn path(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference").join(name)
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("../../docs/reference")
+        .join(name)
 }
 
 /// Compares the page with what stands in the repository, or writes it.
@@ -26,7 +29,10 @@ fn check(name: &str, title: &str, body: &str) {
     let page = format!("# {title}\n\n{TITLE_NOTE}\n\n{}\n", body.trim_end());
     let path = path(name);
     // The one switch of the tests; everything that the product reads stands in its tables.
-    #[expect(clippy::disallowed_methods, reason = "a switch of the tests, not of the product")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a switch of the tests, not of the product"
+    )]
     let update = std::env::var_os("UPDATE_DOCS").is_some();
     if update {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -60,14 +66,22 @@ fn xds() {
     for row in &rows {
         if row.message != message {
             message = row.message;
-            writeln!(page, "\n## {message}\n\n| field | type | | instead |\n| --- | --- | --- | --- |").unwrap();
+            writeln!(
+                page,
+                "\n## {message}\n\n| field | type | | instead |\n| --- | --- | --- | --- |"
+            )
+            .unwrap();
         }
         let support = match row.support {
             Support::Supported => "supported",
             Support::Ignorable => "ignored",
             Support::Refused => "refused",
         };
-        let deprecated = if row.deprecated { " (deprecated by Envoy)" } else { "" };
+        let deprecated = if row.deprecated {
+            " (deprecated by Envoy)"
+        } else {
+            ""
+        };
         writeln!(
             page,
             "| `{}`{deprecated} | {} | {support} | {} |",
@@ -118,7 +132,10 @@ fn command_line() {
 
 fn describe(command: &mut clap::Command, name: &str, page: &mut String) {
     let help = command.clone().term_width(100).render_long_help().to_string();
-    let help: String = help.lines().map(|line| format!("{}\n", line.trim_end())).collect();
+    let help: String = help
+        .lines()
+        .map(|line| format!("{}\n", line.trim_end()))
+        .collect();
     writeln!(page, "\n## {name}\n\n```text\n{}\n```", help.trim_end()).unwrap();
     for inner in command.get_subcommands_mut() {
         if !inner.is_hide_set() && inner.get_name() != "help" {
