@@ -265,6 +265,9 @@ const ALL_KINDS: &[(&str, &str)] = &[
     ("extensions.istio.io/v1alpha1", "TrafficExtension"),
 ];
 
+/// What can't stand beside `route` is asked without it.
+const INSTEAD_OF_ROUTE: &[&str] = &["http[].redirect", "http[].directResponse", "http[].delegate"];
+
 /// What the parser says of a field.
 #[derive(Debug, PartialEq, Eq)]
 enum Said {
@@ -322,6 +325,11 @@ fn ask(kind: &Kind, path: &str) -> Said {
             if path.starts_with(prefix) && path != *other {
                 set(&mut document["spec"], other, json!(value));
             }
+        }
+        if INSTEAD_OF_ROUTE.iter().any(|it| path.starts_with(it))
+            && let Some(http) = document["spec"]["http"][0].as_object_mut()
+        {
+            http.remove("route");
         }
         set(&mut document["spec"], path, value);
         for diagnostic in found(&document, path) {
