@@ -16,7 +16,8 @@ use crate::{
     read::{Field, Object, shown},
 };
 
-pub(crate) fn read(root: &Object<'_>, defaults: &Defaults) -> Option<Service> {
+/// The service; none if it is headless and has no ports, which only names pods.
+pub(crate) fn read(root: &Object<'_>, defaults: &Defaults) -> Option<Vec<Service>> {
     let meta = meta::read(root, NameForm::Label);
     let spec = root
         .required("spec", "add `spec:` with `selector:` and `ports:`")?
@@ -36,6 +37,7 @@ pub(crate) fn read(root: &Object<'_>, defaults: &Defaults) -> Option<Service> {
         "healthCheckNodePort",
         "publishNotReadyAddresses",
         "trafficDistribution",
+        "topologyKeys",
     ]);
     let kind = spec.get("type").and_then(|field| {
         field.choice(&[
@@ -50,8 +52,9 @@ pub(crate) fn read(root: &Object<'_>, defaults: &Defaults) -> Option<Service> {
         .get("selector")
         .map(|field| field.labels())
         .filter(|s| !s.is_empty());
-    let ports = ports(&spec, kind == Some("ExternalName"));
     let addresses = addresses(&spec);
+    let ports = ports(&spec, kind == Some("ExternalName") || addresses.is_none());
+    let names_pods = addresses.is_none() && ports.is_empty();
     let meta = meta?;
     let host = host(&meta.name, &meta.namespace, defaults)?;
     let mut service = Service {
@@ -78,7 +81,7 @@ pub(crate) fn read(root: &Object<'_>, defaults: &Defaults) -> Option<Service> {
         })?;
         be_external(&mut service, &target);
     }
-    Some(service)
+    Some(if names_pods { Vec::new() } else { vec![service] })
 }
 
 /// `<name>.<namespace>.svc.<domain>`; `None` cannot happen for checked names, but is no reason to stop.

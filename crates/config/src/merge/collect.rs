@@ -73,6 +73,8 @@ impl Collected {
             mesh: all.mesh.clone(),
         };
         let compose = compose_folders(&found);
+        // Compose files come last: their services give way to manifests of the same name.
+        found.sort_by_key(|document| document.group == Group::Compose);
         for document in found {
             if patches.contains(&*document.file.name) {
                 all.counts.foreign += 1;
@@ -96,6 +98,17 @@ impl Collected {
             Group::Kustomization => {
                 self.counts.foreign += 1;
                 self.note_kustomization(&document);
+            }
+            Group::Half { message, hint } => {
+                let (message, hint) = (message.clone(), hint.clone());
+                self.refuse(
+                    &document,
+                    "",
+                    codes::NOT_AN_OBJECT,
+                    Severity::Error,
+                    message,
+                    hint,
+                );
             }
             Group::Compose => self.compose(&document, defaults),
             Group::Api(_) if mesh::is_operator(&document) => self.operator(&document),
@@ -205,6 +218,13 @@ impl Collected {
             .root(&document.root)
             .object()
             .and_then(|root| parse(&root, kind, defaults));
+        if parsed.is_none() && scope.errors() == 0 {
+            // Every reader says why it gives nothing; should one fail to, the object is not lost in silence.
+            let message = "the object can't be read";
+            scope
+                .root(&document.root)
+                .error(codes::NOT_AN_OBJECT, message, "");
+        }
         let errors = scope.errors();
         self.diagnostics.extend(scope.finish());
         let good = errors == 0 && !self.wrong_mesh.contains(&reference);
@@ -358,15 +378,23 @@ impl Collected {
                 name.clone(),
             );
             if let Some((first, _)) = self.seen.get(&key) {
-                let message = format!(
-                    "the workload `{name}` is written twice; the first is at {}:{}",
-                    first.source, first.line
-                );
-                let finding =
+                let place = format!("{}:{}", first.source, first.line);
+                let finding = if &*first.object.kind == "Compose" {
+                    let message = format!("the workload `{name}` is written twice; the first is at {place}");
                     self.index
-                        .diagnostic(codes::DUPLICATE_OBJECT, Severity::Error, &origin, message);
-                self.diagnostics
-                    .push(finding.hint("give one of the two another name, or take it out"));
+                        .diagnostic(codes::DUPLICATE_OBJECT, Severity::Error, &origin, message)
+                        .hint("give one of the two another name, or take it out")
+                } else {
+                    // Teams keep a Compose file beside their manifests; the manifests are what is deployed.
+                    let message = format!(
+                        "this service is not used: {} at {place} has its name",
+                        first.object
+                    );
+                    self.index
+                        .diagnostic(codes::COMPOSE, Severity::Note, &origin, message)
+                        .hint("read the Compose file alone to use it")
+                };
+                self.diagnostics.push(finding);
                 continue;
             }
             self.seen.insert(key, (origin, document.root.clone()));
@@ -468,7 +496,7 @@ fn parse(root: &Object<'_>, kind: &str, defaults: &Defaults) -> Option<Parsed> {
         "Namespace" => config_map::namespace(root).map(Parsed::Namespace),
         "ServiceAccount" => config_map::service_account(root).map(Parsed::ServiceAccount),
         "ConfigMap" => config_map::config_map(root).map(Parsed::ConfigMap),
-        "Service" => service::read(root, defaults).map(|s| Parsed::Services(vec![s])),
+        "Service" => service::read(root, defaults).map(Parsed::Services),
         "ServiceEntry" => service_entry::read(root, defaults).map(Parsed::Services),
         "Deployment" | "StatefulSet" => deployment::read(root, kind).map(|d| Parsed::Deployment(Box::new(d))),
         "LocalWorkload" => local_workload::read(root).map(|it| match it {

@@ -222,3 +222,101 @@ fn environments_come_from_config_maps_and_commands_from_the_command_line() {
         matches!(&probe.check, crate::model::ProbeCheck::Http { port: 8080, path, .. } if &**path == "/ready")
     );
 }
+
+#[test]
+fn services_of_every_type_are_read() {
+    let loaded = read(
+        "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {clusterIP: 10.0.0.1, selector: {app: web}, ports: [{name: grpc-api, port: 80, targetPort: api}]}\n---\n\
+         apiVersion: v1\nkind: Service\nmetadata: {name: pods}\nspec: {clusterIP: None, selector: {app: web}}\n---\n\
+         apiVersion: v1\nkind: Service\nmetadata: {name: db}\nspec: {clusterIP: None, ports: [{port: 3306}]}\n---\n\
+         apiVersion: v1\nkind: Service\nmetadata: {name: alias}\nspec: {type: ExternalName, externalName: web.default.svc.cluster.local}\n---\n\
+         apiVersion: v1\nkind: Service\nmetadata: {name: out, annotations: {networking.istio.io/exportTo: \".\"}}\nspec: {type: ExternalName, externalName: db.example.com, ports: [{port: 5432}]}\n",
+    );
+    assert_eq!(shown_all(&loaded), "");
+    assert_eq!(loaded.counts.used, 5);
+    let service = |name: &str| {
+        loaded
+            .services
+            .iter()
+            .find(|s| &*s.name == name)
+            .expect("a service")
+    };
+    let web = service("web");
+    assert_eq!(web.ports[0].protocol, crate::model::Protocol::Grpc);
+    assert_eq!(web.aliases[0].as_str(), "alias.default.svc.cluster.local");
+    assert!(service("db").headless && service("db").ports[0].protocol == crate::model::Protocol::Tcp);
+    let out = service("out");
+    assert!(out.external && &*out.endpoints[0].address == "db.example.com");
+    assert!(!out.export_to.includes("other") && out.export_to.includes("default"));
+    assert_eq!(loaded.services.len(), 3);
+}
+
+#[test]
+fn a_delegates_routes_take_the_place_of_the_route_that_names_it() {
+    let loaded = read(
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: root}\nspec:\n  hosts: [web]\n  http:\n  \
+         - {name: a, match: [{uri: {prefix: /a}, headers: {x: {exact: \"1\"}}}], timeout: 5s, delegate: {name: part, namespace: parts}}\n  \
+         - route: [{destination: {host: web}}]\n---\n\
+         apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: part, namespace: parts}\nspec:\n  http:\n  \
+         - {name: one, match: [{uri: {exact: /a/one}, method: {exact: GET}}], route: [{destination: {host: other}}]}\n  \
+         - {timeout: 1s, route: [{destination: {host: web.default.svc.cluster.local}}]}\n",
+    );
+    assert_eq!(shown_all(&loaded), "");
+    let [rule] = &loaded.virtual_services[..] else {
+        panic!("one rule")
+    };
+    let [one, rest, last] = &rule.http[..] else {
+        panic!("three routes")
+    };
+    assert_eq!(&*one.name, "a-one");
+    let m = &one.matches[0];
+    assert!(matches!(&m.uri, Some(crate::model::StringMatch::Exact(path)) if &**path == "/a/one"));
+    assert!(m.method.is_some() && m.headers.len() == 1);
+    assert_eq!(one.timeout.map(|t| t.as_secs()), Some(5), "inherited");
+    assert_eq!(rest.timeout.map(|t| t.as_secs()), Some(1), "its own");
+    assert_eq!(
+        rest.matches,
+        [crate::model::HttpMatch {
+            name: "".into(),
+            uri: Some(crate::model::StringMatch::Prefix("/a".into())),
+            headers: vec![("x".into(), Some(crate::model::StringMatch::Exact("1".into())))],
+            ..Default::default()
+        }]
+    );
+    assert!(last.matches.is_empty());
+    // A short name in the delegate means the delegate's namespace.
+    let HttpAction::Route(to) = &one.action else {
+        panic!("a route")
+    };
+    assert_eq!(to[0].destination.host.as_str(), "other.parts.svc.cluster.local");
+}
+
+#[test]
+fn snake_case_is_the_same_field_for_istio_and_an_unknown_one_for_kubernetes() {
+    let loaded = read(
+        "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: web}\nspec: {host: web, traffic_policy: {connection_pool: {tcp: {max_connections: 7}}}}\n---\n\
+         apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {ports: [{port: 80, target_port: 81}]}\n",
+    );
+    let pool = loaded.destination_rules[0]
+        .policy
+        .connection_pool
+        .as_ref()
+        .expect("a pool");
+    assert_eq!(pool.max_connections, Some(7));
+    let codes: Vec<_> = loaded.diagnostics.iter().map(|d| d.code).collect();
+    assert_eq!(codes, [codes::UNKNOWN_FIELD], "{}", shown_all(&loaded));
+}
+
+#[test]
+fn older_objects_come_first_and_then_names() {
+    let object = |name: &str, time: &str| {
+        format!(
+            "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {{name: {name}{time}}}\n---\n"
+        )
+    };
+    let text =
+        object("b", "") + &object("a", "") + &object("z", ", creationTimestamp: \"2024-01-01T00:00:00Z\"");
+    let loaded = read(&text);
+    let names: Vec<_> = loaded.peer_authentications.iter().map(|p| &*p.name).collect();
+    assert_eq!(names, ["z", "a", "b"]);
+}

@@ -39,6 +39,8 @@ pub(crate) enum Group {
     Kustomization,
     /// A list of JSON patches, or a part of an object with `$patch`.
     Patch,
+    /// An object of ours without a kind or version; what is wrong and what to write.
+    Half { message: String, hint: String },
     /// Somebody else's file.
     Foreign,
 }
@@ -310,13 +312,11 @@ fn sort(file: &SourceFile, root: Node, number: usize, depth: usize, reading: &mu
         (_, None, None) if root.get("services").is_some_and(|s| !s.entries().is_empty()) => Group::Compose,
         (_, None, None) if root.get("metadata").is_none() || root.get("spec").is_none() => Group::Foreign,
         _ if reading.chart => Group::Foreign,
-        (_, api, kind) => {
-            reading.wrong += 1;
-            let object = describe(&root, number);
-            let missing = half_object(&root, api.is_none(), kind.is_none());
-            reading.defect(file, Severity::Error, object, missing);
-            return;
+        (_, api, kind) if is_meant_for_us(&root, api.as_deref(), kind.as_deref()) => {
+            let (message, hint) = half_object(&root, api.is_none(), kind.is_none());
+            Group::Half { message, hint }
         }
+        _ => Group::Foreign,
     };
     if reading.found.len() >= MAX_DOCUMENTS {
         reading.unread += 1;
@@ -371,7 +371,22 @@ fn not_an_object(span: Span) -> Defect {
     }
 }
 
-fn half_object(root: &Node, no_api: bool, no_kind: bool) -> Defect {
+/// Whether an object that lacks its kind or version is one of those that are read.
+fn is_meant_for_us(root: &Node, api: Option<&str>, kind: Option<&str>) -> bool {
+    let object = matches!(root.get("metadata").map(|m| &m.value), Some(Value::Mapping(_)));
+    let kinds = crate::api::KINDS;
+    object
+        && match (api, kind) {
+            (None, Some(kind)) => kinds.iter().any(|known| known.name == kind),
+            (Some(api), None) => kinds
+                .iter()
+                .any(|known| known.write == api || api.starts_with(&format!("{}/", known.group))),
+            _ => true,
+        }
+}
+
+/// What is missing, and what to write.
+fn half_object(root: &Node, no_api: bool, no_kind: bool) -> (String, String) {
     let missing = match (no_api, no_kind) {
         (true, true) => "`apiVersion` and `kind`",
         (true, false) => "`apiVersion`",
@@ -392,12 +407,7 @@ fn half_object(root: &Node, no_api: bool, no_kind: bool) -> Defect {
         (_, Some(api)) => format!("add `apiVersion: {api}`"),
         _ => format!("add {missing}"),
     };
-    Defect {
-        code: codes::NOT_AN_OBJECT,
-        span: root.entries().first().map_or(root.span, |e| e.key.span),
-        message: format!("the object has no {missing}"),
-        hint,
-    }
+    (format!("the object has no {missing}"), hint)
 }
 
 /// The version to write for a kind that the mesh reads.

@@ -131,3 +131,24 @@ fn the_main_file_of_a_folder_counts_alone() {
             .any(|d| d.code == codes::COMPOSE && d.origin.source.ends_with("override.yml"))
     );
 }
+
+#[test]
+fn manifests_win_over_compose_services_of_the_same_name() {
+    let manifest = "apiVersion: mesh.rajut.dev/v1alpha1\nkind: LocalWorkload\nmetadata: {name: api}\nspec: {sample: {}}\n";
+    let sources = [Source::new("compose.yaml", FILE), Source::new("z.yaml", manifest)];
+    let loaded = load(&sources, &LoadOptions::default());
+    let report = Report::new(&loaded);
+    assert!(!report.failed(), "{report}");
+    let api = loaded
+        .deployments
+        .iter()
+        .find(|d| &*d.name == "api")
+        .expect("a workload");
+    assert_eq!(&*api.kind, "LocalWorkload");
+    assert!(
+        report
+            .to_string()
+            .contains("this service is not used: LocalWorkload default/api at z.yaml:1"),
+        "{report}"
+    );
+}
