@@ -13,7 +13,7 @@ use std::{
 
 use rajut_ir::{
     cluster::Cluster as ClusterIr,
-    endpoint::{Endpoint, EndpointAddress, Health, LoadAssignment},
+    endpoint::{Endpoint, EndpointAddress, Health, LoadAssignment, LocalityEndpoints},
 };
 use rajut_types::{Labels, Locality, Text};
 
@@ -33,8 +33,10 @@ pub struct Host {
     pub locality: Locality,
     /// 0 is tried first.
     pub priority: u32,
-    /// Share of load, at least 1.
+    /// Weight among its neighbours, at least 1.
     pub weight: u32,
+    /// Share of load: `weight`, or its part of the locality's weight where localities share load by theirs.
+    pub share: u32,
     /// The workload behind it, may be empty.
     pub workload: Text,
     /// Which entry of the cluster's `tls_matches` decides; `None`: the cluster's own TLS.
@@ -231,9 +233,19 @@ pub(super) fn collect(
         .collect();
     let mut hosts = Vec::new();
     for locality in &assignment.localities {
+        let sum: u64 = locality
+            .endpoints
+            .iter()
+            .map(|endpoint| u64::from(endpoint.weight.max(1)))
+            .sum();
         for endpoint in &locality.endpoints {
+            let weight = endpoint.weight.max(1);
+            let share = match locality.weight {
+                Some(of_locality) if ir.locality_weighted => share_of(of_locality, weight, sum),
+                _ => weight,
+            };
             let before = known.remove(&endpoint.address);
-            hosts.push(host(endpoint, &locality.locality, locality.priority, ir, before));
+            hosts.push(host(endpoint, locality, share, ir, before));
         }
     }
     for gone in known.values() {
@@ -242,10 +254,16 @@ pub(super) fn collect(
     hosts
 }
 
+/// A host's part of its locality's weight, in thousandths of it.
+fn share_of(of_locality: u32, weight: u32, sum: u64) -> u32 {
+    let share = u64::from(of_locality) * 1000 * u64::from(weight) / sum.max(1);
+    u32::try_from(share).unwrap_or(u32::MAX).max(1)
+}
+
 fn host(
     endpoint: &Endpoint,
-    locality: &Locality,
-    priority: u32,
+    of: &LocalityEndpoints,
+    share: u32,
     ir: &ClusterIr,
     before: Option<&Arc<Host>>,
 ) -> Arc<Host> {
@@ -260,9 +278,10 @@ fn host(
     record.removed.store(false, Ordering::Relaxed);
     if let Some(host) = same_pool
         && host.hostname == endpoint.hostname
-        && host.locality == *locality
-        && host.priority == priority
+        && host.locality == of.locality
+        && host.priority == of.priority
         && host.weight == endpoint.weight.max(1)
+        && host.share == share
         && host.workload == endpoint.workload
     {
         return host.clone();
@@ -277,9 +296,10 @@ fn host(
         id,
         address: endpoint.address.clone(),
         hostname: endpoint.hostname.clone(),
-        locality: locality.clone(),
-        priority,
+        locality: of.locality.clone(),
+        priority: of.priority,
         weight: endpoint.weight.max(1),
+        share,
         workload: endpoint.workload.clone(),
         tls_match,
         tls_labels: endpoint.tls_labels.clone(),
@@ -312,6 +332,7 @@ impl Originals {
             locality: Locality::default(),
             priority: 0,
             weight: 1,
+            share: 1,
             workload: Text::default(),
             tls_match: None,
             tls_labels: Labels::default(),

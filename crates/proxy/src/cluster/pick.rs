@@ -32,6 +32,8 @@ pub struct PickContext<'a> {
     pub exclude: &'a [u64],
     /// The address that the client dialled, for original-destination clusters.
     pub destination: Option<SocketAddr>,
+    /// Priorities that were tried and are passed over while others have usable hosts.
+    pub skip_priorities: u32,
 }
 
 impl<'a> PickContext<'a> {
@@ -42,6 +44,7 @@ impl<'a> PickContext<'a> {
             hash: Some(stable_hash(connection.remote.ip().to_string().as_bytes())),
             exclude: &[],
             destination: Some(connection.local),
+            skip_priorities: 0,
         }
     }
 }
@@ -95,19 +98,19 @@ pub(super) fn priorities(
 
 /// Earliest-deadline-first order over the weights; `None` where they are equal.
 fn schedule(hosts: &[Arc<Host>]) -> Option<Vec<u32>> {
-    let first = hosts.first()?.weight;
-    if hosts.iter().all(|host| host.weight == first) {
+    let first = hosts.first()?.share;
+    if hosts.iter().all(|host| host.share == first) {
         return None;
     }
-    let divisor = hosts.iter().fold(0, |divisor, host| gcd(divisor, host.weight));
-    let sum: u64 = hosts.iter().map(|host| u64::from(host.weight / divisor)).sum();
+    let divisor = hosts.iter().fold(0, |divisor, host| gcd(divisor, host.share));
+    let sum: u64 = hosts.iter().map(|host| u64::from(host.share / divisor)).sum();
     let scale = |weight: u32| {
         let weight = u64::from(weight / divisor);
         let limit = SCHEDULE_MAX as u64;
         let scaled = if sum > limit { weight * limit / sum } else { weight };
         scaled.max(1)
     };
-    let weights: Vec<u64> = hosts.iter().map(|host| scale(host.weight)).collect();
+    let weights: Vec<u64> = hosts.iter().map(|host| scale(host.share)).collect();
     let total: u64 = weights.iter().sum();
     // Smooth weighted round robin: each turn everybody earns its weight, the richest is taken and pays the sum.
     let mut credit = vec![0_i128; hosts.len()];
@@ -135,6 +138,11 @@ impl Cluster {
                 .map(|address| self.original.host(address))
                 .ok_or_else(|| FailureKind::NoHealthyUpstream.into());
         }
+        if context.skip_priorities > 0
+            && let Some(host) = self.pick_elsewhere(context)
+        {
+            return Ok(host);
+        }
         let all_in_service = self.outlier.active() == 0;
         if let [first, ..] = self.priorities.as_slice()
             && all_in_service
@@ -146,6 +154,15 @@ impl Cluster {
         }
         self.pick_among_unhealthy(context)
             .ok_or_else(|| FailureKind::NoHealthyUpstream.into())
+    }
+
+    /// A host of a priority that was not tried yet (Envoy `previous_priorities`); round again after the last.
+    fn pick_elsewhere(&self, context: &PickContext<'_>) -> Option<Arc<Host>> {
+        let count = self.priorities.len();
+        let skip = usize::try_from(context.skip_priorities).unwrap_or(0) % count.max(1);
+        self.priorities[skip..]
+            .iter()
+            .find_map(|priority| self.choose(priority, &priority.healthy, true, context))
     }
 
     /// Envoy's rules: load is spread over the priorities by their share of healthy hosts; below the panic threshold
@@ -285,7 +302,7 @@ fn weighted_score(host: &Host, key: u64) -> u64 {
     let mixed = mix(key ^ mix(stable_hash(host.address.to_string().as_bytes())));
     let unit = (mixed >> 11) as f64 / (1_u64 << 53) as f64;
     // -weight / ln(u) is positive and finite for u in (0, 1).
-    let score = -f64::from(host.weight) / unit.max(f64::MIN_POSITIVE).ln();
+    let score = -f64::from(host.share) / unit.max(f64::MIN_POSITIVE).ln();
     score.to_bits()
 }
 

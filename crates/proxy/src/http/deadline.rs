@@ -80,6 +80,15 @@ impl Deadlines {
     /// A byte moved.
     pub(crate) fn touch(&mut self, now: Instant) {
         self.active = Some(now);
+        // A client that takes bytes is there.
+        if self.half_closed.is_some() {
+            self.half_closed = Some(now + HALF_CLOSED);
+        }
+    }
+
+    /// Whether the client has finished sending.
+    pub(crate) const fn is_half_closed(&self) -> bool {
+        self.half_closed.is_some()
     }
 
     /// The client has finished sending.

@@ -55,6 +55,8 @@ pub(crate) struct Forwarding<'a, 'c> {
     pub(crate) body: BodyLength,
     /// The client waits for `100 Continue` and it is passed on.
     pub(crate) wants_continue: bool,
+    /// A cookie that was made for consistent hashing.
+    pub(crate) cookie: Option<String>,
 }
 
 /// Why a request ended without a whole response.
@@ -155,7 +157,7 @@ impl Forwarding<'_, '_> {
                 .retry
                 .as_ref()
                 .or(chosen.virtual_host.retry_policy.as_ref()),
-            hash: hash_key(self.record, &forward.hash),
+            hash: hash_key(self.record, &forward.hash, &mut self.cookie),
             counts_attempts: chosen.virtual_host.include_request_attempt_count,
         };
         prepare_request(self.record, table, chosen, forward);
@@ -286,6 +288,10 @@ impl Forwarding<'_, '_> {
             hash: plan.hash,
             exclude: tried,
             destination: Some(self.record.shared.connection.local),
+            skip_priorities: plan
+                .policy
+                .and_then(|policy| policy.previous_priorities_update)
+                .map_or(0, |frequency| (self.record.attempts - 1) / frequency.max(1)),
         };
         let host = plan.cluster.pick(&context).map_err(|failure| {
             stats.add(worker.index, ClusterCounter::NoneHealthy);
@@ -537,12 +543,19 @@ impl Forwarding<'_, '_> {
         self.deadlines.end_try();
         let tunnel = length == BodyLength::Tunnel;
         prepare_response(self.record, table, chosen, head);
+        if let Some(cookie) = self.cookie.take() {
+            // Name and path come from the configuration; what is no field value is left out.
+            let _ = self.record.response.fields.append(Known::SetCookie, cookie);
+        }
         headers::finish_response(self.record, tunnel)?;
         if tunnel {
             let to_h1 = matches!(self.downstream, Downstream::H1(_));
             websocket::translate_answer(self.record, to_h1);
             self.deadlines.become_tunnel();
             self.source.become_tunnel();
+        }
+        if self.record.worker().draining() {
+            self.downstream.close_after();
         }
         self.downstream
             .push_head(&self.record.response, length)
@@ -606,7 +619,7 @@ impl Forwarding<'_, '_> {
                 Poll::Pending => break false,
             }
         };
-        if moved && self.deadlines.counts_idle() {
+        if moved && (self.deadlines.counts_idle() || self.deadlines.is_half_closed()) {
             self.deadlines.touch(Instant::now());
         }
         if relay.received && flushed {
@@ -702,12 +715,22 @@ fn cluster_name(cluster: &ChosenCluster<'_>, record: &Record) -> Text {
 }
 
 /// What consistent hashing hashes: each policy's value mixed into the ones before.
-fn hash_key(record: &Record, policies: &[HashPolicy]) -> Option<u64> {
+fn hash_key(record: &Record, policies: &[HashPolicy], made: &mut Option<String>) -> Option<u64> {
     let mut key = None;
     for policy in policies {
         let value = match policy {
             HashPolicy::Header(name) => record.head.fields.get(&**name).map(stable_hash),
-            HashPolicy::Cookie { name, .. } => cookie(&record.head, name).map(stable_hash),
+            HashPolicy::Cookie { name, ttl, path } => match (cookie(&record.head, name), ttl) {
+                (Some(value), _) => Some(stable_hash(value)),
+                // Where a life is given a missing cookie is made, and this request goes where the next ones will.
+                (None, Some(ttl)) => {
+                    let value = format!("{:016x}", record.worker().random());
+                    let key = stable_hash(value.as_bytes());
+                    *made = Some(set_cookie(name, &value, *ttl, path));
+                    Some(key)
+                }
+                (None, None) => None,
+            },
             HashPolicy::SourceIp => Some(stable_hash(
                 record.shared.connection.remote.ip().to_string().as_bytes(),
             )),
@@ -725,15 +748,33 @@ fn hash_key(record: &Record, policies: &[HashPolicy]) -> Option<u64> {
     key
 }
 
+fn set_cookie(name: &str, value: &str, ttl: std::time::Duration, path: &str) -> String {
+    let mut cookie = format!("{name}=\"{value}\"");
+    if !ttl.is_zero() {
+        cookie.push_str(&format!("; Max-Age={}", ttl.as_secs()));
+    }
+    if !path.is_empty() {
+        cookie.push_str("; Path=");
+        cookie.push_str(path);
+    }
+    cookie.push_str("; HttpOnly");
+    cookie
+}
+
 fn cookie<'h>(head: &'h RequestHead, name: &str) -> Option<&'h [u8]> {
-    head.fields
+    let value = head
+        .fields
         .get_all(Known::Cookie)
         .flat_map(|value| value.split(|byte| *byte == b';'))
         .find_map(|pair| {
             pair.trim_ascii()
                 .strip_prefix(name.as_bytes())?
                 .strip_prefix(b"=")
-        })
+        })?;
+    let unquoted = value
+        .strip_prefix(b"\"")
+        .and_then(|value| value.strip_suffix(b"\""));
+    Some(unquoted.unwrap_or(value))
 }
 
 /// The route's changes to the request's head, the most specific first.

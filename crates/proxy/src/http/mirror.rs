@@ -96,6 +96,7 @@ impl Copy {
             hash: None,
             exclude: &[],
             destination: Some(self.destination),
+            skip_priorities: 0,
         };
         let host = self.cluster.pick(&context)?;
         let _permit = self

@@ -83,6 +83,9 @@ pub(crate) fn send(
     if headers::finish_response(record, false).is_err() {
         return Err(DownstreamError::Malformed(500));
     }
+    if record.worker().draining() {
+        downstream.close_after();
+    }
     let length = match body.len() as u64 {
         0 => BodyLength::Empty,
         length => BodyLength::Exact(length),

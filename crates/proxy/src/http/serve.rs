@@ -314,11 +314,16 @@ async fn serve_http2(shared: &Rc<Shared>, io: Prefixed) {
     let mut timer = Timer::default();
     let mut drain = pin!(shared.worker.drain_started());
     let mut closing = false;
+    let mut pings = pin!(keep_alive(connection.ping_pong(), ir.http2.keepalive));
     loop {
         let accepted = poll_fn(|cx| {
             match connection.poll_accept(cx) {
                 Poll::Ready(accepted) => return Poll::Ready(Some(accepted)),
                 Poll::Pending => {}
+            }
+            if pings.as_mut().poll(cx).is_ready() {
+                // As if the client had closed it: it does not answer.
+                return Poll::Ready(Some(None));
             }
             if !closing && drain.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(None);
@@ -360,6 +365,20 @@ async fn serve_http2(shared: &Rc<Shared>, io: Prefixed) {
             }
         }
     }
+}
+
+/// Sends a PING at each interval; resolves when one is not answered in time.
+async fn keep_alive(ping_pong: Option<::h2::PingPong>, every: Option<(Duration, Duration)>) {
+    if let (Some(mut ping_pong), Some((interval, timeout))) = (ping_pong, every) {
+        loop {
+            tokio::time::sleep(interval).await;
+            let answered = tokio::time::timeout(timeout, ping_pong.ping(::h2::Ping::opaque())).await;
+            if !matches!(answered, Ok(Ok(_))) {
+                return;
+            }
+        }
+    }
+    std::future::pending::<()>().await;
 }
 
 /// Counts a stream as open until dropped.
@@ -488,6 +507,7 @@ async fn walk(
         source: Source::new(received.body),
         body: received.body,
         wants_continue,
+        cookie: None,
     };
     forwarding.run(&epoch, table, &chosen, forward).await
 }

@@ -4,7 +4,7 @@ use std::{collections::HashMap, rc::Rc, sync::Arc};
 
 use rajut_ir::{cluster::LbPolicy, endpoint::Health};
 
-use super::harness::{OK, Setup, answering, assignment, cluster_ir, run, until};
+use super::harness::{OK, Setup, answering, assignment, cluster_ir, retry_on, run, until};
 use crate::{
     cluster::{Cluster, PickContext, Transports},
     epoch::Config,
@@ -96,6 +96,7 @@ fn the_same_key_goes_to_the_same_host_and_few_keys_move() {
                 hash: Some(key),
                 exclude: &[],
                 destination: None,
+                skip_priorities: 0,
             };
             cluster.pick(&context).unwrap().address.clone()
         };
@@ -155,5 +156,118 @@ fn a_removed_host_gets_nothing_more_and_its_idle_connections_close() {
             5,
             "counts outlive the update"
         );
+    });
+}
+
+#[test]
+fn localities_share_load_by_their_weights_whatever_their_size() {
+    run(async {
+        let (one, seen_one) = answering(OK).await;
+        let (two, seen_two) = answering(OK).await;
+        let (three, seen_three) = answering(OK).await;
+        let mut setup = Setup::to(&[one]);
+        let mut spread = assignment(&[one]);
+        let mut other = assignment(&[two, three]).localities.remove(0);
+        other.weight = Some(1);
+        spread.localities[0].weight = Some(3);
+        spread.localities.push(other);
+        setup.cluster.discovery = rajut_ir::cluster::Discovery::Static(spread);
+        setup.cluster.locality_weighted = true;
+        let proxy = setup.start().await;
+        let mut client = proxy.client().await;
+        for _ in 0..80 {
+            client.get("/").await;
+        }
+        let counts = [&seen_one, &seen_two, &seen_three].map(|seen| seen.heads.borrow().len());
+        assert_eq!(counts, [60, 10, 10]);
+    });
+}
+
+#[test]
+fn a_retry_goes_to_another_priority_where_the_policy_says_so() {
+    run(async {
+        let (local, _) = answering("HTTP/1.1 503 Unavailable\r\nContent-Length: 0\r\n\r\n").await;
+        let (remote, seen) = answering(OK).await;
+        let mut setup = Setup::to(&[local]);
+        let mut spread = assignment(&[local]);
+        let mut other = assignment(&[remote]).localities.remove(0);
+        other.priority = 1;
+        spread.localities.push(other);
+        setup.cluster.discovery = rajut_ir::cluster::Discovery::Static(spread);
+        let mut policy = retry_on(rajut_ir::route::RetryOn::FIVE_XX, 1);
+        policy.previous_priorities_update = Some(1);
+        setup.forward().retry = Some(policy);
+        let proxy = setup.start().await;
+        assert_eq!(proxy.get("/").await.status, 200);
+        assert_eq!(seen.heads.borrow().len(), 1);
+    });
+}
+
+#[test]
+fn a_hash_cookie_is_made_once_and_keeps_its_host() {
+    run(async {
+        let (one, seen_one) = answering(OK).await;
+        let (two, seen_two) = answering(OK).await;
+        let mut setup = Setup::to(&[one, two]);
+        setup.cluster.lb_policy = LbPolicy::Maglev { table_size: 65_537 };
+        setup.forward().hash = vec![rajut_ir::route::HashPolicy::Cookie {
+            name: "route".into(),
+            ttl: Some(std::time::Duration::from_secs(60)),
+            path: "/".into(),
+        }];
+        let proxy = setup.start().await;
+        let first = proxy.get("/").await;
+        let cookie = first
+            .field("set-cookie")
+            .unwrap()
+            .split(';')
+            .next()
+            .unwrap()
+            .to_owned();
+        assert!(
+            first
+                .field("set-cookie")
+                .unwrap()
+                .ends_with("; Max-Age=60; Path=/; HttpOnly")
+        );
+        for _ in 0..10 {
+            let mut client = proxy.client().await;
+            client
+                .send(format!(
+                    "GET / HTTP/1.1\r\nHost: a\r\nCookie: x=1; {cookie}\r\n\r\n"
+                ))
+                .await;
+            assert_eq!(client.reply(false).await.field("set-cookie"), None);
+        }
+        let counts = (seen_one.heads.borrow().len(), seen_two.heads.borrow().len());
+        assert!(counts == (11, 0) || counts == (0, 11), "{counts:?}");
+    });
+}
+
+#[test]
+fn a_waiter_at_the_cap_gets_the_place_that_another_worker_holds_idle() {
+    run(async {
+        let (app, seen) = answering(OK).await;
+        let mut setup = Setup::to(&[app]);
+        setup.cluster.circuit_breakers.max_connections = 1;
+        let proxy = setup.start().await;
+        assert_eq!(proxy.get("/").await.status, 200);
+        assert_eq!(proxy.cluster.breakers().connections_now(), 1);
+        // A second worker: pools of its own, the same cluster.
+        let pools: Rc<crate::upstream::pool::Pools> = Rc::default();
+        let host = proxy.cluster.hosts()[0].clone();
+        let wants = crate::upstream::pool::Wants {
+            version: rajut_codec::Version::Http11,
+            careful: false,
+            fresh: false,
+        };
+        let got = tokio::time::timeout(
+            std::time::Duration::from_secs(3),
+            pools.acquire(&proxy.worker, &proxy.cluster, &host, wants, "app"),
+        )
+        .await;
+        let _held = got.expect("the idle connection is given up").unwrap();
+        until("one was closed", || seen.active.get() == 1).await;
+        assert_eq!(seen.connections.get(), 2);
     });
 }
