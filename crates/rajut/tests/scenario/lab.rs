@@ -35,7 +35,7 @@ pub struct Workload<'a> {
     /// Name of the service's port: it tells the protocol.
     pub port_name: &'a str,
     pub replicas: u32,
-    /// Shell command; `$PORT` is where it must listen.
+    /// Shell command. With captured ports it listens where the service says, without on `$PORT`.
     pub run: String,
     /// More lines of the local workload's `spec`, two spaces deep.
     pub more: &'a str,
@@ -80,8 +80,12 @@ spec:
 }
 
 /// A Python server in `mode`.
-pub fn server(mode: &str) -> String {
-    format!("exec {} {} {mode} $PORT", python(), app("server.py").display())
+pub fn server(mode: &str, port: u16) -> String {
+    format!(
+        "exec {} {} {mode} ${{PORT:-{port}}}",
+        python(),
+        app("server.py").display()
+    )
 }
 
 pub const STRICT: &str = "
@@ -107,13 +111,17 @@ pub fn mesh(plane: Plane) -> Result<Arc<Mesh>> {
             })
         };
         let mut text = format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: lab}}\n{STRICT}");
-        text += &plain("web", 8080, "http", server("http"));
-        text += &plain("auto", 8081, "", server("http"));
-        text += &plain("greet", 7000, "", server("greeting"));
-        text += &plain("pipe", 7001, "tcp", server("echo"));
-        text += &plain("client", 8090, "http", server("http"));
+        text += &plain("web", 8080, "http", server("http", 8080));
+        text += &plain("auto", 8081, "", server("http", 8081));
+        text += &plain("greet", 7000, "", server("greeting", 7000));
+        text += &plain("pipe", 7001, "tcp", server("echo", 7001));
+        text += &plain("client", 8090, "http", server("http", 8090));
         if python_has("grpc") {
-            let run = format!("exec {} {} $PORT", python(), app("grpc_server.py").display());
+            let run = format!(
+                "exec {} {} ${{PORT:-9000}}",
+                python(),
+                app("grpc_server.py").display()
+            );
             text += &plain("rpc", 9000, "grpc", run);
         }
         Setup::yaml(&text).arguments(&["-n", "lab"])

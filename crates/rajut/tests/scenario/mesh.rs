@@ -258,26 +258,24 @@ fn both(output: &Output) -> String {
     )
 }
 
-type Shared = Mutex<HashMap<(&'static str, &'static str), Arc<Mesh>>>;
+/// A mesh, or why it did not start: the next scenario need not wait for the same.
+type Started = std::result::Result<Arc<Mesh>, String>;
+type Shared = Mutex<HashMap<(&'static str, &'static str), Started>>;
 
 static SHARED: std::sync::LazyLock<Shared> = std::sync::LazyLock::new(Shared::default);
 
 /// A mesh that several scenarios look at without changing it; started on first use, stopped at the end.
 pub fn shared(plane: Plane, name: &'static str, setup: impl FnOnce() -> Setup) -> Result<Arc<Mesh>> {
-    let known = SHARED
-        .lock()
-        .expect("not poisoned")
-        .get(&(plane.name(), name))
-        .cloned();
-    if let Some(mesh) = known {
-        return Ok(mesh);
-    }
-    let mesh = Arc::new(Mesh::up(plane, &setup())?);
-    SHARED
-        .lock()
-        .expect("not poisoned")
-        .insert((plane.name(), name), mesh.clone());
-    Ok(mesh)
+    let key = (plane.name(), name);
+    let known = SHARED.lock().expect("not poisoned").get(&key).cloned();
+    let started = known.unwrap_or_else(|| {
+        let started = Mesh::up(plane, &setup())
+            .map(Arc::new)
+            .map_err(|error| error.to_string());
+        SHARED.lock().expect("not poisoned").insert(key, started.clone());
+        started
+    });
+    started.map_err(|error| format!("the mesh `{name}` did not start: {error}").into())
 }
 
 /// Stops the shared meshes of a data plane.
