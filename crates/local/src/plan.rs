@@ -424,8 +424,13 @@ fn environment(instance: &Instance, deployment: &Deployment, mode: CaptureMode) 
         ("RAJUT_NAMESPACE".to_owned(), instance.namespace.to_string()),
         ("SERVICE_NAME".to_owned(), instance.deployment.to_string()),
     ];
-    if mode == CaptureMode::Explicit {
-        variables.extend(env::outbound_variables(&instance.namespace, &instance.outbound));
+    match (mode, instance.ports.first()) {
+        (CaptureMode::Explicit, _) => {
+            variables.extend(env::outbound_variables(&instance.namespace, &instance.outbound));
+        }
+        // A convenience for commands that serve in both modes; the manifest's own PORT wins.
+        (CaptureMode::Netns, Some(first)) => variables.push(("PORT".to_owned(), first.container.to_string())),
+        (CaptureMode::Netns, None) => {}
     }
     for (name, value) in &deployment.env {
         let value = match mode {

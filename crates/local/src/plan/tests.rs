@@ -163,7 +163,7 @@ fn in_a_namespace_everything_is_as_the_manifest_says() {
     .unwrap();
     let env: BTreeMap<_, _> = plan.instances[0].env.iter().cloned().collect();
     assert_eq!(env["AUTH"], "http://auth:8080");
-    assert!(!env.contains_key("PORT"));
+    assert_eq!(env["PORT"], "8080");
     assert!(plan.instances[0].outbound.is_empty());
 }
 
