@@ -61,6 +61,10 @@ pub struct Cluster {
 impl Cluster {
     /// A cluster with the endpoints of `assignment` (EDS, or DNS answers), or with those given in place. What
     /// outlives an update comes from `previous`.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "the assignment of this build is not used again"
+    )]
     pub fn build(
         ir: Arc<ClusterIr>,
         assignment: Option<Arc<LoadAssignment>>,

@@ -179,7 +179,7 @@ pub enum FailureKind {
     UpstreamClosed,
     /// The upstream reset the stream or connection before the response's head.
     UpstreamReset,
-    /// HTTP/2 REFUSED_STREAM, or a GOAWAY that does not cover the stream: not processed.
+    /// HTTP/2 `REFUSED_STREAM`, or a GOAWAY that does not cover the stream: not processed.
     StreamRefused,
     /// The upstream's bytes are not HTTP.
     UpstreamProtocol,
@@ -309,6 +309,7 @@ const fn timeout(flag: Flags, retry: Retry, details: &'static str) -> Spec {
 
 impl FailureKind {
     /// The one table.
+    #[expect(clippy::too_many_lines, reason = "one table")]
     pub const fn spec(self) -> Spec {
         use Flags as F;
         match self {

@@ -26,7 +26,7 @@ names! {
     CLUSTER_CX_DESTROY = "envoy_cluster_upstream_cx_destroy", "Connections closed.";
     CLUSTER_CX_CONNECT_FAIL = "envoy_cluster_upstream_cx_connect_fail", "Connection attempts that failed.";
     CLUSTER_CX_CONNECT_TIMEOUT = "envoy_cluster_upstream_cx_connect_timeout", "Connection attempts that timed out.";
-    CLUSTER_CX_OVERFLOW = "envoy_cluster_upstream_cx_overflow", "Connections not made because of max_connections.";
+    CLUSTER_CX_OVERFLOW = "envoy_cluster_upstream_cx_overflow", "Connections not made because of `max_connections`.";
     CLUSTER_RX_BYTES = "envoy_cluster_upstream_cx_rx_bytes_total", "Bytes of bodies received from endpoints.";
     CLUSTER_TX_BYTES = "envoy_cluster_upstream_cx_tx_bytes_total", "Bytes of bodies sent to endpoints.";
     CLUSTER_RQ_TOTAL = "envoy_cluster_upstream_rq_total", "Requests sent, retries included.";
@@ -37,10 +37,10 @@ names! {
     CLUSTER_RQ_PENDING_ACTIVE = "envoy_cluster_upstream_rq_pending_active", "Requests that wait for a connection.";
     CLUSTER_RQ_PENDING_OVERFLOW = "envoy_cluster_upstream_rq_pending_overflow", "Requests refused by a circuit breaker.";
     CLUSTER_RQ_PENDING_FAILURE = "envoy_cluster_upstream_rq_pending_failure_eject", "Requests that waited for a connection that failed.";
-    CLUSTER_RQ_OVERFLOW = "rajut_cluster_upstream_rq_max_requests_overflow_total", "Requests refused by max_requests.";
+    CLUSTER_RQ_OVERFLOW = "rajut_cluster_upstream_rq_max_requests_overflow_total", "Requests refused by `max_requests`.";
     CLUSTER_RQ_RETRY = "envoy_cluster_upstream_rq_retry", "Retries sent.";
     CLUSTER_RQ_RETRY_SUCCESS = "envoy_cluster_upstream_rq_retry_success", "Retries that succeeded.";
-    CLUSTER_RQ_RETRY_OVERFLOW = "envoy_cluster_upstream_rq_retry_overflow", "Retries refused by max_retries or the budget.";
+    CLUSTER_RQ_RETRY_OVERFLOW = "envoy_cluster_upstream_rq_retry_overflow", "Retries refused by `max_retries` or the budget.";
     CLUSTER_RQ_RETRY_LIMIT = "envoy_cluster_upstream_rq_retry_limit_exceeded", "Requests whose retries were used up.";
     CLUSTER_RQ_TIMEOUT = "envoy_cluster_upstream_rq_timeout", "Requests that timed out.";
     CLUSTER_RQ_PER_TRY_TIMEOUT = "envoy_cluster_upstream_rq_per_try_timeout", "Tries that timed out.";
@@ -51,9 +51,9 @@ names! {
     CLUSTER_EJECTIONS_TOTAL = "envoy_cluster_outlier_detection_ejections_enforced_total", "Endpoints ejected so far.";
     CLUSTER_MEMBERSHIP_TOTAL = "envoy_cluster_membership_total", "Endpoints.";
     CLUSTER_MEMBERSHIP_HEALTHY = "envoy_cluster_membership_healthy", "Endpoints that may be used.";
-    CLUSTER_CX_OPEN = "envoy_cluster_circuit_breakers_default_cx_open", "1 while max_connections is reached.";
-    CLUSTER_PENDING_OPEN = "envoy_cluster_circuit_breakers_default_rq_pending_open", "1 while max_pending_requests is reached.";
-    CLUSTER_RQ_OPEN = "envoy_cluster_circuit_breakers_default_rq_open", "1 while max_requests is reached.";
+    CLUSTER_CX_OPEN = "envoy_cluster_circuit_breakers_default_cx_open", "1 while `max_connections` is reached.";
+    CLUSTER_PENDING_OPEN = "envoy_cluster_circuit_breakers_default_rq_pending_open", "1 while `max_pending_requests` is reached.";
+    CLUSTER_RQ_OPEN = "envoy_cluster_circuit_breakers_default_rq_open", "1 while `max_requests` is reached.";
     HTTP_CX_TOTAL = "envoy_http_downstream_cx_total", "Connections.";
     HTTP_CX_ACTIVE = "envoy_http_downstream_cx_active", "Connections that are open.";
     HTTP_CX_HTTP1_TOTAL = "envoy_http_downstream_cx_http1_total", "HTTP/1 connections.";

@@ -280,7 +280,7 @@ fn random<'h>(
     let length = schedule.map_or(hosts.len(), <[u32]>::len) as u64;
     let mut turn = 0;
     for _ in 0..4 {
-        turn = (worker.random() >> 32) * length >> 32;
+        turn = ((worker.random() >> 32) * length) >> 32;
         let host = at(hosts, schedule, turn);
         if eligible(host) {
             return Some(host);
@@ -292,12 +292,7 @@ fn random<'h>(
 }
 
 /// A score whose highest bidder is a host with probability proportional to its weight, fixed by key and address.
-#[expect(
-    clippy::cast_precision_loss,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a score, only compared"
-)]
+#[expect(clippy::cast_precision_loss, reason = "a score, only compared")]
 fn weighted_score(host: &Host, key: u64) -> u64 {
     let mixed = mix(key ^ mix(stable_hash(host.address.to_string().as_bytes())));
     let unit = (mixed >> 11) as f64 / (1_u64 << 53) as f64;

@@ -32,9 +32,9 @@ use super::{
     websocket,
 };
 use crate::{
-    cluster::{Cluster, PickContext, host::ActiveRequest, outlier::Outcome, pick::stable_hash},
+    cluster::{Cluster, Host, PickContext, host::ActiveRequest, outlier::Outcome, pick::stable_hash},
     epoch::Epoch,
-    failure::{Failure, FailureKind, Flags},
+    failure::{Failure, FailureKind, Fault, Flags},
     stats::ClusterCounter,
     upstream::{
         exchange::{Head, Upstream},
@@ -88,6 +88,16 @@ fn downstream_failure(error: DownstreamError) -> Failure {
         DownstreamError::Malformed(502) => FailureKind::UpstreamProtocol.into(),
         DownstreamError::Malformed(status) => FailureKind::MalformedRequest { status }.into(),
     }
+}
+
+/// What follows from a try.
+enum Verdict {
+    /// It is passed on.
+    Done(Result<Answer, Ended>),
+    /// The pooled connection had been closed: at once over another.
+    Stale,
+    /// The policy wants another try; where its limits forbid it, this is passed on.
+    Again(Result<Answer, Ended>),
 }
 
 /// A try that got an answer.
@@ -179,58 +189,28 @@ impl Forwarding<'_, '_> {
     async fn tries(&mut self, plan: &Plan<'_>) -> Result<Answer, Ended> {
         let stats = plan.cluster.stats();
         let worker = self.record.worker().clone();
-        let retries_max = plan.policy.map_or(0, |policy| policy.num_retries);
+        let avoids_hosts = plan
+            .policy
+            .is_some_and(|policy| policy.avoid_previous_hosts_attempts > 0);
         let (mut retries, mut stale) = (0, 0);
         let mut tried = Vec::new();
         // Held while the retry that it is for is under way.
         let mut _place = None;
         loop {
             self.record.attempts += 1;
-            let tried_now = self.try_once(plan, &tried, stale >= 2).await;
-            if let Some(host) = &self.record.host
-                && plan
-                    .policy
-                    .is_some_and(|policy| policy.avoid_previous_hosts_attempts > 0)
-            {
-                tried.push(host.id);
-            }
-            let (again, result) = match tried_now {
-                Ok(answer) => {
-                    let again = plan
-                        .policy
-                        .is_some_and(|policy| retry::after_answer(policy, &answer.head));
-                    if !again && retries > 0 {
-                        stats.add(worker.index, ClusterCounter::RqRetrySuccess);
-                    }
-                    (again, Ok(answer))
+            let outcome = self.try_once(plan, &tried, stale >= 2).await;
+            let result = match self.judge(plan, outcome, retries, stale) {
+                Verdict::Done(result) => return result,
+                Verdict::Stale => {
+                    stale += 1;
+                    self.record.attempts -= 1;
+                    self.source.rewind();
+                    continue;
                 }
-                Err((failure, lost)) => {
-                    let method = &self.record.head.method;
-                    if self.source.can_replay()
-                        && stale < STALE_MAX
-                        && retry::over_stale_connection(method, &failure, lost)
-                    {
-                        stale += 1;
-                        self.record.attempts -= 1;
-                        self.source.rewind();
-                        continue;
-                    }
-                    let again = plan
-                        .policy
-                        .is_some_and(|policy| retry::after_failure(policy, method, &failure, lost));
-                    let retried = retries > 0;
-                    (again, Err(Ended { failure, retried }))
-                }
+                Verdict::Again(result) => result,
             };
-            if !again || !self.source.can_replay() {
-                return result;
-            }
-            if retries >= retries_max {
-                if retries_max > 0 {
-                    self.record.flags = self.record.flags.with(Flags::RETRY_LIMIT);
-                    stats.add(worker.index, ClusterCounter::RqRetryLimit);
-                }
-                return result;
+            if avoids_hosts && let Some(host) = &self.record.host {
+                tried.push(host.id);
             }
             // The place of the retry before is given back first.
             _place = None;
@@ -251,6 +231,54 @@ impl Forwarding<'_, '_> {
                 self.wait(pause).await?;
             }
         }
+    }
+
+    /// What follows from a try.
+    fn judge(
+        &mut self,
+        plan: &Plan<'_>,
+        outcome: Result<Answer, (Failure, Lost)>,
+        retries: u32,
+        stale: u32,
+    ) -> Verdict {
+        let stats = plan.cluster.stats();
+        let worker = self.record.worker().index;
+        let can_replay = self.source.can_replay();
+        let (again, result) = match outcome {
+            Ok(answer) => {
+                let again = plan
+                    .policy
+                    .is_some_and(|policy| retry::after_answer(policy, &answer.head));
+                if !again && retries > 0 {
+                    stats.add(worker, ClusterCounter::RqRetrySuccess);
+                }
+                (again, Ok(answer))
+            }
+            Err((failure, lost)) => {
+                let method = &self.record.head.method;
+                let over_stale = retry::over_stale_connection(method, &failure, lost);
+                if can_replay && over_stale && stale < STALE_MAX {
+                    return Verdict::Stale;
+                }
+                let again = plan
+                    .policy
+                    .is_some_and(|policy| retry::after_failure(policy, method, &failure, lost));
+                let retried = retries > 0;
+                (again, Err(Ended { failure, retried }))
+            }
+        };
+        if !again || !can_replay {
+            return Verdict::Done(result);
+        }
+        let most = plan.policy.map_or(0, |policy| policy.num_retries);
+        if retries < most {
+            return Verdict::Again(result);
+        }
+        if most > 0 {
+            self.record.flags = self.record.flags.with(Flags::RETRY_LIMIT);
+            stats.add(worker, ClusterCounter::RqRetryLimit);
+        }
+        Verdict::Done(result)
     }
 
     /// A pause between two tries, cut short by the deadlines and by the client's end.
@@ -281,8 +309,58 @@ impl Forwarding<'_, '_> {
             unseen: true,
             reused: false,
         };
+        let worker = self.record.worker().index;
+        let host = self
+            .choose_host(plan, tried)
+            .map_err(|failure| (failure, unseen))?;
+        if self.source.is_ended() {
+            self.begin_try(plan.policy);
+        }
+        let active = host.begin_request();
+        let upstream = self.acquire(plan, fresh).await.map_err(|failure| {
+            self.blame(plan.cluster, &failure);
+            (failure, unseen)
+        })?;
+        self.record.upstream_local = upstream.local_address();
+        let sent = Sent::new(plan.cluster, worker, active);
+        let mut exchange = Exchange {
+            upstream,
+            policy: plan.policy,
+            broken: None,
+        };
+        match self.exchange(&mut exchange).await {
+            Ok((head, length)) => {
+                plan.cluster.stats().add_status(worker, head.status);
+                if head.status >= 500 {
+                    host.count_error(false);
+                }
+                plan.cluster
+                    .report(worker, &host, Outcome::Status(outcome_status(&head)));
+                Ok(Answer {
+                    upstream: exchange.upstream,
+                    head,
+                    length,
+                    sent,
+                })
+            }
+            Err(failure) => {
+                let upstream = exchange.upstream;
+                let lost = Lost {
+                    unseen: upstream.nothing_sent() || upstream.closed_before_request(&failure),
+                    reused: upstream.is_reused(),
+                };
+                // A pooled connection that the server closed in that moment says nothing against the server.
+                if !(lost.reused && lost.unseen) {
+                    self.blame(plan.cluster, &failure);
+                }
+                Err((failure, lost))
+            }
+        }
+    }
+
+    /// A host for the next try, and what the request's head says because of it.
+    fn choose_host(&mut self, plan: &Plan<'_>, tried: &[u64]) -> Result<Arc<Host>, Failure> {
         let worker = self.record.worker().clone();
-        let stats = plan.cluster.stats();
         let context = PickContext {
             worker: &worker,
             hash: plan.hash,
@@ -293,70 +371,23 @@ impl Forwarding<'_, '_> {
                 .and_then(|policy| policy.previous_priorities_update)
                 .map_or(0, |frequency| (self.record.attempts - 1) / frequency.max(1)),
         };
-        let host = plan.cluster.pick(&context).map_err(|failure| {
-            stats.add(worker.index, ClusterCounter::NoneHealthy);
-            (failure, unseen)
+        let host = plan.cluster.pick(&context).inspect_err(|_| {
+            plan.cluster
+                .stats()
+                .add(worker.index, ClusterCounter::NoneHealthy);
         })?;
         self.record.host = Some(host.clone());
+        let attempts = self.record.attempts;
+        let head = &mut self.record.head;
         if matches!(plan.forward.host_rewrite, Some(HostRewrite::Auto)) && !host.hostname.is_empty() {
             // A host name from the configuration that is no authority leaves the request's own.
-            let _ = self
-                .record
-                .head
-                .set_authority(bytes::Bytes::copy_from_slice(host.hostname.as_bytes()));
+            let _ = head.set_authority(bytes::Bytes::copy_from_slice(host.hostname.as_bytes()));
         }
         if plan.counts_attempts {
-            let attempts = self.record.attempts;
-            let _ = self
-                .record
-                .head
-                .fields
-                .set_number(Known::XEnvoyAttemptCount, attempts.into());
+            // Only a head at its bound refuses it.
+            let _ = head.fields.set_number(Known::XEnvoyAttemptCount, attempts.into());
         }
-        if self.source.is_ended() {
-            self.begin_try(plan.policy);
-        }
-        let active = host.begin_request();
-        let upstream = self.acquire(plan, fresh).await.map_err(|failure| {
-            self.blame(plan.cluster, &failure);
-            (failure, unseen)
-        })?;
-        self.record.upstream_local = upstream.local_address();
-        let sent = Sent::new(plan.cluster, worker.index, active);
-        let mut exchange = Exchange {
-            upstream,
-            policy: plan.policy,
-            broken: None,
-        };
-        match self.exchange(&mut exchange).await {
-            Ok((head, length)) => {
-                stats.add_status(worker.index, head.status);
-                if head.status >= 500 {
-                    host.count_error(false);
-                }
-                plan.cluster
-                    .report(worker.index, &host, Outcome::Status(outcome_status(&head)));
-                Ok(Answer {
-                    upstream: exchange.upstream,
-                    head,
-                    length,
-                    sent,
-                })
-            }
-            Err(failure) => {
-                self.blame(plan.cluster, &failure);
-                if failure.spec().fault == crate::failure::Fault::Upstream {
-                    // Envoy counts the answer that a failure becomes.
-                    stats.add_status(worker.index, failure.spec().status);
-                }
-                let upstream = exchange.upstream;
-                let lost = Lost {
-                    unseen: upstream.nothing_sent() || upstream.closed_before_request(&failure),
-                    reused: upstream.is_reused(),
-                };
-                Err((failure, lost))
-            }
-        }
+        Ok(host)
     }
 
     /// Counts a failure for the host and the cluster.
@@ -372,10 +403,15 @@ impl Forwarding<'_, '_> {
         if let Some(counter) = counter {
             cluster.stats().add(worker, counter);
         }
+        let spec = failure.spec();
+        if matches!(spec.fault, Fault::Upstream | Fault::Overload) {
+            // Envoy counts the answer that a failure becomes.
+            cluster.stats().add_status(worker, spec.status);
+        }
         if let Some(host) = &self.record.host
-            && failure.spec().blames_host
+            && spec.blames_host
         {
-            host.count_error(failure.spec().status == 504);
+            host.count_error(spec.status == 504);
             cluster.report(worker, host, Outcome::LocalFailure);
         }
     }
@@ -751,7 +787,8 @@ fn hash_key(record: &Record, policies: &[HashPolicy], made: &mut Option<String>)
 fn set_cookie(name: &str, value: &str, ttl: std::time::Duration, path: &str) -> String {
     let mut cookie = format!("{name}=\"{value}\"");
     if !ttl.is_zero() {
-        cookie.push_str(&format!("; Max-Age={}", ttl.as_secs()));
+        cookie.push_str("; Max-Age=");
+        cookie.push_str(&ttl.as_secs().to_string());
     }
     if !path.is_empty() {
         cookie.push_str("; Path=");

@@ -60,7 +60,7 @@ pub(crate) struct Sender {
     queued: Option<Bytes>,
     /// What follows the queued piece.
     then: Then,
-    /// Bytes still to come where the length was announced: the last one carries END_STREAM.
+    /// Bytes still to come where the length was announced: the last one carries `END_STREAM`.
     left: Option<u64>,
 }
 
@@ -74,7 +74,7 @@ enum Then {
 
 impl Sender {
     /// `from`: the version in which the message arrived. HTTP/1 has no trailers after a known length, so there the
-    /// last piece can carry END_STREAM.
+    /// last piece can carry `END_STREAM`.
     pub(crate) fn new(stream: SendStream<Bytes>, length: BodyLength, from: Version) -> Self {
         Self {
             stream,
@@ -232,7 +232,7 @@ pub(crate) struct ServerStream {
     receiver: Receiver,
     respond: SendResponse<Bytes>,
     sender: Option<Sender>,
-    /// The head and END_STREAM have gone out together.
+    /// The head and `END_STREAM` have gone out together.
     ended: bool,
     is_head: bool,
 }

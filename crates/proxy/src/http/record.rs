@@ -117,7 +117,7 @@ impl Record {
         self.flags = self.flags.with(spec.flag);
         self.details = spec.details;
         if failure.reason.is_some() {
-            self.failure_reason = failure.reason.clone();
+            self.failure_reason.clone_from(&failure.reason);
         }
     }
 
@@ -244,6 +244,7 @@ impl Record {
 }
 
 impl format::Record for Record {
+    #[expect(clippy::too_many_lines, reason = "one table")]
     fn value(&self, value: Value, out: &mut Vec<u8>) -> bool {
         match value {
             Value::Protocol => text(out, self.head.version.as_str()),

@@ -88,7 +88,7 @@ pub(crate) fn pause(policy: &RetryPolicy, number: u32, random: u64) -> Duration 
         .saturating_mul(1 << number.saturating_sub(1).min(20));
     let most = doubled.min(policy.max_interval.max(policy.base_interval));
     let nanos = u64::try_from(most.as_nanos()).unwrap_or(u64::MAX);
-    Duration::from_nanos(u64::try_from(u128::from(nanos) * u128::from(random) >> 64).unwrap_or(0))
+    Duration::from_nanos(u64::try_from((u128::from(nanos) * u128::from(random)) >> 64).unwrap_or(0))
 }
 
 #[cfg(test)]

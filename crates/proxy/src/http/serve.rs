@@ -121,6 +121,10 @@ async fn speaks_http2(shared: &Shared, stream: &mut Stream, first: &mut BytesMut
 }
 
 /// What ended the wait for a request.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "lives for one match; a box would be an allocation per request"
+)]
 enum Waited {
     Request(rajut_codec::h1::Request),
     Malformed(rajut_codec::h1::DecodeError),
@@ -141,8 +145,6 @@ async fn serve_http1(shared: &Rc<Shared>, stream: Stream, first: BytesMut) {
             .min(4096),
         ..Limits::default()
     };
-    let stats = shared.manager.stats();
-    let index = shared.worker.index;
     let mut server = h1::Server::new(stream, limits, ir.http1.accept_http_10);
     server.transport.read = first;
     let mut timer = Timer::default();
@@ -151,35 +153,7 @@ async fn serve_http1(shared: &Rc<Shared>, stream: Stream, first: BytesMut) {
     loop {
         let request = match wait_for_request(shared, &mut server, &mut timer).await {
             Waited::Request(request) => request,
-            Waited::Malformed(error) => {
-                stats.add(index, ManagerCounter::CxProtocolError);
-                if error.status() == 431 {
-                    stats.add(index, ManagerCounter::RqTooLarge);
-                }
-                refuse(
-                    shared,
-                    &mut server,
-                    FailureKind::MalformedRequest {
-                        status: error.status(),
-                    },
-                )
-                .await;
-                return;
-            }
-            Waited::HeadersTimeout => {
-                stats.add(index, ManagerCounter::RqHeaderTimeout);
-                refuse(shared, &mut server, FailureKind::RequestHeadersTimeout).await;
-                return;
-            }
-            Waited::Idle => {
-                stats.add(index, ManagerCounter::CxIdleTimeout);
-                return;
-            }
-            Waited::Drained => {
-                stats.add(index, ManagerCounter::CxDrainClose);
-                return;
-            }
-            Waited::Gone => return,
+            other => return end_without_request(shared, &mut server, other).await,
         };
         served = served.saturating_add(1);
         let used_up = ir
@@ -198,18 +172,35 @@ async fn serve_http1(shared: &Rc<Shared>, stream: Stream, first: BytesMut) {
             upgrade: request.upgrade,
         };
         let complete = serve_request(shared, &mut timer, &mut Downstream::H1(&mut server), request).await;
-        if !complete {
-            linger(&mut server).await;
-            return;
+        let next = server.machine.next_exchange();
+        let goes_on = complete
+            && (next == ServerNext::Request
+                || (next == ServerNext::Drain && discard_body(&mut server).await));
+        if !goes_on {
+            return linger(&mut server).await;
         }
-        match server.machine.next_exchange() {
-            ServerNext::Request => {}
-            ServerNext::Drain if discard_body(&mut server).await => {}
-            ServerNext::Drain | ServerNext::Close | ServerNext::Busy => {
-                linger(&mut server).await;
-                return;
+    }
+}
+
+/// Ends a connection on which no further request came.
+async fn end_without_request(shared: &Rc<Shared>, server: &mut h1::Server, why: Waited) {
+    let count = |counter| shared.manager.stats().add(shared.worker.index, counter);
+    match why {
+        Waited::Malformed(error) => {
+            count(ManagerCounter::CxProtocolError);
+            let status = error.status();
+            if status == 431 {
+                count(ManagerCounter::RqTooLarge);
             }
+            refuse(shared, server, FailureKind::MalformedRequest { status }).await;
         }
+        Waited::HeadersTimeout => {
+            count(ManagerCounter::RqHeaderTimeout);
+            refuse(shared, server, FailureKind::RequestHeadersTimeout).await;
+        }
+        Waited::Idle => count(ManagerCounter::CxIdleTimeout),
+        Waited::Drained => count(ManagerCounter::CxDrainClose),
+        Waited::Gone | Waited::Request(_) => {}
     }
 }
 
@@ -402,17 +393,14 @@ async fn serve_stream(
     let stream = ServerStream::new(body, respond, is_head);
     let mut downstream = Downstream::H2(stream);
     let mut timer = Timer::default();
-    match received {
-        Ok(request) => {
-            serve_request(&shared, &mut timer, &mut downstream, request).await;
-        }
-        Err(convert::Unrepresentable) => {
-            let mut record = Record::open(shared.clone(), RequestHead::default(), Instant::now());
-            let failure = FailureKind::MalformedRequest { status: 400 }.into();
-            record.note(&failure);
-            // A client that is gone needs no answer.
-            let _ = reply::failure(&mut record, &mut downstream, &failure, false);
-        }
+    if let Ok(request) = received {
+        serve_request(&shared, &mut timer, &mut downstream, request).await;
+    } else {
+        let mut record = Record::open(shared.clone(), RequestHead::default(), Instant::now());
+        let failure = FailureKind::MalformedRequest { status: 400 }.into();
+        record.note(&failure);
+        // A client that is gone needs no answer.
+        let _ = reply::failure(&mut record, &mut downstream, &failure, false);
     }
     drop(active);
 }

@@ -14,6 +14,7 @@ use super::{
 
 /// The request's body.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts about one body")]
 pub(crate) struct Source {
     kept: Vec<Piece>,
     kept_bytes: usize,

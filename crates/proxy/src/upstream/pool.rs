@@ -426,13 +426,12 @@ impl Idle {
         let look = |transport: &Transport| transport.stream().socket().map_or(IdleState::Open, idle_state);
         match look(transport) {
             IdleState::Open => true,
-            IdleState::Closed | IdleState::Broken => false,
             IdleState::Unread if matches!(transport.stream(), Stream::Tls(_)) => {
                 // A session ticket is taken in by reading; a close alert, or anything else, ends it.
                 let mut cx = Context::from_waker(Waker::noop());
                 transport.poll_read(&mut cx).is_pending() && look(transport) == IdleState::Open
             }
-            IdleState::Unread => false,
+            IdleState::Closed | IdleState::Broken | IdleState::Unread => false,
         }
     }
 }
@@ -499,10 +498,9 @@ impl Pools {
                 .map(|it| Upstream::H1(H1Exchange::new(it)))
         };
         match &cluster.ir().protocol {
-            UpstreamProtocol::Http1(_) => connection(),
             UpstreamProtocol::Http2(_) => stream(),
             UpstreamProtocol::UseDownstream(..) if wants.version == Version::Http2 => stream(),
-            UpstreamProtocol::UseDownstream(..) => connection(),
+            UpstreamProtocol::Http1(_) | UpstreamProtocol::UseDownstream(..) => connection(),
             // What ALPN settled on an earlier connection.
             UpstreamProtocol::Auto(..) => stream().or_else(connection),
         }
