@@ -32,14 +32,20 @@ impl Terminator {
     pub fn new(config: Arc<rustls::ServerConfig>, own_uri: Text) -> Self {
         let mut without_alpn = rustls::ServerConfig::clone(&config);
         without_alpn.alpn_protocols.clear();
-        Self { config, without_alpn: Arc::new(without_alpn), own_uri }
+        Self {
+            config,
+            without_alpn: Arc::new(without_alpn),
+            own_uri,
+        }
     }
 
     /// The handshake; the caller bounds its time. The configuration's verifier has accepted whatever identity results.
     pub async fn accept(&self, tcp: TcpStream) -> io::Result<(Stream, Peer)> {
         let start = tokio_rustls::LazyConfigAcceptor::new(Acceptor::default(), tcp).await?;
         let known = match start.client_hello().alpn() {
-            Some(mut offered) => offered.any(|protocol| self.config.alpn_protocols.iter().any(|own| own == protocol)),
+            Some(mut offered) => {
+                offered.any(|protocol| self.config.alpn_protocols.iter().any(|own| own == protocol))
+            }
             None => true,
         };
         let config = if known { &self.config } else { &self.without_alpn };

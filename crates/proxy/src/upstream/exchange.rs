@@ -139,10 +139,10 @@ impl Upstream {
     }
 
     /// Whether it is sent on a connection that carried others before.
-    pub(crate) const fn is_reused(&self) -> bool {
+    pub(crate) fn is_reused(&self) -> bool {
         match self {
             Self::H1(exchange) => exchange.reused,
-            Self::H2(_) => false,
+            Self::H2(exchange) => exchange.lease.is_reused(),
         }
     }
 
@@ -311,7 +311,7 @@ pub(crate) fn failure_of_h2(error: &h2::Error) -> Failure {
     match error.reason() {
         // RFC 9113 §8.7: not processed. A GOAWAY with NO_ERROR reaches a stream only if it is above the last one.
         Some(h2::Reason::REFUSED_STREAM) => FailureKind::StreamRefused.into(),
-        Some(h2::Reason::NO_ERROR) if error.is_go_away() => FailureKind::StreamRefused.into(),
+        Some(h2::Reason::NO_ERROR) if error.is_go_away() => FailureKind::StaleConnection.into(),
         Some(reason) if error.is_remote() => Failure::new(FailureKind::UpstreamReset, reason.description()),
         Some(reason) => Failure::new(FailureKind::UpstreamProtocol, reason.description()),
         None => FailureKind::UpstreamReset.into(),
@@ -361,7 +361,8 @@ impl H2Exchange {
         let (response, stream) = self
             .lease
             .send(request, end)
-            .map_err(|error| failure_of_h2(&error))?;
+            // Nothing has been sent: the connection is going away.
+            .map_err(|error| Failure::new(FailureKind::StaleConnection, error.to_string()))?;
         self.response = Some(response);
         self.sender = (!end).then(|| Sender::new(stream, length, head.version));
         Ok(())

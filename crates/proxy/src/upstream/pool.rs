@@ -178,6 +178,11 @@ impl H2Lease {
         sent
     }
 
+    /// Whether the connection has carried other requests.
+    pub(crate) fn is_reused(&self) -> bool {
+        self.connection.requests.get() > 1
+    }
+
     pub(crate) fn takes_extended_connect(&self) -> bool {
         self.connection.send.is_extended_connect_protocol_enabled()
     }

@@ -400,3 +400,40 @@ fn a_websocket_crosses_an_http2_hop() {
         );
     });
 }
+
+#[test]
+fn an_upstream_that_says_goaway_fails_nothing() {
+    run(async {
+        // Each connection takes three streams, then says GOAWAY.
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let connections = Rc::new(std::cell::Cell::new(0));
+        let counting = connections.clone();
+        spawn_local(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                counting.set(counting.get() + 1);
+                spawn_local(async move {
+                    let mut connection = h2::server::handshake(stream).await.unwrap();
+                    let mut served = 0;
+                    while let Some(Ok((_, mut respond))) = connection.accept().await {
+                        respond.send_response(Response::new(()), true).unwrap();
+                        served += 1;
+                        if served == 3 {
+                            connection.graceful_shutdown();
+                        }
+                    }
+                });
+            }
+        });
+        let mut setup = Setup::to(&[address]);
+        setup.cluster.protocol = http2();
+        let proxy = setup.start().await;
+        let mut client = proxy.client().await;
+        for round in 0..30 {
+            let reply = client.post("/", "x").await;
+            assert_eq!(reply.status, 200, "round {round}: {}", reply.text());
+        }
+        assert!(connections.get() >= 5, "{}", connections.get());
+        assert_eq!(proxy.counted(ClusterCounter::RqRetry), 0);
+    });
+}
