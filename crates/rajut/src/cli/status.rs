@@ -1,6 +1,6 @@
 //! `rajut status`: what runs and whether it is healthy. Never green on an empty mesh.
 
-use std::process::ExitCode;
+use std::{net::SocketAddr, process::ExitCode};
 
 use rajut_local::{
     certificate::{Certificate, workload_certificate},
@@ -43,9 +43,21 @@ pub(crate) fn status(place: &Place, format: Format) -> anyhow::Result<ExitCode> 
         }
     };
     let seen = block_on(async {
+        // All sidecars at once: one that does not answer must not hold up the others.
+        let looks: Vec<_> = mesh
+            .workloads
+            .iter()
+            .map(|workload| tokio::spawn(look(workload.admin)))
+            .collect();
         let mut seen = Vec::new();
-        for workload in &mesh.workloads {
-            seen.push(look(workload).await);
+        for (workload, look) in mesh.workloads.iter().zip(looks) {
+            let (upstreams, certificate, silent) = look.await?;
+            seen.push(Seen {
+                workload,
+                upstreams,
+                certificate,
+                silent,
+            });
         }
         Ok(seen)
     })?;
@@ -58,14 +70,13 @@ pub(crate) fn status(place: &Place, format: Format) -> anyhow::Result<ExitCode> 
     Ok(answer(health == "healthy"))
 }
 
-async fn look(workload: &WorkloadRecord) -> Seen<'_> {
-    let stats = admin::text(workload.admin, "/stats/prometheus").await;
-    Seen {
-        workload,
-        upstreams: stats.as_deref().map(admin::upstreams).unwrap_or_default(),
-        certificate: workload_certificate(workload.admin).await,
-        silent: stats.err().map(|error| error.to_string()),
-    }
+async fn look(admin: SocketAddr) -> (Upstreams, Option<Certificate>, Option<String>) {
+    let (stats, certificate) = tokio::join!(
+        admin::text(admin, "/stats/prometheus"),
+        workload_certificate(admin)
+    );
+    let upstreams = stats.as_deref().map(admin::upstreams).unwrap_or_default();
+    (upstreams, certificate, stats.err().map(|error| error.to_string()))
 }
 
 /// What keeps the mesh from being healthy, one line each.
@@ -112,12 +123,6 @@ fn reasons(mesh: &MeshRecord, seen: &[Seen<'_>]) -> Vec<String> {
                 workload.name
             ));
         }
-    }
-    for missing in &mesh.not_started {
-        reasons.push(format!(
-            "{}: not started, it has no command ({})",
-            missing.name, missing.add
-        ));
     }
     reasons
 }
@@ -270,6 +275,9 @@ fn to_text(mesh: &MeshRecord, seen: &[Seen<'_>], health: &str, reasons: &[String
     text.push_str(&services.render());
     for reason in reasons {
         append!(text, "! {reason}\n");
+    }
+    for missing in &mesh.not_started {
+        append!(text, "not started: {} has no command; add {}\n", missing.name, missing.add);
     }
     text
 }

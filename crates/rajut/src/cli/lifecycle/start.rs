@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    net::{Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
@@ -36,8 +36,10 @@ use crate::{
     examples, output,
 };
 
-/// Host addresses end with the last port.
+/// Ports that are tried for the services' host addresses.
 const HOST_PORT_TRIES: u16 = 2_000;
+/// Listening on a port of this address is the claim to the same port of 127.0.0.1.
+const HOST_PORT_CLAIMS: Ipv4Addr = Ipv4Addr::new(127, 0, 255, 254);
 
 /// Becomes the supervisor of a mesh.
 pub(super) fn supervise(place: &Place, args: &UpArgs) -> anyhow::Result<ExitCode> {
@@ -66,6 +68,7 @@ fn prepared(place: &Place, args: &UpArgs, voice: &mut Voice) -> anyhow::Result<E
     let Setup {
         options,
         reserved,
+        claims,
         block,
     } = setup;
     tracing_to_stderr(place);
@@ -79,7 +82,7 @@ fn prepared(place: &Place, args: &UpArgs, voice: &mut Voice) -> anyhow::Result<E
         Ok::<_, anyhow::Error>(late)
     });
     // Held as long as something may use them.
-    drop((reserved, block, lock));
+    drop((reserved, claims, block, lock));
     voice.finish();
     ended?;
     Ok(ExitCode::SUCCESS)
@@ -190,6 +193,7 @@ pub(super) fn keep_input(place: &Place, args: &UpArgs) -> anyhow::Result<()> {
 struct Setup {
     options: Options,
     reserved: Vec<ReservedPort>,
+    claims: Vec<TcpListener>,
     block: AddressBlock,
 }
 
@@ -214,7 +218,8 @@ fn setup(place: &Place, args: &UpArgs, mode: CaptureMode, voice: &mut Voice) -> 
         );
     }
     check_ports(&plan)?;
-    let (outbound, services) = host_addresses(&loaded.services, args.first_port)?;
+    let mut claims = Vec::new();
+    let (outbound, services) = host_addresses(&loaded.services, args.first_port, &mut claims)?;
     let started = time::now_text();
     let options = Options {
         state: place.state.clone(),
@@ -248,6 +253,7 @@ fn setup(place: &Place, args: &UpArgs, mode: CaptureMode, voice: &mut Voice) -> 
     Ok(Setup {
         options,
         reserved,
+        claims,
         block,
     })
 }
@@ -405,6 +411,7 @@ fn counted(count: usize, noun: &str) -> String {
 fn host_addresses(
     services: &[Service],
     first: u16,
+    claims: &mut Vec<TcpListener>,
 ) -> anyhow::Result<(Vec<OutboundPort>, Vec<ServiceRecord>)> {
     let (mut outbound, mut records) = (Vec::new(), Vec::new());
     let mut next = first;
@@ -414,7 +421,7 @@ fn host_addresses(
         .cloned()
         .collect();
     for (service, port) in plan::service_ports(&own, GATEWAY_NAMESPACE) {
-        let listen = free_address(&mut next)?;
+        let listen = free_address(&mut next, claims)?;
         let url = format!("{}://{listen}", url_scheme(port.protocol));
         outbound.push(OutboundPort {
             host: service.host.clone(),
@@ -434,14 +441,19 @@ fn host_addresses(
     Ok((outbound, records))
 }
 
-fn free_address(next: &mut u16) -> anyhow::Result<SocketAddr> {
+fn free_address(next: &mut u16, claims: &mut Vec<TcpListener>) -> anyhow::Result<SocketAddr> {
     for _ in 0..HOST_PORT_TRIES {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, *next));
+        let port = *next;
         *next = next
             .checked_add(1)
             .context("no port is left for the services' host addresses")?;
+        // The gateway binds the address itself, later. Until then a mesh that starts at the same moment sees the claim.
+        let claim = SocketAddr::from((HOST_PORT_CLAIMS, port));
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let options = ListenOptions::default();
         // Listening, not only binding, tells whether somebody else has it.
-        if listen(address, &ListenOptions::default()).is_ok() {
+        if let (Ok(claim), Ok(_)) = (listen(claim, &options), listen(address, &options)) {
+            claims.push(claim);
             return Ok(address);
         }
     }

@@ -254,7 +254,7 @@ fn analyze(plane: Plane) -> Result<Outcome> {
     let folder = mesh.folder.display().to_string();
     let output = failing(&mesh, &["analyze", &folder])?;
     let said = said(&output);
-    for (wanted, times) in [("bad.yaml:16", 1), ("weigth", 1), ("did you mean", 1)] {
+    for (wanted, times) in [("bad.yaml:17", 1), ("weigth", 1), ("did you mean", 1)] {
         if said.matches(wanted).count() < times {
             return Err(format!("{wanted:?} is not in:\n{said}").into());
         }
@@ -309,7 +309,7 @@ fn port_in_use(plane: Plane) -> Result<Outcome> {
     let bootstrap = format!(
         "{{\"node\":{{\"id\":\"x\",\"cluster\":\"x\"}},\"static_resources\":{{\"listeners\":[{{\"name\":\"taken\",\"address\":{{\"socket_address\":{{\"address\":\"127.0.0.1\",\"port_value\":{port}}}}},\
          \"filter_chains\":[{{\"filters\":[{{\"name\":\"envoy.filters.network.tcp_proxy\",\"typed_config\":{{\"@type\":\"type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy\",\
-         \"stat_prefix\":\"x\",\"cluster\":\"c\"}}}}]}}]}}],\"clusters\":[{{\"name\":\"c\",\"type\":\"STATIC\",\"connect_timeout\":\"1s\"}}]}}}}"
+         \"stat_prefix\":\"x\",\"cluster\":\"c\"}}}}]}}]}}],\"clusters\":[{{\"name\":\"c\",\"type\":\"STATIC\",\"connect_timeout\":\"1s\",\"load_assignment\":{{\"cluster_name\":\"c\"}}}}]}}}}"
     );
     let mesh = Mesh::prepare(plane, &Setup::default())?;
     let file = mesh.folder.join("bootstrap.json");
