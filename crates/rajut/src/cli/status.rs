@@ -277,7 +277,12 @@ fn to_text(mesh: &MeshRecord, seen: &[Seen<'_>], health: &str, reasons: &[String
         append!(text, "! {reason}\n");
     }
     for missing in &mesh.not_started {
-        append!(text, "not started: {} has no command; add {}\n", missing.name, missing.add);
+        append!(
+            text,
+            "not started: {} has no command; add {}\n",
+            missing.name,
+            missing.add
+        );
     }
     text
 }
