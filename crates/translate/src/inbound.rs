@@ -374,8 +374,12 @@ fn variants(protocol: Protocol, mode: MtlsMode, mesh_names: &[Text]) -> Vec<Vari
             ]);
             all
         }
+        // No transport in either: a chain that asks for one hides those that don't from what has it.
         MtlsMode::Disable => vec![
-            Variant::plain("http", true, &listener::PLAIN_HTTP),
+            Variant {
+                transport: None,
+                ..Variant::plain("http", true, &listener::PLAIN_HTTP)
+            },
             Variant {
                 transport: None,
                 ..Variant::plain("tcp", false, &[])

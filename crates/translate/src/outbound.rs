@@ -11,7 +11,8 @@ mod redirected;
 use std::{collections::BTreeMap, sync::Arc};
 
 use rajut_config::{
-    model::{Protocol, SubsetRule},
+    codes,
+    model::{LbAlgorithm, Protocol, SubsetRule},
     snapshot::{ClientView, ServiceView},
 };
 use rajut_ir::{
@@ -21,7 +22,7 @@ use rajut_ir::{
     listener::Listener,
     route::{HeaderMutations, RouteConfiguration, VirtualHost},
 };
-use rajut_types::{Diagnostic, Locality, Text};
+use rajut_types::{Diagnostic, Locality, Severity, Text};
 
 pub(crate) use explicit::add_listeners as add_explicit_listeners;
 pub(crate) use redirected::{add_listeners as add_redirected_listeners, unknown_chain};
@@ -152,6 +153,7 @@ fn add_cluster(
         .find_or_make(key, |view| cluster::outbound(view).map(Arc::new));
     let Some(built) = built else { return };
     let policy = Effective::new(&client.mesh, view.rule.as_deref(), subset, port);
+    out.diagnostics.extend(not_supported(&built, &policy, redirected));
     if cluster::uses_eds(&view.service, &policy.algorithm(), redirected) {
         let failover_from = policy.outlier.is_some().then_some(locality);
         let key = AssignmentView::new(view, port, subset, failover_from);
@@ -161,4 +163,32 @@ fn add_cluster(
         out.assignments.insert(built.name.clone(), assignment);
     }
     out.clusters.insert(built.name.clone(), built);
+}
+
+/// Settings of a destination rule that this proxy has no means for.
+fn not_supported(cluster: &Cluster, policy: &Effective, redirected: bool) -> Option<Diagnostic> {
+    let load_balancer = policy.load_balancer.as_ref()?;
+    let (what, hint) = if load_balancer.warmup.is_some() {
+        (
+            "new endpoints get their full share at once: `warmup` is not supported",
+            "leave `warmup` out",
+        )
+    } else if load_balancer.algorithm == Some(LbAlgorithm::Passthrough) && !redirected {
+        (
+            "PASSTHROUGH needs redirected traffic; the least loaded endpoint is taken",
+            "name an algorithm",
+        )
+    } else {
+        return None;
+    };
+    let message = format!("{}: {what}", cluster.name);
+    Some(
+        Diagnostic::new(
+            codes::NOT_ON_THIS_PROXY,
+            Severity::Warning,
+            cluster.origin.clone(),
+            message,
+        )
+        .hint(hint),
+    )
 }

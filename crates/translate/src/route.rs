@@ -240,6 +240,8 @@ fn to_destinations(
         .filter_map(|entry| effective(&entry.destination, context).hash_policy())
         .collect();
     let target = match weighted[..] {
+        // All weights are zero, which validation refuses.
+        [] => Target::Cluster(names::BLACK_HOLE.into()),
         [only] => {
             // The destination's operations follow the route's, so that they win.
             append(headers, mutations(&only.headers));

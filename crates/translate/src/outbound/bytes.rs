@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use rajut_config::{
+    codes,
     model::{RouteDestination, ServicePort},
     snapshot::{ClientView, ServiceView},
 };
 use rajut_ir::listener::{FilterChain, FilterChainMatch, TransportProtocol};
-use rajut_types::{Hostname, Origin, Text};
+use rajut_types::{Diagnostic, Hostname, Origin, Severity, Text};
 
 use crate::{
     listener, names,
@@ -104,8 +105,11 @@ fn tls_chains(client: &ClientView, view: &ServiceView, port: &ServicePort) -> Ve
             if !for_port || !for_client(client, &wanted.l4.gateways, &wanted.l4) {
                 continue;
             }
+            let Some(server_names) = server_names(&wanted.sni_hosts) else {
+                continue;
+            };
             let matches = FilterChainMatch {
-                server_names: server_names(&wanted.sni_hosts),
+                server_names,
                 transport_protocol: Some(TransportProtocol::Tls),
                 ..by_address(wanted.l4.destination_subnets.clone())
             };
@@ -130,9 +134,11 @@ pub(super) fn by_server_name(
     port: &ServicePort,
 ) -> Vec<Arc<FilterChain>> {
     let mut chains = tls_chains(client, view, port);
-    if chains.is_empty() {
+    if chains.is_empty()
+        && let Some(server_names) = server_names(std::slice::from_ref(&view.service.host))
+    {
         let matches = FilterChainMatch {
-            server_names: server_names(std::slice::from_ref(&view.service.host)),
+            server_names,
             transport_protocol: Some(TransportProtocol::Tls),
             ..FilterChainMatch::default()
         };
@@ -150,12 +156,78 @@ pub(super) fn by_server_name(
     chains
 }
 
-/// Exact names and `*.suffix`; `*` asks nothing.
-fn server_names(hosts: &[Hostname]) -> Vec<Text> {
-    if hosts.iter().any(|host| host.as_str() == "*") {
-        return Vec::new();
+/// Exact names and `*.suffix`; `*` asks nothing. `None` where no name is left that a filter chain can ask about:
+/// wildcards inside a label (`*-a.example`) can't be told there.
+fn server_names(hosts: &[Hostname]) -> Option<Vec<Text>> {
+    if hosts.is_empty() || hosts.iter().any(|host| host.as_str() == "*") {
+        return Some(Vec::new());
     }
-    hosts.iter().map(Hostname::text).collect()
+    let names: Vec<Text> = hosts
+        .iter()
+        .filter(|host| !host.is_wildcard() || host.as_str().starts_with("*."))
+        .map(Hostname::text)
+        .collect();
+    (!names.is_empty()).then_some(names)
+}
+
+/// Chains whose matches can be told apart: a listener in which two chains claim the same is refused as a whole. What an
+/// earlier chain claims is taken from the later one, which is dropped when nothing is left of it.
+pub(super) fn distinct(
+    chains: Vec<Arc<FilterChain>>,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> Vec<Arc<FilterChain>> {
+    let mut kept: Vec<Arc<FilterChain>> = Vec::new();
+    for chain in chains {
+        let mut matches = chain.matches.clone();
+        let mut dropped = false;
+        for known in &kept {
+            dropped |= !subtract(&mut matches, &known.matches);
+        }
+        if matches != chain.matches {
+            let message = "an earlier route of the same port claims some of these server names or addresses";
+            let origin = chain.origin.clone();
+            diagnostics.push(Diagnostic::new(
+                codes::LISTENER_CLASH,
+                Severity::Warning,
+                origin,
+                message,
+            ));
+        }
+        if dropped {
+            continue;
+        }
+        kept.push(if matches == chain.matches {
+            chain
+        } else {
+            Arc::new(FilterChain {
+                matches,
+                ..(*chain).clone()
+            })
+        });
+    }
+    kept
+}
+
+/// Takes what `known` claims from `later`; `false` where nothing is left.
+fn subtract(later: &mut FilterChainMatch, known: &FilterChainMatch) -> bool {
+    if later == known {
+        later.server_names.clear();
+        later.prefix_ranges.clear();
+        return false;
+    }
+    if later.prefix_ranges == known.prefix_ranges && !later.server_names.is_empty() {
+        later
+            .server_names
+            .retain(|name| !known.server_names.contains(name));
+        return !later.server_names.is_empty();
+    }
+    if later.server_names == known.server_names && !later.prefix_ranges.is_empty() {
+        later
+            .prefix_ranges
+            .retain(|range| !known.prefix_ranges.contains(range));
+        return !later.prefix_ranges.is_empty();
+    }
+    true
 }
 
 fn to(
@@ -167,7 +239,7 @@ fn to(
     origin: &Origin,
 ) -> Arc<FilterChain> {
     let single = destinations.len() == 1;
-    let clusters = destinations
+    let mut clusters: Vec<(Text, u32)> = destinations
         .iter()
         .filter(|entry| single || entry.weight > 0)
         .map(|entry| {
@@ -178,6 +250,10 @@ fn to(
             (name, if single { 1 } else { entry.weight })
         })
         .collect();
+    if clusters.is_empty() {
+        // All weights are zero, which validation refuses.
+        clusters.push((names::BLACK_HOLE.into(), 1));
+    }
     to_clusters(client, view, port, chain, clusters, origin)
 }
 

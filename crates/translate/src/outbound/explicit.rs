@@ -101,7 +101,8 @@ fn add_listener(
             tls: !opaque.chains.is_empty() || port.protocol == Protocol::Detect,
             http: port.protocol == Protocol::Detect,
         };
-        own.filter_chains.splice(0..0, opaque.chains);
+        let chains = bytes::distinct(opaque.chains, &mut out.diagnostics);
+        own.filter_chains.splice(0..0, chains);
         own.default_filter_chain = Some(Arc::clone(&opaque.rest));
     }
     out.put_listener(own);

@@ -148,7 +148,7 @@ fn add_own(
         port.origin.clone(),
     );
     let opaque = bytes::chains(client, view, port);
-    own.filter_chains = opaque.chains;
+    own.filter_chains = bytes::distinct(opaque.chains, &mut out.diagnostics);
     own.default_filter_chain = Some(opaque.rest);
     own.inspectors.tls = !own.filter_chains.is_empty();
     if port.protocol == Protocol::Detect {
@@ -217,7 +217,7 @@ fn add_shared(out: &mut Outbound, client: &ClientView, number: u16, port: Shared
         tls: port.http || !port.by_server_name.is_empty(),
         http: port.http,
     };
-    own.filter_chains = without_equal_matches(out, port.by_server_name);
+    own.filter_chains = bytes::distinct(port.by_server_name, &mut out.diagnostics);
     if port.http {
         let route = Text::from(number.to_string());
         own.filter_chains
@@ -225,26 +225,6 @@ fn add_shared(out: &mut Outbound, client: &ClientView, number: u16, port: Shared
     }
     own.default_filter_chain = Some(port.rest.unwrap_or_else(|| unknown_chain(&client.mesh)));
     out.put_listener(own);
-}
-
-/// Envoy refuses a listener with two chains of equal matches: the first stays.
-fn without_equal_matches(out: &mut Outbound, chains: Vec<Arc<FilterChain>>) -> Vec<Arc<FilterChain>> {
-    let mut kept: Vec<Arc<FilterChain>> = Vec::new();
-    for chain in chains {
-        if kept.iter().any(|known| known.matches == chain.matches) {
-            let message = "another service claims the same server names on this port";
-            let origin = chain.origin.clone();
-            out.diagnostics.push(Diagnostic::new(
-                codes::LISTENER_CLASH,
-                Severity::Warning,
-                origin,
-                message,
-            ));
-        } else {
-            kept.push(chain);
-        }
-    }
-    kept
 }
 
 /// Where bytes to unknown destinations go: on to the dialled address, or nowhere.
