@@ -18,6 +18,7 @@ pub fn all() -> Vec<Scenario> {
         security::SCENARIOS,
         protocols::SCENARIOS,
         input::SCENARIOS,
+        limits::SCENARIOS,
         resilience::SCENARIOS,
         traffic::SCENARIOS,
     ]

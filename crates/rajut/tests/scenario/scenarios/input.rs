@@ -228,15 +228,25 @@ spec:
 ---
 apiVersion: networking.istio.io/v1
 kind: VirtualService
-metadata: {name: api, namespace: shop}
+metadata: {name: typo, namespace: shop}
 spec:
-  hosts: [apii]
+  hosts: [api]
   http:
   - route:
-    - destination: {host: apii, subset: blue}
+    - destination: {host: api}
+      weigth: 10
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: elsewhere, namespace: shop}
+spec:
+  hosts: [api]
+  http:
+  - route:
+    - destination: {host: apii}
       weight: 90
     - destination: {host: api, subset: green}
-      weigth: 10
+      weight: 10
 ---
 apiVersion: example.com/v1
 kind: Elsewhere
@@ -254,13 +264,20 @@ fn analyze(plane: Plane) -> Result<Outcome> {
     let folder = mesh.folder.display().to_string();
     let output = failing(&mesh, &["analyze", &folder])?;
     let said = said(&output);
-    for (wanted, times) in [("bad.yaml:17", 1), ("weigth", 1), ("did you mean", 1)] {
+    for (wanted, times) in [
+        ("bad.yaml:15", 1),
+        ("bad.yaml:24", 1),
+        ("bad.yaml:26", 1),
+        ("weigth", 1),
+        ("did you mean", 2),
+        ("green", 1),
+    ] {
         if said.matches(wanted).count() < times {
             return Err(format!("{wanted:?} is not in:\n{said}").into());
         }
     }
     let last = said.trim().lines().last().unwrap_or_default();
-    if !last.starts_with("3 documents: ") || !last.contains("1 not ours") {
+    if !last.starts_with("4 documents: ") || !last.contains("1 not ours") {
         return Err(format!("the last line should count: {last}").into());
     }
     Ok(Outcome::Passed)
