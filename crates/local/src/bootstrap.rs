@@ -154,7 +154,7 @@ fn bootstrap(
         DataPlane::Envoy => "GRPC",
     };
     let ads = json!({"ads": {}, "resource_api_version": "V3"});
-    json!({
+    let mut bootstrap = json!({
         "node": {"id": id, "cluster": cluster, "metadata": metadata},
         "admin": {"address": socket_address(admin)},
         "dynamic_resources": {
@@ -167,7 +167,23 @@ fn bootstrap(
             "cds_config": ads,
         },
         "static_resources": {"clusters": [discovery_cluster(discovery)]},
-    })
+    });
+    if data_plane == DataPlane::Envoy {
+        bootstrap["stats_config"] = json!({"use_all_default_tags": false, "stats_tags": stats_tags()});
+    }
+    bootstrap
+}
+
+/// How Envoy takes the names of clusters and connection managers out of its counters' names: a service's full name holds
+/// dots, which Envoy's own expression takes for the end. Source: Istio's bootstrap for the sidecar.
+fn stats_tags() -> Value {
+    let tag = |name: &str, expression: &str| json!({"tag_name": name, "regex": expression});
+    json!([
+        tag("envoy.cluster_name", r"^cluster\.((.+?(\..+?\.svc\.cluster\.local)?)\.)"),
+        tag("envoy.http_conn_manager_prefix", r"^http\.((.+?)\.)downstream_"),
+        tag("envoy.response_code", r"_rq(_(\d{3}))$"),
+        tag("envoy.response_code_class", r"_rq(_(\dxx))$"),
+    ])
 }
 
 fn discovery_cluster(discovery: &Discovery) -> Value {

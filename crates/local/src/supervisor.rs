@@ -335,6 +335,9 @@ async fn watch_progress(context: &Context, observe: &mut dyn FnMut(Event<'_>)) {
     tokio::pin!(patience);
     let (mut ready, mut late) = (false, false);
     loop {
+        if !ready && is_ready(&context.record.borrow()) {
+            tell::settled(context).await;
+        }
         {
             let record = context.record.borrow();
             if !ready && is_ready(&record) {

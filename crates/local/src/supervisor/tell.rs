@@ -11,6 +11,8 @@ use super::{CONTROL_START_MAX, Context, Phase};
 use crate::{client::ClientError, state::WorkloadState};
 
 const READY_POLL: Duration = Duration::from_millis(15);
+/// How long every proxy is waited for to have what it was sent last.
+const SETTLE_MAX: Duration = Duration::from_secs(15);
 /// After a failed attempt.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
@@ -89,6 +91,31 @@ pub(super) async fn health(context: Rc<Context>) {
             }
         }
     }
+}
+
+/// Waits until the control plane knows that all workloads are ready and every proxy has acknowledged that, but not for
+/// ever: a proxy that does not answer is named by `status` and `proxy-status`.
+pub(super) async fn settled(context: &Context) {
+    let settled = async {
+        while !is_settled(context).await {
+            tokio::time::sleep(READY_POLL).await;
+        }
+    };
+    // Late is not wrong here: everything is ready as far as this supervisor can see.
+    let _ = tokio::time::timeout(SETTLE_MAX, settled).await;
+}
+
+async fn is_settled(context: &Context) -> bool {
+    let rows = |answer: Result<Value, ClientError>, key: &str| -> Vec<Value> {
+        answer.ok().and_then(|answer| answer[key].as_array().cloned()).unwrap_or_default()
+    };
+    let workloads = rows(context.control.json("GET", "/v1/workloads", None).await, "workloads");
+    let proxies = rows(context.control.json("GET", "/v1/proxies", None).await, "proxies");
+    let wanted = context.options.plan.instances.len();
+    workloads.len() == wanted
+        && workloads.iter().all(|workload| workload["health"] == "ready")
+        && proxies.len() >= wanted
+        && proxies.iter().all(|proxy| proxy["upToDate"] == true)
 }
 
 async fn patch(context: &Context, index: usize, health: &str) -> Result<(), ClientError> {
