@@ -95,11 +95,7 @@ impl Stages<'_> {
         })
     }
 
-    #[expect(
-        clippy::print_stdout,
-        clippy::disallowed_methods,
-        reason = "a command-line tool with a stopwatch"
-    )]
+    #[expect(clippy::print_stdout, reason = "a command-line tool talks to its terminal")]
     fn own(&mut self, name: &'static str, stage: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
         println!("== {name}");
         let started = Instant::now();

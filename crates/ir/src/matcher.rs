@@ -124,7 +124,9 @@ impl Regex {
                 .build()
                 .ok()
         });
-        let Some(pattern) = pattern else { return text.to_vec() };
+        let Some(pattern) = pattern else {
+            return text.to_vec();
+        };
         let mut template = String::with_capacity(substitution.len() + 8);
         let mut rest = substitution.chars();
         while let Some(character) = rest.next() {

@@ -179,7 +179,10 @@ fn bootstrap(
 fn stats_tags() -> Value {
     let tag = |name: &str, expression: &str| json!({"tag_name": name, "regex": expression});
     json!([
-        tag("envoy.cluster_name", r"^cluster\.((.+?(\..+?\.svc\.cluster\.local)?)\.)"),
+        tag(
+            "envoy.cluster_name",
+            r"^cluster\.((.+?(\..+?\.svc\.cluster\.local)?)\.)"
+        ),
         tag("envoy.http_conn_manager_prefix", r"^http\.((.+?)\.)downstream_"),
         tag("envoy.response_code", r"_rq(_(\d{3}))$"),
         tag("envoy.response_code_class", r"_rq(_(\dxx))$"),

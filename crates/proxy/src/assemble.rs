@@ -293,13 +293,14 @@ impl Assembler {
         let mut compiled = HashMap::with_capacity(resources.listeners.len());
         for (name, ir) in &resources.listeners {
             let known = self.listeners.remove(name);
-            if let Some((before, generation, running)) = &known {
-                if Arc::ptr_eq(before, ir) && *generation == secrets.generation() {
-                    compiled.insert(name.clone(), running.clone());
-                    self.listeners
-                        .insert(name.clone(), (ir.clone(), *generation, running.clone()));
-                    continue;
-                }
+            if let Some((before, generation, running)) = &known
+                && Arc::ptr_eq(before, ir)
+                && *generation == secrets.generation()
+            {
+                compiled.insert(name.clone(), running.clone());
+                self.listeners
+                    .insert(name.clone(), (ir.clone(), *generation, running.clone()));
+                continue;
             }
             match listener(ir, secrets, &self.registry) {
                 Ok(running) => {

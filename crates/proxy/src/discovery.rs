@@ -221,10 +221,10 @@ impl Discovery {
     /// Answers what is in force: everything when nothing is warming, else all but listeners and routes.
     async fn answer_held(&mut self, kind: ResourceKind) {
         let waits = matches!(kind, ResourceKind::Listener | ResourceKind::RouteConfiguration);
-        if !waits || !self.assembler.is_warming() {
-            if let Some((ticket, refusals)) = self.held.pop() {
-                self.answer(ticket, refusals).await;
-            }
+        if (!waits || !self.assembler.is_warming())
+            && let Some((ticket, refusals)) = self.held.pop()
+        {
+            self.answer(ticket, refusals).await;
         }
     }
 

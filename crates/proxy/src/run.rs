@@ -9,7 +9,14 @@
 //! Ends by draining: `SIGTERM` (or `/quitquitquit`) stops keep-alive and sends GOAWAY; the process ends when no
 //! connection is left or the drain time is over. A second signal ends it at once.
 
-use std::{cell::RefCell, io, path::PathBuf, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::RefCell,
+    io,
+    path::{Path, PathBuf},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context;
 use rajut_identity::{
@@ -77,14 +84,7 @@ pub fn run(options: ProxyOptions) -> anyhow::Result<()> {
 async fn serve(options: ProxyOptions) -> anyhow::Result<()> {
     let clock = Clock::system();
     let started = clock.now();
-    let shown = options.bootstrap.display();
-    let text =
-        std::fs::read_to_string(&options.bootstrap).with_context(|| format!("the bootstrap file {shown}"))?;
-    let bootstrap = bootstrap::parse_bootstrap(&text).map_err(|errors| {
-        let lines: Vec<_> = errors.into_iter().map(|error| format!("  {error}")).collect();
-        anyhow::anyhow!("{shown} can't be used:\n{}", lines.join("\n"))
-    })?;
-
+    let bootstrap = read_bootstrap(&options.bootstrap)?;
     let readiness = Readiness::default();
     let (drain, draining) = watch::channel(false);
     let (quit, quitting) = watch::channel(false);
@@ -124,17 +124,8 @@ async fn serve(options: ProxyOptions) -> anyhow::Result<()> {
     }
 
     let mut secrets = Secrets::new(bootstrap.resources.secrets.values().cloned());
-    let mut identity = None;
-    if let Some(enrolment) = &options.enrolment {
-        let (store, first) = enrol::obtain(enrolment, &clock).await?;
-        store_known.send_replace(Some(store.clone()));
-        secrets.set_identity(Some(first.clone()));
-        identity = Some(Own {
-            store,
-            generation: first.generation,
-            issuer: enrolment.issuer()?,
-        });
-    }
+    let identity = enrolled(&options, &clock, &mut secrets).await?;
+    store_known.send_replace(identity.as_ref().map(|own| own.store.clone()));
     if let Some(gate) = certificate {
         gate.open();
     }
@@ -160,6 +151,33 @@ async fn serve(options: ProxyOptions) -> anyhow::Result<()> {
         drain,
     };
     main.run(&bootstrap, options.drain_time).await
+}
+
+fn read_bootstrap(path: &Path) -> anyhow::Result<Bootstrap> {
+    let shown = path.display();
+    let text = std::fs::read_to_string(path).with_context(|| format!("the bootstrap file {shown}"))?;
+    bootstrap::parse_bootstrap(&text).map_err(|errors| {
+        let lines: Vec<_> = errors.into_iter().map(|error| format!("  {error}")).collect();
+        anyhow::anyhow!("{shown} can't be used:\n{}", lines.join("\n"))
+    })
+}
+
+/// The own identity, once the issuer has given it; `None` where there is no enrolment.
+async fn enrolled(
+    options: &ProxyOptions,
+    clock: &Clock,
+    secrets: &mut Secrets,
+) -> anyhow::Result<Option<Own>> {
+    let Some(enrolment) = &options.enrolment else {
+        return Ok(None);
+    };
+    let (store, first) = enrol::obtain(enrolment, clock).await?;
+    secrets.set_identity(Some(first.clone()));
+    Ok(Some(Own {
+        store,
+        generation: first.generation,
+        issuer: enrolment.issuer()?,
+    }))
 }
 
 /// What the main thread goes round with.
@@ -188,9 +206,14 @@ const DRAIN_CHECK: Duration = Duration::from_millis(50);
 impl Main {
     async fn run(mut self, bootstrap: &Bootstrap, drain_time: Duration) -> anyhow::Result<()> {
         let mut events = self.connect(bootstrap).await?;
-        for (_, refused) in self.discovery.adopt().await? {
-            // What the operator wrote by hand must work: a port in use is no reason to serve the rest silently.
-            anyhow::bail!("{}: {}", refused.resource, refused.reason);
+        let refused = self.discovery.adopt().await?;
+        // What the operator wrote by hand must work: a port in use is no reason to serve the rest silently.
+        if !refused.is_empty() {
+            let lines: Vec<_> = refused
+                .iter()
+                .map(|(_, one)| format!("{}: {}", one.resource, one.reason))
+                .collect();
+            anyhow::bail!("{}", lines.join("\n"));
         }
         if events.is_none() {
             self.listeners.open();

@@ -74,7 +74,7 @@ impl Worker {
 
     /// A draw in `0..1_000_000`.
     pub fn draw(&self) -> u32 {
-        u32::try_from((self.random() >> 32) * 1_000_000 >> 32).unwrap_or(0)
+        u32::try_from(((self.random() >> 32) * 1_000_000) >> 32).unwrap_or(0)
     }
 
     /// Whether the proxy is draining: no new keep-alive, GOAWAY on HTTP/2.

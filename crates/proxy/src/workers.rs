@@ -190,7 +190,7 @@ fn run_worker(start: Start, mut commands: mpsc::Receiver<Command>) {
                 Command::Adopt(config, done) => {
                     worker.adopt(Rc::new(worker.epoch().next(config)));
                     // The main thread waits for it unless it is ending.
-                    drop(done.send(()));
+                    let _ = done.send(());
                 }
                 Command::Listen { name, socket, stop } => match TcpListener::from_std(socket) {
                     Ok(socket) => {

@@ -269,7 +269,10 @@ fn outlier_detection(outlier: &rajut_config::model::OutlierDetection) -> Outlier
 
 fn upstream_protocol(declared: Protocol, policy: &Effective, mesh: &MeshConfig) -> UpstreamProtocol {
     let pool = &policy.pool;
-    let http1 = Http1Options { enable_trailers: true, ..Http1Options::default() };
+    let http1 = Http1Options {
+        enable_trailers: true,
+        ..Http1Options::default()
+    };
     let http2 = Http2Options {
         max_concurrent_streams: pool.max_concurrent_streams,
         // A WebSocket crosses an upgraded hop as an extended CONNECT.
@@ -308,7 +311,10 @@ pub(crate) fn plain(name: Text, discovery: Discovery, mesh: &MeshConfig, origin:
         tls: None,
         tls_matches: Vec::new(),
         protocol: UpstreamProtocol::UseDownstream(
-            Http1Options { enable_trailers: true, ..Http1Options::default() },
+            Http1Options {
+                enable_trailers: true,
+                ..Http1Options::default()
+            },
             Http2Options {
                 allow_connect: true,
                 ..Http2Options::default()

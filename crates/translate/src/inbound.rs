@@ -491,7 +491,10 @@ fn to_application(
     discovery: Discovery,
     bind: Option<UpstreamBind>,
 ) -> Cluster {
-    let http1 = Http1Options { enable_trailers: true, ..Http1Options::default() };
+    let http1 = Http1Options {
+        enable_trailers: true,
+        ..Http1Options::default()
+    };
     let http2 = Http2Options {
         allow_connect: true,
         ..Http2Options::default()

@@ -79,7 +79,10 @@ pub(crate) fn manager(
         strip_host_port: HostPort::Keep,
         http1: Http1Options {
             accept_http_10: true,
-            ..Http1Options { enable_trailers: true, ..Http1Options::default() }
+            ..Http1Options {
+                enable_trailers: true,
+                ..Http1Options::default()
+            }
         },
         http2: Http2Options {
             // A WebSocket may arrive as an extended CONNECT from a hop that was upgraded to HTTP/2.

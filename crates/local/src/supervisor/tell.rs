@@ -107,9 +107,15 @@ pub(super) async fn settled(context: &Context) {
 
 async fn is_settled(context: &Context) -> bool {
     let rows = |answer: Result<Value, ClientError>, key: &str| -> Vec<Value> {
-        answer.ok().and_then(|answer| answer[key].as_array().cloned()).unwrap_or_default()
+        answer
+            .ok()
+            .and_then(|answer| answer[key].as_array().cloned())
+            .unwrap_or_default()
     };
-    let workloads = rows(context.control.json("GET", "/v1/workloads", None).await, "workloads");
+    let workloads = rows(
+        context.control.json("GET", "/v1/workloads", None).await,
+        "workloads",
+    );
     let proxies = rows(context.control.json("GET", "/v1/proxies", None).await, "proxies");
     let wanted = context.options.plan.instances.len();
     workloads.len() == wanted

@@ -110,9 +110,9 @@ impl Dump {
                 row = json!({ "name": &**name, "active_state": row });
             }
             if entry.is_static {
-                statics.push(row)
+                statics.push(row);
             } else {
-                dynamics.push(row)
+                dynamics.push(row);
             }
         }
         json!({

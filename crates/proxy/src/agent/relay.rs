@@ -108,7 +108,8 @@ impl AggregatedDiscoveryService for Relay {
         let (answers, outgoing) = mpsc::channel(QUEUED_MAX);
         let relay = self.clone();
         tokio::spawn(async move {
-            if let Err(status) = relay.converse(request.into_inner(), &answers).await {
+            // Boxed: what a stream holds between two messages is kilobytes.
+            if let Err(status) = Box::pin(relay.converse(request.into_inner(), &answers)).await {
                 tracing::info!(reason = status.message(), "discovery stream ended");
                 // Envoy has gone where nobody takes it.
                 drop(answers.send(Err(status)).await);

@@ -98,10 +98,10 @@ async fn serve(worker: &Rc<Worker>, name: &str, tcp: TcpStream) -> io::Result<()
         if let Ok(original) = socket::original_destination(&tcp) {
             local = original;
         }
-        if listener.ir.use_original_dst {
-            if let Some(other) = epoch.config.listener_at(local) {
-                listener = other.clone();
-            }
+        if listener.ir.use_original_dst
+            && let Some(other) = epoch.config.listener_at(local)
+        {
+            listener = other.clone();
         }
     }
     drop(epoch);

@@ -8,7 +8,7 @@
 //!            └────────── time is over ─────────────► raw (or closed, as the listener says)
 //! ```
 //!
-//! A client of a server-first protocol (MySQL, SMTP) sends nothing: the wait ends it. Bounds: [`HELLO_MAX`] bytes are
+//! A client of a server-first protocol (`MySQL`, SMTP) sends nothing: the wait ends it. Bounds: [`HELLO_MAX`] bytes are
 //! looked at; a hello that is longer is served as TLS without a server name.
 
 use std::{io, time::Duration};

@@ -13,6 +13,14 @@
 //! that are printed, and failures where `RAJUT_TEST_REQUIRE` names them.
 
 #![expect(clippy::print_stdout, reason = "a test runner talks to its terminal")]
+#![expect(
+    clippy::format_push_string,
+    clippy::large_stack_arrays,
+    clippy::needless_pass_by_value,
+    clippy::too_many_arguments,
+    reason = "scenarios say plainly what they do; nothing here is on a hot path"
+)]
+#![expect(unreachable_pub, reason = "the modules of a test program have no outside")]
 
 mod client;
 mod exceptions;

@@ -68,7 +68,7 @@ impl Setup {
 
 /// A running mesh.
 pub struct Mesh {
-    pub plane: Plane,
+    plane: Plane,
     pub folder: PathBuf,
     pub state: PathBuf,
     stopped: bool,
@@ -84,7 +84,7 @@ impl Mesh {
             "up".to_owned(),
             "--detach".into(),
             "--data-plane".into(),
-            plane.name().into(),
+            mesh.plane.name().into(),
         ];
         if !setup.files.is_empty() {
             arguments.push(mesh.folder.display().to_string());

@@ -212,7 +212,7 @@ fn a_hash_cookie_is_made_once_and_keeps_its_host() {
         setup.cluster.lb_policy = LbPolicy::Maglev { table_size: 65_537 };
         setup.forward().hash = vec![rajut_ir::route::HashPolicy::Cookie {
             name: "route".into(),
-            ttl: Some(std::time::Duration::from_secs(60)),
+            ttl: Some(std::time::Duration::from_mins(1)),
             path: "/".into(),
         }];
         let proxy = setup.start().await;

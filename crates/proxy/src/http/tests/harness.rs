@@ -127,7 +127,7 @@ pub(super) fn manager_ir() -> HttpConnectionManager {
         xff_num_trusted_hops: 0,
         forward_client_cert: ForwardClientCert::Sanitize,
         client_cert_details: ClientCertDetails::default(),
-        idle_timeout: Some(Duration::from_secs(3600)),
+        idle_timeout: Some(Duration::from_hours(1)),
         stream_idle_timeout: None,
         request_timeout: None,
         request_headers_timeout: None,
@@ -240,6 +240,7 @@ impl Setup {
         }
     }
 
+    #[expect(clippy::too_many_lines, reason = "one proxy from nothing, read top to bottom")]
     pub(super) async fn start(mut self) -> Proxy {
         let registry = Registry::new(1);
         let cluster = Cluster::build(

@@ -160,10 +160,7 @@ fn flood(address: &str, bytes: &[u8]) -> bool {
     let reader = stream.try_clone();
     let sent = stream.write_all(bytes);
     let mut piece = [0_u8; 65_536];
-    let mut reader = match reader {
-        Ok(reader) => reader,
-        Err(_) => return true,
-    };
+    let Ok(mut reader) = reader else { return true };
     for _ in 0..64 {
         match reader.read(&mut piece) {
             Ok(0) => return true,

@@ -154,7 +154,7 @@ fn pending(plane: Plane) -> Result<Outcome> {
     let address = mesh.host_address("pending")?;
     // Warm: a request that waits for a connection that is being made counts as waiting, too.
     let cold = at_once(&address, "/delay/300", 40)?;
-    if cold.get("overloaded").is_none() || cold.values().sum::<usize>() != 40 {
+    if !cold.contains_key("overloaded") || cold.values().sum::<usize>() != 40 {
         return Err(format!("cold, the requests beyond the pending limit are refused: {cold:?}").into());
     }
     at_once(&address, "/delay/300", 10)?;

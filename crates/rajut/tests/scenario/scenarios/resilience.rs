@@ -71,7 +71,7 @@ fn control_plane(plane: Plane) -> Result<Outcome> {
         let done = (|| -> Result {
             let before = mesh.status()?["controlPlane"]["restarts"].as_u64().unwrap_or(0);
             kill(&mesh.status()?["controlPlane"]["pid"])?;
-            eventually("the control plane is back", Duration::from_secs(60), || {
+            eventually("the control plane is back", Duration::from_mins(1), || {
                 let status = mesh.status().ok()?;
                 let row = &status["controlPlane"];
                 (row["restarts"].as_u64() > Some(before) && row["running"] == true).then_some(())
@@ -79,7 +79,7 @@ fn control_plane(plane: Plane) -> Result<Outcome> {
             // A change reaches the proxies again: they have resynchronised by themselves.
             eventually(
                 "a change is acknowledged by proxies",
-                Duration::from_secs(60),
+                Duration::from_mins(1),
                 || {
                     let applied = mesh.apply(&super::traffic::split(0, 100)).ok()?;
                     (applied["acknowledged"].as_u64() > Some(0)).then_some(())
@@ -123,7 +123,7 @@ fn sidecar(plane: Plane) -> Result<Outcome> {
             kill(&mesh.workload("auth-service-0")?["sidecar"]["pid"])?;
             eventually(
                 "the sidecar is back and its workload answers",
-                Duration::from_secs(60),
+                Duration::from_mins(1),
                 || {
                     let row = mesh.workload("auth-service-0").ok()?;
                     let restarted = row["sidecar"]["restarts"].as_u64() > Some(0);
