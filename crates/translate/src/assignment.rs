@@ -92,11 +92,10 @@ pub(crate) fn outbound(view: &AssignmentView) -> LoadAssignment {
 fn prioritised(places: BTreeMap<Locality, Vec<Endpoint>>, from: Option<&Locality>) -> Vec<LocalityEndpoints> {
     let distance = |place: &Locality| -> u32 {
         match from {
-            None => 0,
             Some(from) if place.region != from.region => 3,
             Some(from) if place.zone != from.zone => 2,
             Some(from) if place.sub_zone != from.sub_zone => 1,
-            Some(_) => 0,
+            None | Some(_) => 0,
         }
     };
     let mut levels: Vec<u32> = places.keys().map(distance).collect();

@@ -176,9 +176,10 @@ fn discovery(view: &ClusterView, port: &ServicePort, algorithm: &LbAlgorithm, na
 fn payload(declared: Protocol, upstream: &UpstreamProtocol) -> Payload {
     match (declared, upstream) {
         (Protocol::Tcp | Protocol::Tls | Protocol::Https | Protocol::Udp, _) => Payload::Tcp,
-        (_, UpstreamProtocol::UseDownstream(..) | UpstreamProtocol::Auto(..)) => Payload::Any,
         // A detected port carries bytes too, whatever HTTP version its requests are upgraded to.
-        (Protocol::Detect, _) => Payload::Any,
+        (Protocol::Detect, _) | (_, UpstreamProtocol::UseDownstream(..) | UpstreamProtocol::Auto(..)) => {
+            Payload::Any
+        }
         (_, UpstreamProtocol::Http1(_)) => Payload::Http1,
         (_, UpstreamProtocol::Http2(_)) => Payload::Http2,
     }

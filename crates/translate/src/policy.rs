@@ -112,22 +112,22 @@ mod tests {
 
     use super::*;
 
-    fn pool(limit: u32) -> Option<ConnectionPool> {
-        Some(ConnectionPool {
+    fn pool(limit: u32) -> ConnectionPool {
+        ConnectionPool {
             max_connections: Some(limit),
             ..ConnectionPool::default()
-        })
+        }
     }
 
-    fn tls() -> Option<ClientTls> {
-        Some(ClientTls {
+    fn tls() -> ClientTls {
+        ClientTls {
             mode: ClientTlsMode::Disable,
             client_certificate: None,
             ca_certificates: None,
             subject_alt_names: Vec::new(),
             sni: None,
             insecure_skip_verify: false,
-        })
+        }
     }
 
     fn rule(policy: TrafficPolicy, subset: TrafficPolicy) -> DestinationRule {
@@ -159,12 +159,12 @@ mod tests {
     fn subset_blocks_replace_destination_blocks_one_by_one() {
         let rule = rule(
             TrafficPolicy {
-                connection_pool: pool(1),
-                tls: tls(),
+                connection_pool: Some(pool(1)),
+                tls: Some(tls()),
                 ..TrafficPolicy::default()
             },
             TrafficPolicy {
-                connection_pool: pool(2),
+                connection_pool: Some(pool(2)),
                 ..TrafficPolicy::default()
             },
         );
@@ -176,12 +176,12 @@ mod tests {
     #[test]
     fn an_entry_for_the_port_replaces_all_blocks_and_the_retry_budget() {
         let at_port = TrafficPolicy {
-            connection_pool: pool(9),
+            connection_pool: Some(pool(9)),
             ..TrafficPolicy::default()
         };
         let rule = rule(
             TrafficPolicy {
-                tls: tls(),
+                tls: Some(tls()),
                 retry_budget: Some((Percent::ALL, 1)),
                 ports: vec![(80, at_port)],
                 ..TrafficPolicy::default()
@@ -199,12 +199,12 @@ mod tests {
     #[test]
     fn a_subsets_entry_for_the_port_keeps_the_destinations_retry_budget_only() {
         let at_port = TrafficPolicy {
-            connection_pool: pool(9),
+            connection_pool: Some(pool(9)),
             ..TrafficPolicy::default()
         };
         let rule = rule(
             TrafficPolicy {
-                tls: tls(),
+                tls: Some(tls()),
                 retry_budget: Some((Percent::ALL, 1)),
                 ..TrafficPolicy::default()
             },
@@ -220,7 +220,7 @@ mod tests {
     #[test]
     fn the_meshs_pool_lies_under_every_rule() {
         let mesh = MeshConfig {
-            default_connection_pool: pool(5),
+            default_connection_pool: Some(pool(5)),
             ..MeshConfig::default()
         };
         assert_eq!(

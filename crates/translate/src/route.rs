@@ -261,7 +261,7 @@ fn to_destinations(
                 .collect(),
         ),
     };
-    let avoid_tried = !(weighted.len() == 1 && !hash.is_empty());
+    let avoid_tried = weighted.len() != 1 || hash.is_empty();
     let rewritten = own_host.or(single_host);
     let dialled = context.host.filter(|_| rewritten.is_none());
     Forward {

@@ -11,6 +11,7 @@ mod render;
 
 use std::{
     collections::BTreeMap,
+    fmt::Write as _,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
 };
@@ -165,7 +166,8 @@ fn run(folder: &Path) {
         .to_string_lossy()
         .into_owned();
     let read = |file: &str| {
-        std::fs::read_to_string(folder.join(file)).unwrap_or_else(|error| panic!("{name}/{file}: {error}"))
+        std::fs::read_to_string(folder.join(file))
+            .expect("each folder has in.yaml, proxy.yaml and calls.yaml")
     };
     let options = LoadOptions {
         default_namespace: "clinic".into(),
@@ -194,7 +196,7 @@ fn run(folder: &Path) {
     for call in &calls {
         let outcome = call::outcome(&resources, call);
         if outcome != call["expect"] {
-            wrong += &format!("{name}: {call:?}\n  is: {outcome}\n");
+            let _ = writeln!(wrong, "{name}: {call:?}\n  is: {outcome}");
         }
     }
     assert!(wrong.is_empty(), "{wrong}");

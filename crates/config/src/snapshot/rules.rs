@@ -14,8 +14,11 @@ use crate::model::{DestinationRule, TrafficPolicy};
 pub(super) struct Rules {
     exact: BTreeMap<Text, BTreeMap<Hostname, Vec<Arc<DestinationRule>>>>,
     /// Longest host first.
-    wildcard: BTreeMap<Text, Vec<(Hostname, Vec<Arc<DestinationRule>>)>>,
+    wildcard: BTreeMap<Text, Vec<HostRules>>,
 }
+
+/// A host and its rules.
+type HostRules = (Hostname, Vec<Arc<DestinationRule>>);
 
 /// Who asks: a client's namespace and labels.
 #[derive(Debug, Clone, Copy)]

@@ -157,7 +157,7 @@ fn add_own(
         let host = pieces.virtual_host(host);
         out.put_routes(route.clone(), vec![host]);
         own.filter_chains
-            .push(http_chain(&client.mesh, own.name.clone(), route, &port.origin));
+            .push(http_chain(&client.mesh, &own.name, route, &port.origin));
         own.inspectors = Inspectors {
             original_dst: false,
             tls: true,
@@ -168,7 +168,7 @@ fn add_own(
 }
 
 /// The chain of plaintext HTTP whose routes are `route`.
-fn http_chain(mesh: &MeshConfig, listener: Text, route: Text, origin: &Origin) -> Arc<FilterChain> {
+fn http_chain(mesh: &MeshConfig, listener: &str, route: Text, origin: &Origin) -> Arc<FilterChain> {
     let matches = FilterChainMatch {
         transport_protocol: Some(TransportProtocol::RawBuffer),
         application_protocols: listener::texts(&listener::PLAIN_HTTP),
@@ -221,7 +221,7 @@ fn add_shared(out: &mut Outbound, client: &ClientView, number: u16, port: Shared
     if port.http {
         let route = Text::from(number.to_string());
         own.filter_chains
-            .push(http_chain(&client.mesh, own.name.clone(), route, &origin));
+            .push(http_chain(&client.mesh, &own.name, route, &origin));
     }
     own.default_filter_chain = Some(port.rest.unwrap_or_else(|| unknown_chain(&client.mesh)));
     out.put_listener(own);

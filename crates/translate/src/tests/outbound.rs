@@ -383,7 +383,7 @@ fn limits_are_the_rules_and_none_by_default() {
         consecutive_local_origin: None,
         split_local_origin: false,
         interval: Duration::from_secs(10),
-        base_ejection_time: Duration::from_secs(600),
+        base_ejection_time: Duration::from_mins(10),
         max_ejection_percent: Percent::from_millionths(500_000),
         min_health_percent: Percent::default(),
     };
@@ -411,7 +411,7 @@ fn limits_are_the_rules_and_none_by_default() {
             (ejection.consecutive_5xx, ejection.consecutive_gateway_failure),
             (None, Some(5))
         );
-        assert_eq!(ejection.max_ejection_time, Duration::from_secs(600));
+        assert_eq!(ejection.max_ejection_time, Duration::from_mins(10));
     }
     let auth = cluster(&found, "outbound|80||auth.clinic.svc.cluster.local");
     assert_eq!(

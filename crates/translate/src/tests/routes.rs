@@ -112,17 +112,21 @@ fn a_root_prefix_with_a_condition_does_not_end_the_list() {
 
 #[test]
 fn a_virtual_service_that_concerns_nobody_here_leaves_no_route() {
-    let mut elsewhere = HttpMatch::default();
-    elsewhere.source_namespace = Some("other".into());
+    let elsewhere = HttpMatch {
+        source_namespace: Some("other".into()),
+        ..HttpMatch::default()
+    };
     let host = routed(vec![http_route(vec![elsewhere], vec![to("api", "", 1)])]);
     assert!(host.routes.is_empty(), "unmatched requests are answered 404");
 }
 
 #[test]
 fn sources_and_dialled_ports_are_settled_here() {
-    let mut mine = HttpMatch::default();
-    mine.source_labels = [("app", "web")].into_iter().collect();
-    mine.port = Some(80);
+    let mine = HttpMatch {
+        source_labels: [("app", "web")].into_iter().collect(),
+        port: Some(80),
+        ..HttpMatch::default()
+    };
     let mut theirs = mine.clone();
     theirs.source_labels = [("app", "else")].into_iter().collect();
     let mut elsewhere = mine.clone();
@@ -141,11 +145,15 @@ fn sources_and_dialled_ports_are_settled_here() {
 
 #[test]
 fn gateways_of_a_match_replace_its_source_conditions() {
-    let mut both = HttpMatch::default();
-    both.gateways = vec!["mesh".into()];
-    both.source_namespace = Some("other".into());
-    let mut gateway_only = HttpMatch::default();
-    gateway_only.gateways = vec!["clinic/door".into()];
+    let both = HttpMatch {
+        gateways: vec!["mesh".into()],
+        source_namespace: Some("other".into()),
+        ..HttpMatch::default()
+    };
+    let gateway_only = HttpMatch {
+        gateways: vec!["clinic/door".into()],
+        ..HttpMatch::default()
+    };
     let host = routed(vec![
         http_route(vec![gateway_only], vec![to("api", "v1", 1)]),
         http_route(vec![both], vec![to("api", "v2", 1)]),
@@ -155,11 +163,13 @@ fn gateways_of_a_match_replace_its_source_conditions() {
 
 #[test]
 fn absent_headers_count_as_empty_where_a_value_is_excluded() {
-    let mut without = HttpMatch::default();
-    without.without_headers = vec![
-        ("x-a".into(), Some(StringMatch::Regex(".*".into()))),
-        ("x-b".into(), None),
-    ];
+    let without = HttpMatch {
+        without_headers: vec![
+            ("x-a".into(), Some(StringMatch::Regex(".*".into()))),
+            ("x-b".into(), None),
+        ],
+        ..HttpMatch::default()
+    };
     let host = routed(vec![http_route(vec![without], vec![to("api", "", 1)])]);
     let headers = &host.routes[0].matches.headers;
     assert!(headers.iter().all(|header| header.invert));

@@ -148,8 +148,9 @@ fn inbound(resources: &Resources, call: &Call) -> String {
     let security = if chain.tls.is_some() { "mTLS" } else { "as it is" };
     let (protocol, cluster) = match &chain.action {
         ChainAction::Http(manager) => {
-            let RouteSource::Inline(routes) = &manager.routes else {
-                panic!("inbound routes are in place");
+            let routes = match &manager.routes {
+                RouteSource::Inline(routes) => routes,
+                RouteSource::Rds(name) => &resources.routes[name],
             };
             (
                 "HTTP",
