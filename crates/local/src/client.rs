@@ -208,18 +208,19 @@ async fn speak(
         Ok::<_, hyper::Error>((status, response.into_body()))
     };
     tokio::pin!(connection);
-    let (status, body) = tokio::select! {
-        answer = answer => answer.map_err(|error| broken(error.to_string()))?,
-        ended = &mut connection => {
-            return Err(broken(ended.err().map_or_else(
-                || "the connection was closed".to_owned(),
-                |error| error.to_string(),
-            )));
+    tokio::pin!(answer);
+    let mut open = true;
+    // A server that closes behind its answer ends the connection in the very poll that brings the answer, so the end of
+    // the connection is no verdict: the answer's own future has one.
+    let (status, body) = loop {
+        tokio::select! {
+            biased;
+            answer = &mut answer => break answer.map_err(|error| broken(error.to_string()))?,
+            _ = &mut connection, if open => open = false,
         }
     };
     let collect = Limited::new(body, ANSWER_MAX).collect();
     tokio::pin!(collect);
-    let mut open = true;
     loop {
         tokio::select! {
             body = &mut collect => {
@@ -321,4 +322,41 @@ pub fn query_escape(text: &str) -> String {
         }
         escaped
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use super::*;
+
+    #[test]
+    fn an_answer_counts_though_the_server_closes_behind_it() {
+        const ASKED: usize = 20;
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = std::thread::spawn(move || {
+            for _ in 0..ASKED {
+                let (mut stream, _) = listener.accept().unwrap();
+                let _ = stream.read(&mut [0; 1024]).unwrap();
+                stream
+                    .write_all(b"HTTP/1.0 404 File not found\r\ncontent-length: 2\r\n\r\nno")
+                    .unwrap();
+            }
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        for _ in 0..ASKED {
+            let answer = runtime
+                .block_on(ask(&Target::Tcp(address), &Ask::default()))
+                .unwrap();
+            assert_eq!(
+                (answer.status, &answer.body[..]),
+                (StatusCode::NOT_FOUND, &b"no"[..])
+            );
+        }
+        server.join().unwrap();
+    }
 }
