@@ -9,11 +9,11 @@
 //!    |     4 http/serve.rs           head, limits, path; access record                  → RequestHead
 //!    |       tcp/serve.rs            opaque branch: cluster, then copy or splice
 //!    v     5 ir::decide              → route, target, retry plan
-//!          6 filters/chain.rs        HTTP filters in the listener's order               → Verdict
+//!          6 (HTTP filters: the router is the only one that acts; others are refused or left out by ir::wire)
 //!          7 cluster/pick.rs         outlier state, breaker, balancer                   → Host
 //!          8 upstream/pool.rs        reuse, or upstream/connect.rs (tls/originate.rs)   → Exchange
 //!          9 upstream/exchange.rs    send, retry, stream bodies both ways               → Response
-//!         10 filters/chain.rs        response half, in reverse
+//!         10 http/forward.rs         the answer on its way back
 //!         11 failure.rs              any error of 1-9 → status, gRPC code, response flag
 //!         12 http/serve.rs           write the response; the access record is emitted on drop
 //! ```
