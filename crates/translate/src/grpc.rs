@@ -44,6 +44,9 @@ pub const CERTIFICATE_PROVIDER: &str = "default";
 /// What precedes `<ip>:<port>` in the names of servers' listeners (Istio's `server_listener_resource_name_template`).
 pub const SERVER_LISTENER_PREFIX: &str = "xds.istio.io/grpc/lds/inbound/";
 
+/// The region of endpoints whose place nobody told.
+const NOWHERE: &str = "default";
+
 /// The retry conditions that gRPC knows (gRFC A44); it never retries on others.
 const GRPC_CONDITIONS: RetryOn = RetryOn::CANCELLED
     .with(RetryOn::DEADLINE_EXCEEDED)
@@ -225,7 +228,8 @@ fn client_tls(client: &ClientView, members: &Shared<Members>) -> UpstreamTls {
     }
 }
 
-/// gRPC leaves out localities without a weight; ours share by what stands in them.
+/// gRPC refuses endpoints without a locality and leaves out localities without a weight; ours share by what stands in
+/// them.
 fn weighted(assignment: &LoadAssignment) -> LoadAssignment {
     let mut weighted = assignment.clone();
     for place in &mut weighted.localities {
@@ -234,6 +238,9 @@ fn weighted(assignment: &LoadAssignment) -> LoadAssignment {
             .iter()
             .fold(0_u32, |sum, endpoint| sum.saturating_add(endpoint.weight));
         place.weight = Some(sum.max(1));
+        if place.locality.is_empty() {
+            place.locality.region = NOWHERE.into();
+        }
     }
     weighted
 }

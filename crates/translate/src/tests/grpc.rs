@@ -62,6 +62,7 @@ fn clusters_go_round_and_localities_have_weights() {
     assert_eq!(own.lb_policy, LbPolicy::RoundRobin);
     assert!(own.tls_matches.is_empty());
     assert_eq!(found.assignments[API].localities[0].weight, Some(1));
+    assert!(!found.assignments[API].localities[0].locality.is_empty());
     let default = &routes(&found, API).virtual_hosts[0].routes[0];
     assert_eq!(forward(default).retry, None);
 }
