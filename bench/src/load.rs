@@ -213,10 +213,10 @@ impl Load {
             self.in_flight += 1;
             self.touch(index, touched);
         }
-        if let Pace::Open { due, .. } = self.pace
-            && due < self.until
-        {
-            self.timer.arm(due)?;
+        if let Pace::Open { due, .. } = self.pace {
+            // An expiry that nobody clears would keep this process awake, and under the real-time scheduler the
+            // backend on the same core asleep.
+            self.timer.arm(if due < self.until { due } else { 0 })?;
         }
         Ok(())
     }

@@ -94,7 +94,7 @@ impl Timer {
         })
     }
 
-    /// Fires at `at`, in nanoseconds of [`now_ns`]; arming again clears an expiry that was not read.
+    /// Fires at `at`, in nanoseconds of [`now_ns`]; 0 disarms. Arming clears an expiry that was not read.
     pub(crate) fn arm(&self, at_ns: u64) -> io::Result<()> {
         let zero = Timespec {
             tv_sec: 0,

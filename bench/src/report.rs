@@ -241,7 +241,7 @@ fn write_set(page: &mut String, result: &Value) -> Result<()> {
         options["rounds"],
         options["seconds"],
         if options["realtime"] == json!(true) {
-            ", fixed-rate loads under the real-time scheduler"
+            ", under the real-time scheduler"
         } else {
             ""
         },

@@ -358,26 +358,30 @@ impl Bench<'_> {
             return Ok(figures);
         }
         let port = self.places.target(self.set, peer);
-        // Connections to the backend come up, caches fill.
-        self.load(port, 0.3, 0.0)?;
-        if self.set == Set::Tcp {
-            self.bulk(peer, running, &mut figures)?;
-        }
-        self.saturated(port, running, &mut figures)?;
         if self.options.realtime {
             process::realtime(&[&running.pids[..], &[self.backend]].concat(), true)?;
         }
-        let fixed = self.fixed_rate(port, running, &mut figures);
+        let loaded = self.loads(peer, port, running, &mut figures);
         if self.options.realtime {
             process::realtime(&[self.backend], false)?;
         }
-        fixed?;
+        loaded?;
         if proxied {
             let memory = process::memory(&running.pids);
             figures.insert("rss_load_mib", memory.rss);
             figures.insert("pss_load_mib", memory.pss);
         }
         Ok(figures)
+    }
+
+    fn loads(&self, peer: Peer, port: u16, running: &Running, figures: &mut Figures) -> Result<()> {
+        // Connections to the backend come up, caches fill.
+        self.load(port, 0.3, 0.0)?;
+        if self.set == Set::Tcp {
+            self.bulk(peer, running, figures)?;
+        }
+        self.saturated(port, running, figures)?;
+        self.fixed_rate(port, running, figures)
     }
 
     /// Memory after the first answer, and what an idle proxy still does.
@@ -400,8 +404,7 @@ impl Bench<'_> {
         };
         let seconds = self.options.seconds.to_string();
         let window = Window::open(&running.pids);
-        let command = own_command(&["bulk", "--port", &port.to_string(), "--secs", &seconds])?;
-        let out: Value = serde_json::from_str(&process::output(&command, LOAD_CORE)?)?;
+        let out = self.generate(&["bulk", "--port", &port.to_string(), "--secs", &seconds])?;
         let (cpu, wall, _) = window.close(&running.pids);
         let gib = number(&out, "bytes")? / f64::from(1 << 30);
         figures.insert("bulk_gib_per_s", gib / number(&out, "secs")?);
@@ -458,15 +461,19 @@ impl Bench<'_> {
             "--conns",
             connections,
         ];
-        let mut command = own_command(&[&words[..], &["--secs", &seconds, "--rate", &rate]].concat())?;
-        if self.options.realtime && rate != "0" {
-            command.splice(0..0, ["chrt", "-f", "1"].map(str::to_owned));
-        }
-        let out: Value = serde_json::from_str(&process::output(&command, LOAD_CORE)?)?;
+        let out = self.generate(&[&words[..], &["--secs", &seconds, "--rate", &rate]].concat())?;
         if number(&out, "errors")? > 0.0 || number(&out, "total")? < 1.0 {
             bail!("wrong or missing answers: {out}");
         }
         Ok(out)
+    }
+
+    fn generate(&self, words: &[&str]) -> Result<Value> {
+        let mut command = own_command(words)?;
+        if self.options.realtime {
+            command.splice(0..0, ["chrt", "-f", "1"].map(str::to_owned));
+        }
+        Ok(serde_json::from_str(&process::output(&command, LOAD_CORE)?)?)
     }
 }
 
