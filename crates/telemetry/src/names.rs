@@ -35,9 +35,9 @@ names! {
     CLUSTER_RQ_XX = "envoy_cluster_upstream_rq_xx", "Answers by class.";
     CLUSTER_RQ_PENDING_TOTAL = "envoy_cluster_upstream_rq_pending_total", "Requests that waited for a connection.";
     CLUSTER_RQ_PENDING_ACTIVE = "envoy_cluster_upstream_rq_pending_active", "Requests that wait for a connection.";
-    CLUSTER_RQ_PENDING_OVERFLOW = "envoy_cluster_upstream_rq_pending_overflow", "Requests refused by a circuit breaker.";
+    CLUSTER_RQ_PENDING_OVERFLOW = "envoy_cluster_upstream_rq_pending_overflow", "Requests refused by `max_pending_requests`.";
     CLUSTER_RQ_PENDING_FAILURE = "envoy_cluster_upstream_rq_pending_failure_eject", "Requests that waited for a connection that failed.";
-    CLUSTER_RQ_OVERFLOW = "rajut_cluster_upstream_rq_max_requests_overflow_total", "Requests refused by `max_requests`.";
+    CLUSTER_RQ_OVERFLOW = "envoy_cluster_upstream_rq_active_overflow", "Requests refused by `max_requests`.";
     CLUSTER_RQ_RETRY = "envoy_cluster_upstream_rq_retry", "Retries sent.";
     CLUSTER_RQ_RETRY_SUCCESS = "envoy_cluster_upstream_rq_retry_success", "Retries that succeeded.";
     CLUSTER_RQ_RETRY_OVERFLOW = "envoy_cluster_upstream_rq_retry_overflow", "Retries refused by `max_retries` or the budget.";

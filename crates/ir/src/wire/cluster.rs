@@ -187,14 +187,17 @@ fn encode_breakers(breakers: &CircuitBreakers) -> Breakers {
 
 fn encode_outlier(outlier: &OutlierDetection) -> Outlier {
     let enforced = |count: Option<u32>| Some(write::number(if count.is_some() { 100 } else { 0 }));
+    // Zero is never reached. Left out it would be Envoy's 5, and an unenforced detection of 5xx answers holds up the
+    // enforced one of gateway failures (seen on Envoy 1.40). Istio sends zero as well.
+    let never = |count: Option<u32>| Some(write::number(count.unwrap_or(0)));
     let split = outlier.split_external_local_origin_errors;
     Outlier {
-        consecutive_5xx: outlier.consecutive_5xx.map(write::number),
+        consecutive_5xx: never(outlier.consecutive_5xx),
         enforcing_consecutive_5xx: enforced(outlier.consecutive_5xx),
-        consecutive_gateway_failure: outlier.consecutive_gateway_failure.map(write::number),
+        consecutive_gateway_failure: never(outlier.consecutive_gateway_failure),
         enforcing_consecutive_gateway_failure: enforced(outlier.consecutive_gateway_failure),
         split_external_local_origin_errors: split,
-        consecutive_local_origin_failure: outlier.consecutive_local_origin_failure.map(write::number),
+        consecutive_local_origin_failure: never(outlier.consecutive_local_origin_failure),
         enforcing_consecutive_local_origin_failure: enforced(outlier.consecutive_local_origin_failure),
         enforcing_success_rate: Some(write::number(0)),
         enforcing_local_origin_success_rate: split.then(|| write::number(0)),

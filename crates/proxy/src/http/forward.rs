@@ -174,7 +174,6 @@ impl Forwarding<'_, '_> {
         let worker = self.record.worker().index;
         let Some(_permit) = cluster.breakers().request() else {
             cluster.stats().add(worker, ClusterCounter::RqOverflow);
-            cluster.stats().add(worker, ClusterCounter::RqPendingOverflow);
             return Err(FailureKind::RequestOverflow.into());
         };
         let answer = self.tries(&plan).await?;

@@ -192,8 +192,12 @@ fn requests(plane: Plane) -> Result<Outcome> {
     if served + refused != 1040 || refused < 40 || served < 900 {
         return Err(format!("at most 1,000 are under way: {seen:?}").into());
     }
+    println!(
+        "    counted at the host gateway: {}",
+        counter(&mesh, &["overflow", "requests.lab"])?
+    );
     eventually("the refused are counted", Duration::from_secs(10), || {
-        let counted = counter(&mesh, &["upstream_rq_pending_overflow", "requests.lab"]).ok()?;
+        let counted = counter(&mesh, &["upstream_rq_active_overflow", "requests.lab"]).ok()?;
         (counted >= 40.0).then_some(())
     })?;
     Ok(Outcome::Passed)
