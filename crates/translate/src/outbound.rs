@@ -71,7 +71,7 @@ impl Outbound {
     /// Keeps the allocations of `previous` for what is equal.
     pub(crate) fn keep(&mut self, previous: &Self) {
         keep_equal(&mut self.listeners, &previous.listeners);
-        keep_equal(&mut self.routes, &previous.routes);
+        keep_routes(&mut self.routes, &previous.routes);
         keep_equal(&mut self.clusters, &previous.clusters);
         keep_equal(&mut self.assignments, &previous.assignments);
         if self.names == previous.names {
@@ -105,6 +105,24 @@ fn keep_equal<T: PartialEq>(now: &mut BTreeMap<Text, Arc<T>>, previous: &BTreeMa
             && known == value
         {
             *value = Arc::clone(known);
+        }
+    }
+}
+
+/// As [`keep_equal`]; virtual hosts that are the same allocation are not compared again, a table may have thousands.
+fn keep_routes(
+    now: &mut BTreeMap<Text, Arc<RouteConfiguration>>,
+    previous: &BTreeMap<Text, Arc<RouteConfiguration>>,
+) {
+    for (name, table) in now {
+        let Some(known) = previous.get(name) else { continue };
+        let hosts = table.virtual_hosts.iter().zip(&known.virtual_hosts);
+        if table.virtual_hosts.len() == known.virtual_hosts.len()
+            && hosts
+                .into_iter()
+                .all(|(own, other)| Arc::ptr_eq(own, other) || own == other)
+        {
+            *table = Arc::clone(known);
         }
     }
 }

@@ -53,8 +53,12 @@ impl VirtualHostView {
             virtual_service: view.virtual_service.clone(),
             host: view.service.host.clone(),
             port,
-            client_namespace: client.namespace.clone(),
-            client_labels: client.labels.clone(),
+            client_namespace: namespace_that_matters(client, view),
+            client_labels: if view.virtual_service.is_some() {
+                client.labels.clone()
+            } else {
+                Labels::default()
+            },
             destinations: destinations(client, view.virtual_service.as_deref()),
             domains,
         }
@@ -79,6 +83,21 @@ impl VirtualHostView {
             destinations: destinations(client, Some(vs)),
             domains: Domains::Names,
         }
+    }
+}
+
+/// The client's namespace, or nothing where all other namespaces see the same: a Kubernetes service without a virtual
+/// service looks alike from everywhere but its own namespace.
+fn namespace_that_matters(client: &ClientView, view: &ServiceView) -> Text {
+    let service = &view.service;
+    let alike = view.virtual_service.is_none()
+        && service.aliases.is_empty()
+        && &*service.origin.object.kind == "Service"
+        && service.namespace != client.namespace;
+    if alike {
+        Text::default()
+    } else {
+        client.namespace.clone()
     }
 }
 

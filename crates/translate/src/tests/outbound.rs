@@ -473,6 +473,22 @@ fn names_are_short_in_the_own_namespace_alone() {
 }
 
 #[test]
+fn hosts_are_short_in_the_own_namespace_alone_and_shared_by_all_others() {
+    let mesh = snapshot(mesh_of(vec![service("api", 1, 80, Protocol::Http)]), vec![]);
+    let mut cache = crate::Translator::default();
+    let mut table_of = |namespace: &str| {
+        let mut client = proxy("web", netns());
+        client.namespace = namespace.into();
+        let found = crate::translate(&mesh, &client, &mut cache).0;
+        routes(&found, "80").virtual_hosts[0].clone()
+    };
+    let (own, other, third) = (table_of("clinic"), table_of("other"), table_of("third"));
+    assert!(own.domains.contains(&"api".into()));
+    assert!(!other.domains.contains(&"api".into()) && other.domains.contains(&"api.clinic".into()));
+    assert!(std::sync::Arc::ptr_eq(&other, &third));
+}
+
+#[test]
 fn endpoints_elsewhere_wait_for_failures_only_where_ejection_is_on() {
     let mut far = workload("api", 8, "v1");
     far.locality = rajut_types::Locality::parse("eu/b");
