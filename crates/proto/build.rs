@@ -13,7 +13,8 @@ use std::{
 };
 
 use protox::prost_reflect::prost_types::{
-    DescriptorProto, FieldDescriptorProto, FileDescriptorProto, FileDescriptorSet,
+    DescriptorProto, FieldDescriptorProto, FieldOptions, FileDescriptorProto, FileDescriptorSet,
+    MessageOptions,
     field_descriptor_proto::{Label, Type},
 };
 
@@ -172,7 +173,7 @@ fn by_hand() -> [FileDescriptorProto; 3] {
         ],
     );
     let mut entry = message("TableEntry", &[("key", 1, false, ""), ("value", 2, false, INFO)]);
-    entry.options = Some(protox::prost_reflect::prost_types::MessageOptions {
+    entry.options = Some(MessageOptions {
         map_entry: Some(true),
         ..Default::default()
     });
@@ -236,7 +237,7 @@ fn strip(file: &mut FileDescriptorProto) {
         if let Some(options) = it.options.take()
             && options.map_entry()
         {
-            it.options = Some(protox::prost_reflect::prost_types::MessageOptions {
+            it.options = Some(MessageOptions {
                 map_entry: Some(true),
                 ..Default::default()
             });
@@ -245,7 +246,7 @@ fn strip(file: &mut FileDescriptorProto) {
             if let Some(options) = field.options.take()
                 && (options.packed.is_some() || options.deprecated())
             {
-                field.options = Some(protox::prost_reflect::prost_types::FieldOptions {
+                field.options = Some(FieldOptions {
                     packed: options.packed,
                     deprecated: options.deprecated,
                     ..Default::default()
@@ -293,12 +294,13 @@ fn schema(set: &FileDescriptorSet) -> Result<String, Box<dyn Error>> {
         .map(|(at, name)| (name.as_str(), at))
         .collect();
     let mapped = holding_maps(&messages);
+    let mut field_count = 0;
     let mut out = format!("static MESSAGES: [MessageSchema; {}] = [\n", messages.len());
     for (name, message) in &messages {
         write!(
             out,
             "MessageSchema {{ name: {name:?}, map_entry: {}, holds_maps: {}, fields: &[",
-            message.options.as_ref().is_some_and(|it| it.map_entry()),
+            message.options.as_ref().is_some_and(MessageOptions::map_entry),
             mapped.contains(name.as_str())
         )?;
         let mut fields: Vec<_> = message.field.iter().collect();
@@ -320,16 +322,17 @@ fn schema(set: &FileDescriptorSet) -> Result<String, Box<dyn Error>> {
             };
             write!(
                 out,
-                "FieldSchema {{ number: {}, name: {:?}, repeated: {}, deprecated: {}, kind: {kind} }},",
+                "FieldSchema {{ id: {field_count}, number: {}, name: {:?}, repeated: {}, deprecated: {}, kind: {kind} }},",
                 field.number(),
                 field.name(),
                 field.label() == Label::Repeated,
-                field.options.as_ref().is_some_and(|it| it.deprecated()),
+                field.options.as_ref().is_some_and(FieldOptions::deprecated),
             )?;
+            field_count += 1;
         }
         out.push_str("] },\n");
     }
-    out.push_str("];\n");
+    writeln!(out, "];\nstatic FIELD_COUNT: usize = {field_count};")?;
     Ok(out)
 }
 
@@ -353,7 +356,7 @@ fn holding_maps(messages: &BTreeMap<String, &DescriptorProto>) -> HashSet<String
                     || holding.contains(target)
                     || messages
                         .get(target)
-                        .is_some_and(|it| it.options.as_ref().is_some_and(|options| options.map_entry()))
+                        .is_some_and(|it| it.options.as_ref().is_some_and(MessageOptions::map_entry))
             });
             if holds || name == "google.protobuf.Any" {
                 holding.insert(name.clone());

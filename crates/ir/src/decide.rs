@@ -235,15 +235,14 @@ impl RouteTable {
 
 fn add_wildcard(groups: &mut Vec<ByLength>, text: &str, at: usize) {
     let length = text.len();
-    let group = match groups.iter().position(|group| group.length == length) {
-        Some(found) => found,
-        None => {
-            groups.push(ByLength {
-                length,
-                hosts: HashMap::new(),
-            });
-            groups.len() - 1
-        }
+    let group = if let Some(found) = groups.iter().position(|group| group.length == length) {
+        found
+    } else {
+        groups.push(ByLength {
+            length,
+            hosts: HashMap::new(),
+        });
+        groups.len() - 1
     };
     groups[group].hosts.entry(text.as_bytes().into()).or_insert(at);
 }

@@ -12,6 +12,10 @@ use crate::{
 
 /// How HTTP connections are served. Source: Envoy `http_connection_manager.v3.HttpConnectionManager`.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent switches, as the message has them"
+)]
 pub struct HttpConnectionManager {
     /// Which versions are taken.
     pub codec: Codec,

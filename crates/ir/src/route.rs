@@ -256,7 +256,7 @@ retry_conditions! {
     GATEWAY_ERROR = 1, "gateway-error", "502, 503, 504, or no answer.";
     RESET = 2, "reset", "No answer: disconnect, reset, timeout.";
     CONNECT_FAILURE = 3, "connect-failure", "The connection could not be made.";
-    REFUSED_STREAM = 4, "refused-stream", "HTTP/2 REFUSED_STREAM.";
+    REFUSED_STREAM = 4, "refused-stream", "HTTP/2 `REFUSED_STREAM`.";
     RETRIABLE_4XX = 5, "retriable-4xx", "409.";
     RETRIABLE_STATUS_CODES = 6, "retriable-status-codes", "One of the listed statuses.";
     RESET_BEFORE_REQUEST = 7, "reset-before-request", "Reset before any byte of the request was sent.";

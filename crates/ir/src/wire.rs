@@ -249,6 +249,7 @@ impl ResourceKind {
 
 /// A decoded resource of any kind.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "it is taken apart at once, never kept")]
 pub enum Resource {
     /// CDS.
     Cluster(Cluster),

@@ -158,3 +158,6 @@ where
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

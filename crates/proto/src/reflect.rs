@@ -49,6 +49,10 @@ pub enum JsonError {
 
 impl Descriptors {
     /// A pool of its own, gone when dropped.
+    ///
+    /// # Panics
+    ///
+    /// Never: `build.rs` wrote the descriptor set.
     pub fn load() -> Self {
         Self {
             pool: DescriptorPool::decode(DESCRIPTOR_SET).expect("build.rs wrote a valid descriptor set"),
@@ -62,15 +66,15 @@ impl Descriptors {
     }
 
     /// Encodes protobuf's JSON form of a message.
-    pub fn json_to_message(&self, type_name: &str, json: Value) -> Result<Vec<u8>, JsonError> {
+    pub fn json_to_message(&self, type_name: &str, json: &Value) -> Result<Vec<u8>, JsonError> {
         let descriptor = self
             .pool
             .get_message_by_name(type_name)
             .ok_or_else(|| JsonError::UnknownType(type_name.to_owned()))?;
         let options = DeserializeOptions::new().deny_unknown_fields(true);
-        match DynamicMessage::deserialize_with_options(descriptor, &json, &options) {
+        match DynamicMessage::deserialize_with_options(descriptor, json, &options) {
             Ok(message) => Ok(message.encode_to_vec()),
-            Err(error) => Err(self.place(type_name, &json, &error.to_string())),
+            Err(error) => Err(self.place(type_name, json, &error.to_string())),
         }
     }
 
@@ -242,7 +246,7 @@ fn camel_case(name: &str) -> String {
 }
 
 /// Encodes protobuf's JSON form of a message, by the shared pool.
-pub fn json_to_message(type_name: &str, json: Value) -> Result<Vec<u8>, JsonError> {
+pub fn json_to_message(type_name: &str, json: &Value) -> Result<Vec<u8>, JsonError> {
     Descriptors::shared().json_to_message(type_name, json)
 }
 
@@ -250,3 +254,6 @@ pub fn json_to_message(type_name: &str, json: Value) -> Result<Vec<u8>, JsonErro
 pub fn message_to_json(any: &Any) -> Result<Value, JsonError> {
     Descriptors::shared().message_to_json(any)
 }
+
+#[cfg(test)]
+mod tests;

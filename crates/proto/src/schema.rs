@@ -30,6 +30,8 @@ pub struct MessageSchema {
 /// A field of a message.
 #[derive(Debug)]
 pub struct FieldSchema {
+    /// Its place among all fields of all messages, below [`field_count`]: the key of what others keep per field.
+    pub id: u16,
     /// Its number.
     pub number: u32,
     /// Its name as in the `.proto` file.
@@ -100,6 +102,11 @@ impl MessageSchema {
 /// All messages, ascending by name.
 pub fn messages() -> &'static [MessageSchema] {
     &MESSAGES
+}
+
+/// How many fields all messages have together.
+pub fn field_count() -> usize {
+    FIELD_COUNT
 }
 
 /// The bytes are not a message of that type.
@@ -206,11 +213,11 @@ pub enum Path<'a> {
     /// The message itself.
     Root,
     /// A field of a known number.
-    Field(&'a Path<'a>, &'static FieldSchema, usize),
+    Field(&'a Self, &'static FieldSchema, usize),
     /// A field of an unknown number.
-    Unknown(&'a Path<'a>, u32),
+    Unknown(&'a Self, u32),
     /// An entry of a map, by its key.
-    Key(&'a Path<'a>, &'a str),
+    Key(&'a Self, &'a str),
 }
 
 impl std::fmt::Display for Path<'_> {
@@ -512,3 +519,6 @@ impl<'a> Iterator for RawFields<'a> {
         Some(field)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,3 +1,8 @@
+#![expect(
+    clippy::too_many_lines,
+    reason = "tables of cases, in the messages' own shapes"
+)]
+
 use std::{borrow::Cow, sync::Arc};
 
 use proptest::prelude::*;

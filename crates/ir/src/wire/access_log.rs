@@ -168,10 +168,10 @@ fn decode_file_format(
         Some(AccessLogFormat::LogFormat(format)) => decode_format(reader, place, Some(&format)),
         Some(AccessLogFormat::Format(text)) => Some(text_format(&text)),
         Some(AccessLogFormat::JsonFormat(fields)) => {
-            decode_json(reader, &place.field("json_format"), &fields)
+            Some(decode_json(reader, &place.field("json_format"), &fields))
         }
         Some(AccessLogFormat::TypedJsonFormat(fields)) => {
-            decode_json(reader, &place.field("typed_json_format"), &fields)
+            Some(decode_json(reader, &place.field("typed_json_format"), &fields))
         }
         None => Some(LogFormat::Default),
     }
@@ -191,13 +191,14 @@ fn decode_format(
         Some(Format::TextFormatSource(source)) => {
             let place = place.field("text_format_source");
             match reader.data_source(&place, Some(source))? {
-                DataSource::Inline(bytes) => match std::str::from_utf8(&bytes) {
-                    Ok(text) => Some(text_format(text)),
-                    Err(_) => {
+                DataSource::Inline(bytes) => {
+                    if let Ok(text) = std::str::from_utf8(&bytes) {
+                        Some(text_format(text))
+                    } else {
                         reader.bad_text(&place, &String::from_utf8_lossy(&bytes), "UTF-8");
                         None
                     }
-                },
+                }
                 DataSource::File(path) => {
                     reader.value(
                         &place.field("filename"),
@@ -208,7 +209,7 @@ fn decode_format(
                 }
             }
         }
-        Some(Format::JsonFormat(fields)) => decode_json(reader, &place.field("json_format"), fields),
+        Some(Format::JsonFormat(fields)) => Some(decode_json(reader, &place.field("json_format"), fields)),
         None => reader.required(&place, None, "text_format_source or json_format"),
     }
 }
@@ -223,7 +224,7 @@ fn text_format(text: &str) -> LogFormat {
 }
 
 /// The wire has no order of keys: they come sorted.
-fn decode_json(reader: &mut Reader, place: &Place<'_>, fields: &Struct) -> Option<LogFormat> {
+fn decode_json(reader: &mut Reader, place: &Place<'_>, fields: &Struct) -> LogFormat {
     let mut sorted: Vec<(Text, Text)> = Vec::with_capacity(fields.fields.len());
     for (key, value) in &fields.fields {
         match &value.kind {
@@ -236,5 +237,5 @@ fn decode_json(reader: &mut Reader, place: &Place<'_>, fields: &Struct) -> Optio
         }
     }
     sorted.sort();
-    Some(LogFormat::Json(sorted))
+    LogFormat::Json(sorted)
 }

@@ -150,7 +150,7 @@ impl Parser {
             .and_then(|node| node.get("metadata"))
             .cloned()
             .unwrap_or_default();
-        let bytes = self.encode(Text::default(), "", BOOTSTRAP, Value::Object(json))?;
+        let bytes = self.encode(Text::default(), "", BOOTSTRAP, &Value::Object(json))?;
         let mut reader = Reader::default();
         reader.check(BOOTSTRAP, &bytes, &Place::Root);
         let message = match pb::Bootstrap::decode(&*bytes) {
@@ -206,7 +206,7 @@ impl Parser {
                 Some(name) => name.into(),
                 None => path.as_str().into(),
             };
-            let Some(bytes) = self.encode(name.clone(), &path, type_url::message_name(url), item) else {
+            let Some(bytes) = self.encode(name.clone(), &path, type_url::message_name(url), &item) else {
                 continue;
             };
             let Some(value) = self.keep(&path, decode(&bytes)) else {
@@ -221,7 +221,7 @@ impl Parser {
     }
 
     /// JSON → wire bytes.
-    fn encode(&mut self, resource: Text, place: &str, type_name: &str, json: Value) -> Option<Vec<u8>> {
+    fn encode(&mut self, resource: Text, place: &str, type_name: &str, json: &Value) -> Option<Vec<u8>> {
         match self.descriptors.json_to_message(type_name, json) {
             Ok(bytes) => Some(bytes),
             Err(JsonError::Malformed { path, reason }) => {

@@ -78,7 +78,7 @@ pub(super) fn to_message(cluster: &Cluster) -> pb::Cluster {
             .map(|tls| tls::encode_upstream_socket(Some(tls))),
         transport_socket_matches: cluster.tls_matches.iter().map(encode_tls_match).collect(),
         metadata: write::metadata([
-            origin::encode(&cluster.origin),
+            Some(origin::encode(&cluster.origin)),
             cluster
                 .service
                 .as_ref()
@@ -295,24 +295,14 @@ pub(super) fn from_message(reader: &mut Reader, place: &Place<'_>, message: &pb:
             );
         }
     }
-    let common = message.common_lb_config.as_ref();
-    let panic_place = place.field("common_lb_config");
-    let panic = common.and_then(|it| it.healthy_panic_threshold.as_ref());
-    let half = Percent::from_millionths(500_000);
-    let panic_threshold = panic.map_or(half, |it| {
-        reader.percent(&panic_place.field("healthy_panic_threshold"), it.value)
-    });
     let discovery = decode_discovery(reader, place, message);
     Some(Cluster {
         alt_stat_name: message.alt_stat_name.as_str().into(),
         discovery: discovery?,
         connect_timeout: connect_timeout.unwrap_or(CONNECT_TIMEOUT),
         lb_policy: decode_lb(reader, place, message),
-        panic_threshold,
-        locality_weighted: matches!(
-            common.and_then(|it| it.locality_config_specifier.as_ref()),
-            Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(_))
-        ),
+        panic_threshold: decode_panic_threshold(reader, place, message.common_lb_config.as_ref()),
+        locality_weighted: is_locality_weighted(message.common_lb_config.as_ref()),
         circuit_breakers: decode_breakers(reader, place, message.circuit_breakers.as_ref()),
         outlier_detection: decode_outlier(reader, place, message.outlier_detection.as_ref()),
         tls: socket,
@@ -334,6 +324,26 @@ pub(super) fn from_message(reader: &mut Reader, place: &Place<'_>, message: &pb:
         origin: origin::decode(message.metadata.as_ref(), "Cluster", &name),
         name,
     })
+}
+
+fn decode_panic_threshold(
+    reader: &mut Reader,
+    place: &Place<'_>,
+    common: Option<&CommonLbConfig>,
+) -> Percent {
+    let place = place.field("common_lb_config");
+    match common.and_then(|it| it.healthy_panic_threshold.as_ref()) {
+        Some(percent) => reader.percent(&place.field("healthy_panic_threshold"), percent.value),
+        // Envoy's default.
+        None => Percent::from_millionths(500_000),
+    }
+}
+
+fn is_locality_weighted(common: Option<&CommonLbConfig>) -> bool {
+    matches!(
+        common.and_then(|it| it.locality_config_specifier.as_ref()),
+        Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(_))
+    )
 }
 
 fn decode_discovery(reader: &mut Reader, place: &Place<'_>, message: &pb::Cluster) -> Option<Discovery> {

@@ -26,6 +26,7 @@ use rajut_proto::{
     },
     type_url,
 };
+use rajut_types::Text;
 
 use super::{
     Fault, access_log,
@@ -42,8 +43,8 @@ use crate::{
 };
 
 const ROUTER: &str = "envoy.filters.http.router";
-const HOUR: Duration = Duration::from_secs(3600);
-const STREAM_IDLE: Duration = Duration::from_secs(300);
+const HOUR: Duration = Duration::from_hours(1);
+const STREAM_IDLE: Duration = Duration::from_mins(5);
 const DRAIN: Duration = Duration::from_secs(5);
 
 // --- encode ---
@@ -243,7 +244,7 @@ pub(super) fn encode_upstream_options(cluster: &Cluster) -> UpstreamOptionsMessa
 pub(super) fn decode(reader: &mut Reader, place: &Place<'_>, config: &Any) -> Option<HttpConnectionManager> {
     let message: pb::HttpConnectionManager = reader.unpack(place, config)?;
     let common_place = place.field("common_http_protocol_options");
-    let common = message.common_http_protocol_options.clone().unwrap_or_default();
+    let common = message.common_http_protocol_options.unwrap_or_default();
     let filters = decode_filters(reader, place, &message.http_filters);
     let routes = decode_routes(reader, place, message.route_specifier.as_ref());
     let access_logs = access_log::decode(reader, place, &message.access_log, false);
@@ -253,10 +254,7 @@ pub(super) fn decode(reader: &mut Reader, place: &Place<'_>, config: &Any) -> Op
         reader.out_of_range(&place.field("max_request_headers_kb"), head_kb, "1 to 8192");
     }
     let times = decode_times(reader, place, &message);
-    let details = message
-        .set_current_client_cert_details
-        .clone()
-        .unwrap_or_default();
+    let details = message.set_current_client_cert_details.unwrap_or_default();
     Some(HttpConnectionManager {
         codec: decode_codec(reader, place, message.codec_type),
         stat_prefix: message.stat_prefix.as_str().into(),
@@ -294,17 +292,10 @@ pub(super) fn decode(reader: &mut Reader, place: &Place<'_>, config: &Any) -> Op
         upgrades: decode_upgrades(reader, place, &message.upgrade_configs),
         normalize_path: is_true(message.normalize_path.as_ref()),
         merge_slashes: message.merge_slashes,
-        server_name: match &*message.server_name {
-            "" => "envoy".into(),
-            name => name.into(),
-        },
+        server_name: some_or(&message.server_name, "envoy"),
         server_header: decode_server_header(reader, place, message.server_header_transformation),
         proxy_100_continue: message.proxy_100_continue,
-        strip_host_port: match &message.strip_port_mode {
-            Some(nested::StripPortMode::StripAnyHostPort(true)) => HostPort::StripAny,
-            _ if message.strip_matching_host_port => HostPort::StripMatching,
-            _ => HostPort::Keep,
-        },
+        strip_host_port: decode_strip_port(&message),
         http1: decode_http1(
             reader,
             &place.field("http_protocol_options"),
@@ -316,6 +307,22 @@ pub(super) fn decode(reader: &mut Reader, place: &Place<'_>, config: &Any) -> Op
             message.http2_protocol_options.as_ref(),
         ),
     })
+}
+
+fn some_or(text: &str, default: &str) -> Text {
+    if text.is_empty() {
+        default.into()
+    } else {
+        text.into()
+    }
+}
+
+fn decode_strip_port(message: &pb::HttpConnectionManager) -> HostPort {
+    match &message.strip_port_mode {
+        Some(nested::StripPortMode::StripAnyHostPort(true)) => HostPort::StripAny,
+        _ if message.strip_matching_host_port => HostPort::StripMatching,
+        _ => HostPort::Keep,
+    }
 }
 
 struct Times {
@@ -432,7 +439,7 @@ fn decode_upgrades(
     reader: &mut Reader,
     place: &Place<'_>,
     upgrades: &[nested::UpgradeConfig],
-) -> Vec<(rajut_types::Text, bool)> {
+) -> Vec<(Text, bool)> {
     let mut decoded = Vec::with_capacity(upgrades.len());
     for (at, upgrade) in upgrades.iter().enumerate() {
         let place = place.item("upgrade_configs", at);
@@ -475,7 +482,7 @@ fn is_ignorable(name: &str, config: Option<&Any>) -> bool {
     IGNORABLE_TYPES.contains(&message)
         || (IGNORABLE_NAMES.contains(&name) && (message.is_empty() || message.ends_with(".TypedStruct")))
         // Istio puts a fault filter without faults into every chain; routes may give it some, which is refused there.
-        || (message == FAULT && config.is_some_and(|it| is_empty_fault(it)))
+        || (message == FAULT && config.is_some_and(is_empty_fault))
 }
 
 fn is_empty_fault(config: &Any) -> bool {
@@ -662,7 +669,7 @@ pub(super) fn decode_upstream_options(
 ) -> UpstreamOptions {
     let key = type_url::message_name(type_url::HTTP_PROTOCOL_OPTIONS);
     let mut message = UpstreamOptionsMessage {
-        common_http_protocol_options: cluster.common_http_protocol_options.clone(),
+        common_http_protocol_options: cluster.common_http_protocol_options,
         upstream_http_protocol_options: cluster.upstream_http_protocol_options.clone(),
         upstream_protocol_options: match (&cluster.http2_protocol_options, &cluster.http_protocol_options) {
             (Some(two), _) => Some(UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig {
@@ -698,7 +705,7 @@ fn read_upstream_options(
     message: &UpstreamOptionsMessage,
     max_requests: Option<u32>,
 ) -> UpstreamOptions {
-    let common = message.common_http_protocol_options.clone().unwrap_or_default();
+    let common = message.common_http_protocol_options.unwrap_or_default();
     let common_place = place.field("common_http_protocol_options");
     let upstream = message.upstream_http_protocol_options.clone().unwrap_or_default();
     UpstreamOptions {

@@ -39,7 +39,7 @@ const DIRECTION_KEY: &str = "traffic_direction";
 /// Envoy: `Listener.listener_filters_timeout`.
 const INSPECTION_TIMEOUT: Duration = Duration::from_secs(15);
 /// Envoy: `TcpProxy.idle_timeout`.
-const TCP_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+const TCP_IDLE_TIMEOUT: Duration = Duration::from_hours(1);
 
 // --- encode ---
 
@@ -58,7 +58,7 @@ pub(super) fn to_message(listener: &Listener) -> pb::Listener {
         default_filter_chain: listener.default_filter_chain.as_ref().map(|it| encode_chain(it)),
         use_original_dst: write::set(listener.use_original_dst),
         per_connection_buffer_limit_bytes: listener.per_connection_buffer_limit.map(write::number),
-        metadata: write::metadata([origin::encode(&listener.origin)]),
+        metadata: write::metadata([Some(origin::encode(&listener.origin))]),
         listener_filters: encode_inspectors(listener.inspectors),
         listener_filters_timeout: Some(write::duration(listener.inspection_timeout)),
         continue_on_listener_filters_timeout: listener.continue_on_inspection_timeout,
@@ -121,7 +121,7 @@ fn encode_chain(chain: &FilterChain) -> pb::FilterChain {
             name: name.to_owned(),
             config_type: Some(ConfigType::TypedConfig(config)),
         }],
-        metadata: write::metadata([origin::encode(&chain.origin)]),
+        metadata: write::metadata([Some(origin::encode(&chain.origin))]),
         transport_socket: chain.tls.as_ref().map(tls::encode_downstream_socket),
         transport_socket_connect_timeout: (!chain.transport_connect_timeout.is_zero())
             .then(|| write::duration(chain.transport_connect_timeout)),

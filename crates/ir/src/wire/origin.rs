@@ -13,7 +13,7 @@ use super::{read, write};
 /// What a foreign resource's origin names as its source.
 const FOREIGN: &str = "xds";
 
-pub(super) fn encode(origin: &Origin) -> Option<(&'static str, Struct)> {
+pub(super) fn encode(origin: &Origin) -> (&'static str, Struct) {
     let line = origin.line.to_string();
     let object = &origin.object;
     let pairs = [
@@ -25,7 +25,7 @@ pub(super) fn encode(origin: &Origin) -> Option<(&'static str, Struct)> {
         ("path", &origin.field_path),
     ];
     let fields = write::texts(pairs.into_iter().filter(|(_, value)| !value.is_empty()));
-    Some((Origin::METADATA_KEY, fields))
+    (Origin::METADATA_KEY, fields)
 }
 
 /// The origin in `metadata`, or one that says that `kind` of that `name` came over xDS.

@@ -38,11 +38,11 @@ pub(super) enum Place<'a> {
     /// The resource.
     Root,
     /// A field.
-    Field(&'a Place<'a>, &'static str),
+    Field(&'a Self, &'static str),
     /// An item of a repeated field.
-    Item(&'a Place<'a>, &'static str, usize),
+    Item(&'a Self, &'static str, usize),
     /// An entry of a map.
-    Key(&'a Place<'a>, &'static str, &'a str),
+    Key(&'a Self, &'static str, &'a str),
 }
 
 impl Place<'_> {
@@ -338,7 +338,7 @@ impl Reader {
     }
 
     /// `type.v3.FractionalPercent`; more than all counts as all.
-    pub(super) fn fraction(&mut self, place: &Place<'_>, value: &types::FractionalPercent) -> Percent {
+    pub(super) fn fraction(&mut self, place: &Place<'_>, value: types::FractionalPercent) -> Percent {
         use types::fractional_percent::DenominatorType;
         let denominator: DenominatorType = self.enumerator(&place.field("denominator"), value.denominator);
         let factor = match denominator {
@@ -356,12 +356,11 @@ impl Reader {
         value: &pb::RuntimeFractionalPercent,
     ) -> Percent {
         let place = place.field("default_value");
-        match &value.default_value {
-            Some(fraction) => self.fraction(&place, fraction),
-            None => {
-                self.fault(&place, Fault::Missing("the share of requests"));
-                Percent::ALL
-            }
+        if let Some(fraction) = &value.default_value {
+            self.fraction(&place, *fraction)
+        } else {
+            self.fault(&place, Fault::Missing("the share of requests"));
+            Percent::ALL
         }
     }
 

@@ -7,7 +7,9 @@
 
 mod lists;
 
-use rajut_proto::schema::{FieldSchema, MessageSchema, Visit};
+use std::sync::OnceLock;
+
+use rajut_proto::schema::{self, FieldSchema, MessageSchema, Visit};
 
 use super::Fault;
 use lists::LISTS;
@@ -42,26 +44,56 @@ pub(super) enum Verdict {
 const LEAVE_OUT: &str = "leave the field out";
 
 pub(super) fn judge(visit: &Visit<'_>) -> Verdict {
-    let Some(lists) = lists_of(visit.message.name) else {
-        return Verdict::Opaque;
-    };
     let Some(field) = visit.field else {
-        return Verdict::Refused(Fault::UnknownField(visit.number));
+        return match lists_of(visit.message.name) {
+            Some(_) => Verdict::Refused(Fault::UnknownField(visit.number)),
+            None => Verdict::Opaque,
+        };
     };
-    if lists.supported.contains(&field.name) {
-        return Verdict::Supported;
+    match listed().get(usize::from(field.id)).copied().flatten() {
+        None => Verdict::Opaque,
+        Some(Support::Supported) => Verdict::Supported,
+        Some(Support::Ignorable) => Verdict::Ignored,
+        Some(Support::Refused) if is_default(visit, field) => Verdict::Opaque,
+        Some(Support::Refused) => Verdict::Refused(Fault::Refused {
+            field: format!("{}.{}", visit.message.name, field.name),
+            instead: lists_of(visit.message.name).map_or(LEAVE_OUT, |lists| lists.instead_of(field.name)),
+        }),
     }
-    if lists.ignorable.contains(&field.name) {
-        return Verdict::Ignored;
-    }
-    if is_default(visit, field) {
-        return Verdict::Opaque;
-    }
-    let instead = lists.instead.iter().find(|(name, _)| *name == field.name);
-    Verdict::Refused(Fault::Refused {
-        field: format!("{}.{}", visit.message.name, field.name),
-        instead: instead.map_or(LEAVE_OUT, |(_, text)| text),
+}
+
+/// Field's id → its list; `None` where the message has no lists. Some thousand bytes, made on first use, so that each
+/// field of a large resource is judged by one look.
+fn listed() -> &'static [Option<Support>] {
+    static LISTED: OnceLock<Vec<Option<Support>>> = OnceLock::new();
+    LISTED.get_or_init(|| {
+        let mut listed = vec![None; schema::field_count()];
+        for lists in LISTS {
+            for field in MessageSchema::named(lists.message).map_or(&[][..], |it| it.fields) {
+                if let Some(slot) = listed.get_mut(usize::from(field.id)) {
+                    *slot = Some(lists.support(field.name));
+                }
+            }
+        }
+        listed
     })
+}
+
+impl Lists {
+    fn support(&self, field: &str) -> Support {
+        if self.supported.contains(&field) {
+            Support::Supported
+        } else if self.ignorable.contains(&field) {
+            Support::Ignorable
+        } else {
+            Support::Refused
+        }
+    }
+
+    fn instead_of(&self, field: &str) -> &'static str {
+        let instead = self.instead.iter().find(|(name, _)| *name == field);
+        instead.map_or(LEAVE_OUT, |(_, text)| text)
+    }
 }
 
 /// A field that is written out with what it means when it is left out: a number or boolean of zero, an explicit `false`.
@@ -123,14 +155,7 @@ pub fn support_table() -> Vec<SupportRow> {
     for lists in LISTS {
         let fields = MessageSchema::named(lists.message).map_or(&[][..], |it| it.fields);
         for field in fields {
-            let support = if lists.supported.contains(&field.name) {
-                Support::Supported
-            } else if lists.ignorable.contains(&field.name) {
-                Support::Ignorable
-            } else {
-                Support::Refused
-            };
-            let instead = lists.instead.iter().find(|(name, _)| *name == field.name);
+            let support = lists.support(field.name);
             rows.push(SupportRow {
                 message: lists.message,
                 field: field.name,
@@ -138,7 +163,7 @@ pub fn support_table() -> Vec<SupportRow> {
                 support,
                 deprecated: field.deprecated,
                 instead: match support {
-                    Support::Refused => instead.map_or(LEAVE_OUT, |(_, text)| text),
+                    Support::Refused => lists.instead_of(field.name),
                     Support::Supported | Support::Ignorable => "",
                 },
             });

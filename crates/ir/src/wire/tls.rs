@@ -204,9 +204,8 @@ pub(super) fn decode_downstream_socket(
     socket: &TransportSocket,
 ) -> Option<DownstreamTls> {
     let place = place.field("transport_socket");
-    let config = match &socket.config_type {
-        Some(ConfigType::TypedConfig(config)) => config,
-        None => return reader.required(&place.field("typed_config"), None, "the socket's configuration"),
+    let Some(ConfigType::TypedConfig(config)) = &socket.config_type else {
+        return reader.required(&place.field("typed_config"), None, "the socket's configuration");
     };
     let place = place.field("typed_config");
     match &*config.type_url {
@@ -237,9 +236,8 @@ pub(super) fn decode_upstream_socket(
     socket: &TransportSocket,
 ) -> Option<UpstreamTls> {
     let place = place.field("transport_socket");
-    let config = match &socket.config_type {
-        Some(ConfigType::TypedConfig(config)) => config,
-        None => return reader.required(&place.field("typed_config"), None, "the socket's configuration"),
+    let Some(ConfigType::TypedConfig(config)) = &socket.config_type else {
+        return reader.required(&place.field("typed_config"), None, "the socket's configuration");
     };
     let place = place.field("typed_config");
     match &*config.type_url {

@@ -46,7 +46,7 @@ fn a_front_proxy_gets_what_its_file_says_and_envoys_defaults() {
         panic!("{:?}", chain.action);
     };
     assert_eq!(manager.stream_idle_timeout, None);
-    assert_eq!(manager.idle_timeout, Some(Duration::from_secs(3600)));
+    assert_eq!(manager.idle_timeout, Some(Duration::from_hours(1)));
     assert_eq!(manager.max_request_headers_kb, 60);
     assert_eq!(manager.upgrades, [("websocket".into(), true)]);
     let RouteSource::Inline(routes) = &manager.routes else {
@@ -62,7 +62,7 @@ fn a_front_proxy_gets_what_its_file_says_and_envoys_defaults() {
     let outlier = stable.outlier_detection.as_ref().expect("the file has it");
     assert_eq!(outlier.consecutive_5xx, Some(5));
     assert_eq!(outlier.consecutive_gateway_failure, Some(3));
-    assert_eq!(outlier.max_ejection_time, Duration::from_secs(300));
+    assert_eq!(outlier.max_ejection_time, Duration::from_mins(5));
     let Discovery::StrictDns(assignment) = &stable.discovery else {
         panic!("{:?}", stable.discovery);
     };

@@ -263,7 +263,7 @@ fn decode_match(reader: &mut Reader, place: &Place<'_>, matches: &pb::RouteMatch
 fn decode_forward(reader: &mut Reader, place: &Place<'_>, action: &pb::RouteAction) -> Option<Forward> {
     let target = decode_target(reader, place, action.cluster_specifier.as_ref());
     let code = place.field("cluster_not_found_response_code");
-    let longest = action.max_stream_duration.clone().unwrap_or_default();
+    let longest = action.max_stream_duration.unwrap_or_default();
     let longest_place = place.field("max_stream_duration");
     #[expect(deprecated, reason = "older control planes send the old field")]
     let grpc_max = longest
@@ -488,7 +488,7 @@ pub(super) struct PreviousPriorities {
 }
 
 fn decode_retry(reader: &mut Reader, place: &Place<'_>, retry: &pb::RetryPolicy) -> RetryPolicy {
-    let back_off = retry.retry_back_off.clone().unwrap_or_default();
+    let back_off = retry.retry_back_off.unwrap_or_default();
     let back_off_place = place.field("retry_back_off");
     let base_place = back_off_place.field("base_interval");
     let base = reader.bound(&base_place, back_off.base_interval.as_ref(), Some(BASE_INTERVAL));
@@ -501,16 +501,15 @@ fn decode_retry(reader: &mut Reader, place: &Place<'_>, retry: &pb::RetryPolicy)
     }
     let avoids = decode_predicates(reader, place, retry);
     let attempts = place.field("host_selection_retry_max_attempts");
-    let attempts = match u32::try_from(retry.host_selection_retry_max_attempts) {
-        Ok(count) => count,
-        Err(_) => {
-            reader.out_of_range(
-                &attempts,
-                retry.host_selection_retry_max_attempts,
-                "0 to 4294967295",
-            );
-            0
-        }
+    let attempts = if let Ok(count) = u32::try_from(retry.host_selection_retry_max_attempts) {
+        count
+    } else {
+        reader.out_of_range(
+            &attempts,
+            retry.host_selection_retry_max_attempts,
+            "0 to 4294967295",
+        );
+        0
     };
     RetryPolicy {
         on: decode_retry_on(reader, &place.field("retry_on"), &retry.retry_on),

@@ -64,7 +64,7 @@ fn encode_host(host: &VirtualHost) -> pb::VirtualHost {
         response_headers_to_add: headers_to_add(response_set),
         response_headers_to_remove: names(response_remove),
         include_request_attempt_count: host.include_request_attempt_count,
-        metadata: write::metadata([origin::encode(&host.origin)]),
+        metadata: write::metadata([Some(origin::encode(&host.origin))]),
         ..Default::default()
     }
 }
@@ -80,7 +80,7 @@ fn encode_route(route: &Route) -> pb::Route {
             RouteActionKind::DirectResponse(response) => Action::DirectResponse(encode_response(response)),
             RouteActionKind::NonForwarding => Action::NonForwardingAction(pb::NonForwardingAction {}),
         }),
-        metadata: write::metadata([origin::encode(&route.origin)]),
+        metadata: write::metadata([Some(origin::encode(&route.origin))]),
         decorator: (!route.decorator.is_empty()).then(|| pb::Decorator {
             operation: route.decorator.to_string(),
             propagate: None,
@@ -106,7 +106,7 @@ fn encode_match(matches: &RouteMatch) -> pb::RouteMatch {
         runtime_fraction: matches.fraction.map(write::runtime_fraction),
         headers: matches.headers.iter().map(matcher::encode_header).collect(),
         query_parameters: matches.query.iter().map(matcher::encode_query).collect(),
-        grpc: matches.grpc.then(|| GrpcRouteMatchOptions {}),
+        grpc: matches.grpc.then_some(GrpcRouteMatchOptions {}),
         ..Default::default()
     }
 }
@@ -178,7 +178,7 @@ fn encode_weighted(cluster: &WeightedCluster) -> ClusterWeight {
     ClusterWeight {
         name: cluster.name.to_string(),
         weight: Some(write::number(cluster.weight)),
-        metadata_match: write::metadata([origin::encode(&cluster.origin)]),
+        metadata_match: write::metadata([Some(origin::encode(&cluster.origin))]),
         request_headers_to_add: headers_to_add(&headers.request_set),
         request_headers_to_remove: names(&headers.request_remove),
         response_headers_to_add: headers_to_add(&headers.response_set),

@@ -1,5 +1,11 @@
 //! Each kind of fault, at its place.
 
+#![expect(
+    clippy::too_many_lines,
+    clippy::unnecessary_wraps,
+    reason = "tables of cases, in the messages' own shapes"
+)]
+
 use prost::Message as _;
 use rajut_proto::{
     cluster::{self as cluster_pb, cluster::TransportSocketMatch},
@@ -156,7 +162,7 @@ fn clusters_name_the_field_that_is_wrong() {
         ),
         (
             cluster(|it| {
-                it.cluster_discovery_type = Some(cluster_pb::cluster::ClusterDiscoveryType::Type(2))
+                it.cluster_discovery_type = Some(cluster_pb::cluster::ClusterDiscoveryType::Type(2));
             }),
             "",
         ),
@@ -404,7 +410,7 @@ fn listeners_name_the_field_that_is_wrong() {
             listener(|it| {
                 it.filter_chains[0]
                     .filters
-                    .insert(0, filter("mongo", "type.googleapis.com/x.Mongo", vec![]))
+                    .insert(0, filter("mongo", "type.googleapis.com/x.Mongo", vec![]));
             }),
             "filter_chains[0].filters[0].typed_config: network filter `mongo` (x.Mongo) is not supported; supported: as the last one",
         ),

@@ -1,5 +1,10 @@
 //! Messages as Istio's control plane and Envoy's examples write them.
 
+#![expect(
+    clippy::too_many_lines,
+    reason = "tables of cases, in the messages' own shapes"
+)]
+
 use std::time::Duration;
 
 use rajut_proto::reflect;
@@ -13,7 +18,7 @@ use crate::{
     route::{RetryOn, RouteActionKind, Target},
 };
 
-fn bytes(type_name: &str, json: Value) -> Vec<u8> {
+fn bytes(type_name: &str, json: &Value) -> Vec<u8> {
     reflect::json_to_message(type_name, json).unwrap_or_else(|error| panic!("{error}"))
 }
 
@@ -81,7 +86,10 @@ fn an_outbound_cluster_of_istio_is_taken() {
             "type_url": "type.googleapis.com/envoy.tcp.metadataexchange.config.MetadataExchange",
             "value": {"protocol": "istio-peer-exchange", "enable_discovery": true}}}]
     });
-    let cluster = decoded(decode_cluster(&bytes("envoy.config.cluster.v3.Cluster", message)));
+    let cluster = decoded(decode_cluster(&bytes(
+        "envoy.config.cluster.v3.Cluster",
+        &message,
+    )));
     let ignored: Vec<_> = cluster.ignored.iter().map(|it| it.path.as_str()).collect();
     assert!(ignored.contains(&"filters[0]"), "{ignored:?}");
     assert!(
@@ -107,7 +115,7 @@ fn an_outbound_cluster_of_istio_is_taken() {
         (outlier.consecutive_5xx, outlier.consecutive_gateway_failure),
         (Some(7), None)
     );
-    assert_eq!(outlier.max_ejection_time, Duration::from_secs(900));
+    assert_eq!(outlier.max_ejection_time, Duration::from_mins(15));
 }
 
 fn manager_of_istio() -> Value {
@@ -220,7 +228,7 @@ fn an_inbound_listener_of_istio_is_taken() {
     });
     let listener = decoded(decode_listener(&bytes(
         "envoy.config.listener.v3.Listener",
-        message,
+        &message,
     )));
     let what: Vec<_> = listener.ignored.iter().map(|it| &*it.what).collect();
     for expected in [
@@ -299,7 +307,7 @@ fn routes_of_istio_are_taken_with_their_retries() {
     });
     let routes = decoded(decode_route_configuration(&bytes(
         "envoy.config.route.v3.RouteConfiguration",
-        message,
+        &message,
     )));
     let routes = routes.value;
     let RouteActionKind::Forward(forward) = &routes.virtual_hosts[1].routes[0].action else {
@@ -330,7 +338,7 @@ fn defaults_are_envoys_where_a_field_is_left_out() {
     });
     let routes = decoded(decode_route_configuration(&bytes(
         "envoy.config.route.v3.RouteConfiguration",
-        message,
+        &message,
     )));
     let RouteActionKind::Forward(forward) = &routes.value.virtual_hosts[0].routes[0].action else {
         panic!("forward");
@@ -339,7 +347,10 @@ fn defaults_are_envoys_where_a_field_is_left_out() {
     let retry = forward.retry.as_ref().expect("it is there");
     assert_eq!((retry.num_retries, retry.avoid_previous_hosts_attempts), (1, 0));
     let message = json!({"name": "c", "load_assignment": {"cluster_name": "c"}, "outlier_detection": {}});
-    let cluster = decoded(decode_cluster(&bytes("envoy.config.cluster.v3.Cluster", message)));
+    let cluster = decoded(decode_cluster(&bytes(
+        "envoy.config.cluster.v3.Cluster",
+        &message,
+    )));
     assert_eq!(
         cluster.ignored.len(),
         1,
@@ -349,7 +360,7 @@ fn defaults_are_envoys_where_a_field_is_left_out() {
     assert_eq!(cluster.connect_timeout, Duration::from_secs(5));
     assert_eq!(cluster.circuit_breakers, CircuitBreakers::ENVOY);
     assert_eq!(cluster.panic_threshold.millionths(), 500_000);
-    assert_eq!(cluster.idle_timeout, Some(Duration::from_secs(3600)));
+    assert_eq!(cluster.idle_timeout, Some(Duration::from_hours(1)));
     let outlier = cluster.outlier_detection.expect("it is there");
     assert_eq!(
         (outlier.consecutive_5xx, outlier.max_ejection_percent.millionths()),
@@ -375,7 +386,7 @@ fn endpoints_of_istio_keep_workload_and_tls_mode() {
         }]
     });
     let type_name = "envoy.config.endpoint.v3.ClusterLoadAssignment";
-    let assignment = decoded(decode_load_assignment(&bytes(type_name, message))).value;
+    let assignment = decoded(decode_load_assignment(&bytes(type_name, &message))).value;
     let endpoint = assignment.endpoints().next().expect("one");
     assert_eq!(endpoint.tls_labels.find("tlsMode"), Some("istio"));
     assert_eq!(&*endpoint.workload, "reviews-v1;prod;reviews;v1;Kubernetes");

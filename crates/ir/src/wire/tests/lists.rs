@@ -36,9 +36,9 @@ fn every_message_inside_a_supported_field_has_lists_of_its_own() {
     let mut missing = Vec::new();
     for row in support_table() {
         let field = MessageSchema::named(row.message).and_then(|it| it.field_named(row.field));
-        let mut inner = field.and_then(|it| it.message());
+        let mut inner = field.and_then(rajut_proto::schema::FieldSchema::message);
         if let Some(entry) = inner.filter(|it| it.map_entry) {
-            inner = entry.field(2).and_then(|it| it.message());
+            inner = entry.field(2).and_then(rajut_proto::schema::FieldSchema::message);
         }
         let Some(inner) = inner.filter(|_| row.support == Support::Supported) else {
             continue;
