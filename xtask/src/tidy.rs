@@ -24,6 +24,7 @@ const FENCES: &[Fence] = &[
         text: "HeaderMap",
         places: &[
             "proxy/src/http/codec",
+            "proxy/src/http/tests",
             "codec/tests",
             "codec/examples",
             "codec/src/tests",

@@ -18,6 +18,7 @@
     clippy::large_stack_arrays,
     clippy::needless_pass_by_value,
     clippy::too_many_arguments,
+    clippy::too_many_lines,
     reason = "scenarios say plainly what they do; nothing here is on a hot path"
 )]
 #![expect(unreachable_pub, reason = "the modules of a test program have no outside")]
