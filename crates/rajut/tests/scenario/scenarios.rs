@@ -8,6 +8,7 @@ mod protocols;
 mod resilience;
 mod security;
 mod traffic;
+mod wiretap;
 
 use crate::runner::Scenario;
 
@@ -21,6 +22,7 @@ pub fn all() -> Vec<Scenario> {
         limits::SCENARIOS,
         resilience::SCENARIOS,
         traffic::SCENARIOS,
+        wiretap::SCENARIOS,
     ]
     .concat()
 }
