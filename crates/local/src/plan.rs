@@ -231,7 +231,7 @@ pub fn plan(
             result.not_started.push(NotStarted {
                 name: deployment.name.to_string(),
                 namespace: deployment.namespace.to_string(),
-                add: format!("--run {}='COMMAND'", deployment.name),
+                add: deployment.run_option(&deployment.name),
             });
             continue;
         };

@@ -232,12 +232,6 @@ fn run(checker: &mut Checker<'_>, deployment: &Deployment) {
     } else {
         deployment.name.to_string()
     };
-    let command = match &deployment.command[..] {
-        [] => "COMMAND".to_owned(),
-        // A single text with blanks is a line for a shell already.
-        [line] => crate::read::shown(line),
-        words => words.iter().map(|w| quoted(w)).collect::<Vec<_>>().join(" "),
-    };
     let instead = if &*deployment.kind == "LocalWorkload" {
         "or `run:` to its `spec`".to_owned()
     } else {
@@ -254,21 +248,8 @@ fn run(checker: &mut Checker<'_>, deployment: &Deployment) {
             "nothing says how to run `{}` on this machine: it is not started",
             deployment.name
         ),
-        format!(
-            "add `--run {name}='{}'`, {instead}",
-            command.replace('\'', "'\\''")
-        ),
+        format!("add `{}`, {instead}", deployment.run_option(&name)),
     );
-}
-
-/// A word as a shell takes it.
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@,+".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        crate::read::shown(word)
-    } else {
-        format!("\"{}\"", crate::read::shown(word).replace('"', "\\\""))
-    }
 }
 
 /// `dependsOn` of local workloads; Compose's were checked inside their file.

@@ -45,6 +45,34 @@ pub struct Deployment {
     pub origin: Origin,
 }
 
+impl Deployment {
+    /// What its container would run, as a line for a shell; shown with what to write where nothing says what to run.
+    fn shown_command(&self) -> Option<String> {
+        match &self.command[..] {
+            [] => None,
+            // A single text with blanks is a line for a shell already.
+            [line] => Some(crate::read::shown(line)),
+            words => Some(words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")),
+        }
+    }
+
+    /// What to add to `rajut up` so that it is started; `name` is its name there.
+    pub fn run_option(&self, name: &str) -> String {
+        let command = self.shown_command().unwrap_or_else(|| "COMMAND".to_owned());
+        format!("--run {name}='{}'", command.replace('\'', "'\\''"))
+    }
+}
+
+/// A word as a shell takes it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@,+".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        crate::read::shown(word)
+    } else {
+        format!("\"{}\"", crate::read::shown(word).replace('"', "\\\""))
+    }
+}
+
 /// A service account that somebody wrote down.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceAccount {

@@ -1,9 +1,11 @@
 //! All scenarios, in the order in which they run. Those that look at one shared mesh stand together.
 
 mod clinic;
+mod folders;
 mod input;
 mod lifecycle;
 mod limits;
+mod node;
 mod protocols;
 mod resilience;
 mod security;
@@ -23,6 +25,8 @@ pub fn all() -> Vec<Scenario> {
         resilience::SCENARIOS,
         traffic::SCENARIOS,
         wiretap::SCENARIOS,
+        folders::SCENARIOS,
+        node::SCENARIOS,
     ]
     .concat()
 }

@@ -1,0 +1,189 @@
+//! Node's defaults, which have broken many a proxy: an idle connection is closed after 5 s, just when the next request
+//! comes, and `server.close()` on SIGTERM closes those that are idle at that moment.
+
+use std::{
+    collections::HashMap,
+    fs,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use crate::{
+    client::Connection,
+    lab::{self, Workload},
+    mesh::{Mesh, Setup, eventually},
+    runner::{BOTH, Outcome, Plane, Result, Scenario},
+};
+
+pub const SCENARIOS: &[Scenario] = &[Scenario {
+    name: "node_20000_requests_over_its_idle_timeout_and_restarts_none_fails_no_post_comes_twice",
+    planes: BOTH,
+    run: defaults,
+}];
+
+/// All requests.
+const REQUESTS: u32 = 20_000;
+/// Clients that pause for as long as Node keeps an idle connection.
+const SLOW: u32 = 120;
+/// Their requests each.
+const ROUNDS: u32 = 8;
+/// Clients that don't pause.
+const FAST: u32 = 12;
+/// Node's `keepAliveTimeout`.
+const KEPT: Duration = Duration::from_secs(5);
+
+/// What the clients share.
+#[derive(Default)]
+struct Tally {
+    next: AtomicU32,
+    failures: Mutex<Vec<String>>,
+}
+
+impl Tally {
+    /// One request with an id of its own, GET and POST in turn.
+    fn send(&self, kept: &mut Option<Connection>, address: &str) {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let method = if id.is_multiple_of(2) { "GET" } else { "POST" };
+        let body: &[u8] = if method == "POST" { b"a body" } else { b"" };
+        let mut call = || -> Result {
+            let mut connection = match kept.take() {
+                Some(connection) => connection,
+                None => Connection::open(address)?,
+            };
+            let answer = connection.request(method, address, &format!("/id/{id}"), &[], body)?;
+            if (answer.status, answer.text()) != (200, format!("{method} {id}")) {
+                return Err(format!("{} {}", answer.status, answer.text()).into());
+            }
+            if answer.header("connection") != Some("close") {
+                *kept = Some(connection);
+            }
+            Ok(())
+        };
+        if let Err(error) = call() {
+            self.failures
+                .lock()
+                .expect("not poisoned")
+                .push(format!("{method} {id}: {error}"));
+        }
+    }
+}
+
+fn server(deliveries: &str) -> Setup {
+    let run = format!(
+        "DELIVERIES={deliveries} exec node {} ${{PORT:-8080}}",
+        lab::app("node_server.mjs").display()
+    );
+    let yaml = lab::yaml(&Workload {
+        name: "node",
+        port: 8080,
+        port_name: "http",
+        replicas: 2,
+        run,
+        more: "",
+    });
+    let namespace = "apiVersion: v1\nkind: Namespace\nmetadata: {name: lab}\n";
+    Setup::yaml(&format!("{namespace}{}{yaml}", lab::STRICT)).arguments(&["-n", "lab"])
+}
+
+/// Ends one replica's process as an orchestrator does, and waits until its successor is ready.
+fn restart(mesh: &Mesh, replica: &str) -> Result {
+    let pid = |row: &serde_json::Value| row["application"]["pid"].as_u64();
+    let before = pid(&mesh.workload(replica)?).ok_or("no process")?;
+    let started = Instant::now();
+    let ended = std::process::Command::new("kill")
+        .args(["-TERM", &before.to_string()])
+        .status()?;
+    if !ended.success() {
+        return Err(format!("{replica} has no process {before}").into());
+    }
+    eventually(&format!("{replica} is back"), Duration::from_secs(60), || {
+        let row = mesh.workload(replica).ok()?;
+        (row["ready"] == true && pid(&row) != Some(before)).then_some(())
+    })?;
+    println!(
+        "    {replica} restarted in {:.1} s",
+        started.elapsed().as_secs_f64()
+    );
+    Ok(())
+}
+
+/// Requests whose connection has been idle for as long as Node keeps it, give or take 60 ms.
+fn slow_client(tally: &Tally, number: u32, address: &str) {
+    let mut kept = None;
+    for round in 0..ROUNDS {
+        tally.send(&mut kept, address);
+        let jitter = Duration::from_millis(u64::from((number * 7 + round * 13) % 120));
+        std::thread::sleep(KEPT + jitter - Duration::from_millis(60));
+    }
+}
+
+fn defaults(plane: Plane) -> Result<Outcome> {
+    if !crate::mesh::have("node") {
+        return Ok(Outcome::Skipped("node is not here".into()));
+    }
+    let base = std::env::temp_dir().join(format!(
+        "rajut-deliveries-{}-{}",
+        std::process::id(),
+        plane.name()
+    ));
+    let mesh = Mesh::up(plane, &server(&base.display().to_string()))?;
+    let address = mesh.host_address("node")?;
+    let (tally, fast_enough) = (Tally::default(), AtomicBool::new(false));
+    let started = Instant::now();
+    std::thread::scope(|scope| -> Result {
+        for number in 0..SLOW {
+            let (tally, address) = (&tally, &address);
+            scope.spawn(move || slow_client(tally, number, address));
+        }
+        for _ in 0..FAST {
+            scope.spawn(|| {
+                let mut kept = None;
+                // The slow ones' share comes on top of what has been sent when the fast ones stop.
+                while tally.next.load(Ordering::Relaxed) < REQUESTS || !fast_enough.load(Ordering::Relaxed) {
+                    tally.send(&mut kept, &address);
+                    if tally.next.load(Ordering::Relaxed) >= REQUESTS {
+                        std::thread::sleep(Duration::from_millis(20));
+                    }
+                }
+            });
+        }
+        let restarted = restart(&mesh, "node-0").and_then(|()| restart(&mesh, "node-1"));
+        fast_enough.store(true, Ordering::Relaxed);
+        restarted
+    })?;
+    let sent = tally.next.load(Ordering::Relaxed);
+    println!("    {sent} requests in {:.1} s", started.elapsed().as_secs_f64());
+    let text = fs::read_to_string(&base)?;
+    fs::remove_file(&base)?;
+    judge(&tally, sent, &text)?;
+    mesh.down()?;
+    Ok(Outcome::Passed)
+}
+
+fn judge(tally: &Tally, sent: u32, deliveries: &str) -> Result {
+    let mut counts: HashMap<&str, u32> = HashMap::new();
+    for line in deliveries.lines() {
+        *counts.entry(line).or_default() += 1;
+    }
+    let twice: Vec<_> = counts
+        .iter()
+        .filter(|(line, count)| line.starts_with("POST") && **count > 1)
+        .collect();
+    let failures = tally.failures.lock().expect("not poisoned");
+    if !twice.is_empty() || !failures.is_empty() {
+        return Err(format!(
+            "{} of {sent} requests failed: {:?}\n{} POSTs were delivered twice: {twice:?}",
+            failures.len(),
+            failures.iter().take(5).collect::<Vec<_>>(),
+            twice.len(),
+        )
+        .into());
+    }
+    if counts.len() != sent as usize {
+        return Err(format!("{sent} were answered, {} delivered", counts.len()).into());
+    }
+    Ok(())
+}
