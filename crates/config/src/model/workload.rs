@@ -52,7 +52,13 @@ impl Deployment {
             [] => None,
             // A single text with blanks is a line for a shell already.
             [line] => Some(crate::read::shown(line)),
-            words => Some(words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")),
+            words => Some(
+                words
+                    .iter()
+                    .map(|word| quoted(word))
+                    .collect::<Vec<_>>()
+                    .join(" "),
+            ),
         }
     }
 

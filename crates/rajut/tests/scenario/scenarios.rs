@@ -5,7 +5,6 @@ mod folders;
 mod input;
 mod lifecycle;
 mod limits;
-mod node;
 mod protocols;
 mod resilience;
 mod security;
@@ -26,7 +25,6 @@ pub fn all() -> Vec<Scenario> {
         traffic::SCENARIOS,
         wiretap::SCENARIOS,
         folders::SCENARIOS,
-        node::SCENARIOS,
     ]
     .concat()
 }
