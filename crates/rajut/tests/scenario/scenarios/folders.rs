@@ -85,8 +85,8 @@ fn compose(plane: Plane) -> Result<Outcome> {
     let folder = mesh.folder.display().to_string();
     let up = ["up", "--detach", "--data-plane", plane.name(), &folder];
     let refused = mesh.command(&up).output()?;
-    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-    if refused.status.success() {
+    let said = String::from_utf8_lossy(&[refused.stdout, refused.stderr].concat()).into_owned();
+    if refused.status.code() != Some(1) {
         return Err("`up` started something, though nothing says what".into());
     }
     contains_all(
