@@ -112,9 +112,10 @@ fn action(
         Some("delegate") => {
             let field = object.get("delegate")?;
             let delegate = field.clone().object()?;
+            // Every field is read before anything is given up: one that was not looked at counts as unknown.
             let name = delegate
-                .required("name", "the VirtualService that has the routes")?
-                .non_empty_text();
+                .required("name", "the VirtualService that has the routes")
+                .and_then(|field| field.non_empty_text());
             let namespace = delegate.text("namespace").filter(|n| !n.is_empty());
             Some((
                 HttpAction::Route(Vec::new()),
