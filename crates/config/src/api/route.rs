@@ -313,8 +313,8 @@ fn redirect(object: &Object<'_>, matches: &[crate::model::HttpMatch]) -> Option<
 
 fn direct_response(object: &Object<'_>) -> Option<HttpAction> {
     let status = object
-        .required("status", "add the status, e.g. `status: 503`")?
-        .integer(200..=599);
+        .required("status", "add the status, e.g. `status: 503`")
+        .and_then(|field| field.integer(200..=599));
     let body = match object.object("body") {
         None => Text::default(),
         Some(body) => {
