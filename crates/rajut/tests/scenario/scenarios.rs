@@ -10,6 +10,7 @@ mod resilience;
 mod security;
 mod traffic;
 mod wiretap;
+mod workers;
 
 use crate::runner::Scenario;
 
@@ -21,6 +22,7 @@ pub fn all() -> Vec<Scenario> {
         protocols::SCENARIOS,
         input::SCENARIOS,
         limits::SCENARIOS,
+        workers::SCENARIOS,
         resilience::SCENARIOS,
         traffic::SCENARIOS,
         wiretap::SCENARIOS,

@@ -83,7 +83,7 @@ fn limited(plane: Plane) -> Result<Arc<Mesh>> {
 }
 
 /// Status → how many of `count` requests that are all under way at once were answered with it.
-fn at_once(address: &str, path: &str, count: usize) -> Result<BTreeMap<String, usize>> {
+pub fn at_once(address: &str, path: &str, count: usize) -> Result<BTreeMap<String, usize>> {
     let seen = Mutex::new(BTreeMap::new());
     let connections = (0..count)
         .map(|_| Connection::open(address))
