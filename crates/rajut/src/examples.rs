@@ -35,7 +35,11 @@ mod tests {
         let mut files: Vec<String> = std::fs::read_dir(folder)
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .filter(|name| name.ends_with(".yaml"))
+            .filter(|name| {
+                std::path::Path::new(name)
+                    .extension()
+                    .is_some_and(|end| end == "yaml")
+            })
             .collect();
         files.sort();
         let built_in: Vec<&str> = CLINIC.iter().map(|(name, _)| *name).collect();

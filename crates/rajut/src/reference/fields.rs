@@ -312,7 +312,7 @@ fn found(document: &Value, path: &str) -> Vec<Diagnostic> {
     loaded
         .diagnostics
         .into_iter()
-        .filter(|it| &*it.origin.field_path == place)
+        .filter(|it| *it.origin.field_path == place)
         .collect()
 }
 
