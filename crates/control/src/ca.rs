@@ -13,6 +13,7 @@ pub mod token;
 mod wire;
 
 use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::Path,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -139,16 +140,20 @@ impl CertificateAuthority {
         Ok(chain)
     }
 
-    /// The control plane's own certificate, for its port: a mesh identity that also carries the names it is dialled by.
-    pub fn own_identity(&self, generation: u64) -> Result<Identity, IssueError> {
+    /// The control plane's own certificate, for its port: a mesh identity that also carries the names it is dialled by,
+    /// `address` among them (proxyless gRPC dials the address itself and checks it).
+    pub fn own_identity(&self, address: IpAddr, generation: u64) -> Result<Identity, IssueError> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let principal = Principal::new(&self.trust_domain, "istio-system", "rajut-control");
         let mut names = vec![uri(&principal)?];
         for name in [SERVER_NAME, "localhost", "istiod.istio-system.svc"] {
             names.push(SanType::DnsName(name.try_into()?));
         }
-        names.push(SanType::IpAddress(std::net::Ipv4Addr::LOCALHOST.into()));
-        names.push(SanType::IpAddress(std::net::Ipv6Addr::LOCALHOST.into()));
+        let loopback: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+        names.extend(loopback.map(SanType::IpAddress));
+        if !address.is_unspecified() && !loopback.contains(&address) {
+            names.push(SanType::IpAddress(address));
+        }
         let leaf = self.issue(&key, &principal, SERVER_NAME, names, OWN_TTL)?;
         let mut chain = vec![leaf.der().clone()];
         chain.extend(self.keystore.intermediates.iter().cloned());

@@ -6,7 +6,7 @@
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
     path::{Path, PathBuf},
     sync::Arc,
@@ -154,12 +154,17 @@ pub async fn start(options: ControlOptions, translate: Translate) -> Result<Cont
         address: options.listen,
         source,
     })?;
-    let (identity, newest) = watch::channel(Arc::new(authority.own_identity(1)?));
+    let (identity, newest) = watch::channel(Arc::new(authority.own_identity(address.ip(), 1)?));
     let mesh = registry.snapshot().mesh.clone();
     let domains = std::iter::once(&options.trust_domain).chain(&mesh.trust_domain_aliases);
     let accepted = spawn_acceptor(listener, newest, domains.cloned().collect());
     let mut tasks = JoinSet::new();
-    tasks.spawn(renew_own(Arc::clone(&authority), identity, clock.clone()));
+    tasks.spawn(renew_own(
+        Arc::clone(&authority),
+        address.ip(),
+        identity,
+        clock.clone(),
+    ));
     let (trigger, drain) = drain::channel();
     // Not in the set: it ends by itself when its connections have been told to go.
     tokio::spawn(serve_grpc(
@@ -288,6 +293,7 @@ fn at(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ControlError
 /// Renews the control plane's own certificate at half its life.
 async fn renew_own(
     authority: Arc<CertificateAuthority>,
+    address: IpAddr,
     identity: watch::Sender<Arc<Identity>>,
     clock: Clock,
 ) {
@@ -297,7 +303,7 @@ async fn renew_own(
             (current.remaining(clock.wall()), current.generation)
         };
         tokio::time::sleep((remaining / 2).max(Duration::from_secs(1))).await;
-        match authority.own_identity(generation + 1) {
+        match authority.own_identity(address, generation + 1) {
             Ok(renewed) => {
                 identity.send_replace(Arc::new(renewed));
             }

@@ -6,6 +6,7 @@
 //!         control.sock         the control plane's API
 //!         ca/, …               the control plane's own state (authority, applied resources, addresses)
 //!         run/*.pid            "<pid> <start time>" of each process, for cleaning up
+//!         grpc/<pid>/          bootstrap and certificate of a proxyless gRPC process, while `exec --grpc-xds` runs it
 //!         sidecars/<key>/      bootstrap.json, token, resolv.conf …
 //!         logs/<key>.log       output of each process, and <key>.log.1
 //! ```
@@ -118,6 +119,11 @@ impl StateDir {
     /// A sidecar's files.
     pub fn sidecar_dir(&self, key: &str) -> PathBuf {
         self.0.join("sidecars").join(key)
+    }
+
+    /// Folders of proxyless gRPC processes, one for each, with their keys.
+    pub fn grpc_dir(&self) -> PathBuf {
+        self.0.join("grpc")
     }
 
     /// The log of a process.

@@ -1,14 +1,19 @@
 //! The daemons as commands: `rajut control`, `rajut proxy`, `rajut agent`. The supervisor starts them with the arguments
 //! of `rajut_local::commands`, which the test below holds against this command line.
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    process::ExitCode,
+    time::Duration,
+};
 
 use rajut_config::Snapshot;
 use rajut_control::ControlOptions;
 use rajut_local::commands::CONTROL_SERVER_NAME;
 use rajut_platform::signals::ShutdownSignals;
 use rajut_proxy::{
-    agent::AgentOptions,
+    agent::{AgentOptions, grpc::GrpcOptions},
     dns::{DnsOptions, resolvers_of},
     enrol::Enrolment,
     run::ProxyOptions,
@@ -67,16 +72,41 @@ pub(crate) struct ProxyArgs {
 
 /// `rajut agent`
 #[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("served").required(true).multiple(true).args(["socket", "grpc_bootstrap"]))]
 pub(crate) struct AgentArgs {
     /// The Unix socket on which that Envoy finds discovery
     #[arg(long, value_name = "PATH")]
-    pub(crate) socket: PathBuf,
+    pub(crate) socket: Option<PathBuf>,
+    /// Write grpc-bootstrap.json (for GRPC_XDS_BOOTSTRAP) and the certificate files of a proxyless gRPC process there
+    #[arg(long, value_name = "DIR", requires = "workload", requires = "ca_address")]
+    pub(crate) grpc_bootstrap: Option<PathBuf>,
+    /// Name of the workload instance that the gRPC process is
+    #[arg(long, value_name = "NAME", requires = "grpc_bootstrap")]
+    pub(crate) workload: Option<String>,
+    /// A label of that workload; again for each
+    #[arg(long = "label", value_name = "KEY=VALUE", requires = "grpc_bootstrap", value_parser = label)]
+    pub(crate) labels: Vec<(String, String)>,
+    /// The workload's address
+    #[arg(
+        long,
+        value_name = "IP",
+        requires = "grpc_bootstrap",
+        default_value = "127.0.0.1"
+    )]
+    pub(crate) address: IpAddr,
     #[command(flatten)]
     pub(crate) identity: IdentityArgs,
 }
 
+fn label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("KEY=VALUE is expected, as in --label app=web".to_owned()),
+    }
+}
+
 /// Life that is asked for; Istio's `SECRET_TTL`.
-const CERTIFICATE_LIFE: Duration = Duration::from_hours(24);
+pub(super) const CERTIFICATE_LIFE: Duration = Duration::from_hours(24);
 /// Istio's `terminationDrainDuration`.
 const DRAIN_TIME: Duration = Duration::from_secs(5);
 
@@ -162,8 +192,19 @@ pub(crate) fn agent(place: &Place, args: &AgentArgs) -> anyhow::Result<ExitCode>
     let Some(enrolment) = args.identity.enrolment()? else {
         return Err(WrongUsage("an agent needs --ca-address".to_owned()).into());
     };
+    let grpc = match (&args.grpc_bootstrap, &args.workload) {
+        (Some(folder), Some(workload)) => Some(GrpcOptions {
+            folder: std::path::absolute(folder)?,
+            control: enrolment.address.clone(),
+            workload: workload.clone(),
+            labels: args.labels.clone(),
+            address: args.address,
+        }),
+        _ => None,
+    };
     let options = AgentOptions {
         xds_socket: args.socket.clone(),
+        grpc,
         enrolment,
         dns: args.identity.dns(),
     };
@@ -214,6 +255,6 @@ mod tests {
         let Command::Agent(parsed) = parse(commands::agent(&sidecar, &state)) else {
             panic!()
         };
-        assert_eq!(parsed.socket, sidecar.agent_socket());
+        assert_eq!(parsed.socket, Some(sidecar.agent_socket()));
     }
 }

@@ -1,6 +1,8 @@
-//! `rajut exec`: a command where a workload is.
+//! `rajut exec`: a command where a workload is, or in its name as a proxyless gRPC process.
 
-use std::process::{Command, ExitCode, Stdio};
+mod proxyless;
+
+use std::process::{Command, ExitCode, ExitStatus, Stdio};
 
 use anyhow::{Context, bail};
 use rajut_platform::process::{Isolation, spawn};
@@ -10,12 +12,17 @@ use super::mesh::{Place, workload};
 /// `rajut exec`
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Example:
-  rajut exec api-gateway -- curl -s http://encounter-service:8080/")]
+Examples:
+  rajut exec api-gateway -- curl -s http://encounter-service:8080/
+  rajut exec --grpc-xds api-gateway -- python3 client.py xds:///encounter-service:8080")]
 pub(crate) struct ExecArgs {
     /// NAME or NAME.NAMESPACE
     #[arg(value_name = "WORKLOAD")]
     workload: String,
+    /// Outside the workload's network, as a proxyless gRPC process with the workload's identity: GRPC_XDS_BOOTSTRAP
+    /// names the bootstrap with which gRPC libraries resolve xds:/// targets
+    #[arg(long)]
+    grpc_xds: bool,
     /// The program and its arguments
     #[arg(required = true, last = true, value_name = "COMMAND")]
     command: Vec<String>,
@@ -33,6 +40,9 @@ pub(crate) fn exec(place: &Place, args: &ExecArgs) -> anyhow::Result<ExitCode> {
         .args(arguments)
         .envs(workload.env.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::inherit());
+    if args.grpc_xds {
+        return proxyless::run(place, &mesh, workload, command);
+    }
     let isolation = if workload.network_namespace.is_empty() {
         Isolation::default()
     } else {
@@ -47,10 +57,14 @@ pub(crate) fn exec(place: &Place, args: &ExecArgs) -> anyhow::Result<ExitCode> {
     };
     let mut child = spawn(command, isolation).with_context(|| format!("can't run {program}"))?;
     let status = child.wait_blocking()?;
+    Ok(code_of(status))
+}
+
+fn code_of(status: ExitStatus) -> ExitCode {
     // A command that a signal ended has no code; 128 + number is what shells say.
     let code = status
         .code()
         .or_else(|| std::os::unix::process::ExitStatusExt::signal(&status).map(|signal| 128 + signal))
         .unwrap_or(1);
-    Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
+    ExitCode::from(u8::try_from(code).unwrap_or(1))
 }

@@ -165,6 +165,13 @@ fn clear_leftovers(place: &Place, voice: &mut Voice) -> anyhow::Result<()> {
     if let Ok(applied) = std::fs::read_dir(place.state.path().join("applied")) {
         old.extend(applied.filter_map(Result::ok).map(|entry| entry.path()));
     }
+    // Of a killed `exec --grpc-xds`.
+    match std::fs::remove_dir_all(place.state.grpc_dir()) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).context("can't remove the keys of earlier gRPC processes");
+        }
+        _ => {}
+    }
     for file in old {
         match std::fs::remove_file(&file) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

@@ -1,0 +1,156 @@
+//! What a proxyless gRPC process needs: a bootstrap, and its certificate in files that stay fresh.
+//!
+//! ```text
+//!   application (gRPC's own xDS client) ══ ADS over mTLS ══► control plane
+//!        │ reads GRPC_XDS_BOOTSTRAP, certificate files
+//!   agent: enrols, writes them, writes them again at each renewal
+//! ```
+//!
+//! gRPC dials the control plane itself with the workload's certificate (channel credentials `tls`, gRFC A65): over the
+//! agent's Unix socket it would send the socket's path as `:authority`, which HTTP/2 servers refuse. The files belong
+//! to the owner alone; a key lies on disk only for such processes, which have no other way to get one.
+
+use std::{
+    fs,
+    io::{self, Write as _},
+    net::IpAddr,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+use rajut_identity::{Identity, IdentityStore};
+use serde_json::{Value, json};
+
+/// The certificate provider instance that the control plane's resources name (`translate::grpc::CERTIFICATE_PROVIDER`).
+const PROVIDER: &str = "default";
+/// Istio's, with gRPC's place for the address.
+const SERVER_LISTENERS: &str = "xds.istio.io/grpc/lds/inbound/%s";
+/// How often gRPC looks at the files: far below half of a certificate's life, which is left when they are renewed.
+const REFRESH: &str = "30s";
+
+/// How a proxyless process is served.
+#[derive(Debug, Clone)]
+pub struct GrpcOptions {
+    /// Where bootstrap and certificate are written; made with mode 0700.
+    pub folder: PathBuf,
+    /// The control plane, `host:port`: gRPC checks that its certificate has this name or address.
+    pub control: String,
+    /// Name of the workload instance; its deployment's is known by the labels.
+    pub workload: String,
+    /// The workload's labels.
+    pub labels: Vec<(String, String)>,
+    /// The workload's address.
+    pub address: IpAddr,
+}
+
+impl GrpcOptions {
+    /// The file for `GRPC_XDS_BOOTSTRAP`.
+    pub fn bootstrap(&self) -> PathBuf {
+        self.folder.join("grpc-bootstrap.json")
+    }
+
+    fn chain(&self) -> PathBuf {
+        self.folder.join("cert-chain.pem")
+    }
+
+    fn key(&self) -> PathBuf {
+        self.folder.join("key.pem")
+    }
+
+    fn roots(&self) -> PathBuf {
+        self.folder.join("root-cert.pem")
+    }
+}
+
+/// Writes everything once.
+pub fn write(options: &GrpcOptions, identity: &Identity) -> anyhow::Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&options.folder)
+        .with_context(|| options.folder.display().to_string())?;
+    // The bootstrap last: who finds it finds the rest.
+    write_certificate(options, identity)?;
+    let text = format!("{:#}\n", bootstrap(options, identity));
+    replace(&[(options.bootstrap(), text)])
+}
+
+/// Writes the certificate again whenever there is a newer one than `identity`; ends when there will be none.
+pub async fn keep_fresh(options: &GrpcOptions, store: &IdentityStore, identity: &Identity) {
+    let mut generation = identity.generation;
+    while let Some(newer) = store.newer_than(generation).await {
+        generation = newer.generation;
+        match write_certificate(options, &newer) {
+            Ok(()) => tracing::info!(serial = newer.serial, "certificate files renewed"),
+            // The next renewal tries again; what is there lives as long as it has lived.
+            Err(error) => tracing::warn!(error = format!("{error:#}"), "certificate files not renewed"),
+        }
+    }
+}
+
+fn write_certificate(options: &GrpcOptions, identity: &Identity) -> anyhow::Result<()> {
+    replace(&[
+        (options.roots(), identity.roots.to_pem()),
+        (options.chain(), identity.chain_pem()),
+        (options.key(), identity.key.secret_pem()),
+    ])
+}
+
+/// Writes all beside their places and then puts all there, so that chain and key change as close together as files can:
+/// gRPC compares their times before and after reading and reads again.
+fn replace(files: &[(PathBuf, String)]) -> anyhow::Result<()> {
+    let next = |path: &Path| path.with_extension("next");
+    let write = |(path, text): &(PathBuf, String)| -> io::Result<()> {
+        let mut file = fs::OpenOptions::new()
+            .create(true)
+            .truncate(true)
+            .write(true)
+            .mode(0o600)
+            .open(next(path))?;
+        file.write_all(text.as_bytes())
+    };
+    for file in files {
+        write(file).with_context(|| file.0.display().to_string())?;
+    }
+    for (path, _) in files {
+        fs::rename(next(path), path).with_context(|| path.display().to_string())?;
+    }
+    Ok(())
+}
+
+/// gRPC's bootstrap (gRFC A27, A29, A65).
+fn bootstrap(options: &GrpcOptions, identity: &Identity) -> Value {
+    let files = json!({
+        "certificate_file": options.chain(),
+        "private_key_file": options.key(),
+        "ca_certificate_file": options.roots(),
+        "refresh_interval": REFRESH,
+    });
+    let principal = &identity.principal;
+    let (namespace, workload) = (principal.namespace(), &options.workload);
+    let address = options.address;
+    json!({
+        "xds_servers": [{
+            "server_uri": options.control,
+            "channel_creds": [{"type": "tls", "config": files}],
+            "server_features": ["xds_v3"],
+        }],
+        "node": {
+            "id": format!("sidecar~{address}~{workload}.{namespace}~{namespace}.svc.{}", principal.trust_domain()),
+            "cluster": format!("{workload}.{namespace}"),
+            "metadata": {
+                "GENERATOR": "grpc",
+                "NAMESPACE": namespace,
+                "NAME": workload,
+                "SERVICE_ACCOUNT": principal.service_account(),
+                "INSTANCE_IPS": address.to_string(),
+                "LABELS": options.labels.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
+            },
+        },
+        "certificate_providers": {
+            PROVIDER: {"plugin_name": "file_watcher", "config": files},
+        },
+        "server_listener_resource_name_template": SERVER_LISTENERS,
+    })
+}
