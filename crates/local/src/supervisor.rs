@@ -342,6 +342,8 @@ async fn watch_progress(context: &Context, observe: &mut dyn FnMut(Event<'_>)) {
             let record = context.record.borrow();
             if !ready && is_ready(&record) {
                 ready = true;
+                // Who is told that all is ready finds it so.
+                write(context, &record);
                 observe(Event::Ready(&record));
             } else {
                 observe(Event::Progress(&record));
@@ -496,14 +498,17 @@ fn workload_record(instance: &Instance, trust_domain: &str) -> WorkloadRecord {
 async fn write_record(context: Rc<Context>) {
     let mut changes = context.changed.subscribe();
     loop {
-        let record = context.record.borrow().clone();
-        if let Err(error) = context.options.state.write_mesh(&record) {
-            tracing::warn!(%error, "can't write what runs");
-        }
+        write(&context, &context.record.borrow());
         tokio::time::sleep(RECORD_PAUSE).await;
         if changes.changed().await.is_err() {
             return;
         }
+    }
+}
+
+fn write(context: &Context, record: &MeshRecord) {
+    if let Err(error) = context.options.state.write_mesh(record) {
+        tracing::warn!(%error, "can't write what runs");
     }
 }
 

@@ -61,11 +61,22 @@ pub(crate) fn status(place: &Place, format: Format) -> anyhow::Result<ExitCode> 
         }
         Ok(seen)
     })?;
+    let errors = configuration_errors(place);
     let reasons = reasons(&mesh, &seen);
     let health = health(&mesh, &reasons);
     match format {
-        Format::Json => output::print_json(&to_json(&mesh, &seen, health, &reasons))?,
-        Format::Text => output::print(&to_text(&mesh, &seen, health, &reasons))?,
+        Format::Json => {
+            let mut status = to_json(&mesh, &seen, health, &reasons);
+            status["configurationErrors"] = json!(errors);
+            output::print_json(&status)?;
+        }
+        Format::Text => {
+            let mut text = to_text(&mesh, &seen, health, &reasons);
+            for error in &errors {
+                append!(text, "! {}\n", error_line(error));
+            }
+            output::print(&text)?;
+        }
     }
     Ok(answer(health == "healthy"))
 }
@@ -77,6 +88,29 @@ async fn look(admin: SocketAddr) -> (Upstreams, Option<Certificate>, Option<Stri
     );
     let upstreams = stats.as_deref().map(admin::upstreams).unwrap_or_default();
     (upstreams, certificate, stats.err().map(|error| error.to_string()))
+}
+
+/// Errors in the files that the mesh runs on: what worked before goes on, so they are no matter of health. None where the
+/// control plane does not answer, which is told elsewhere.
+fn configuration_errors(place: &Place) -> Vec<Value> {
+    let found = place
+        .control()
+        .and_then(|control| block_on(async move { Ok(control.json("GET", "/v1/diagnostics", None).await?) }));
+    let found = found.unwrap_or_default();
+    let all = found.get("diagnostics").and_then(Value::as_array);
+    let is_error = |found: &&Value| found.get("severity").and_then(Value::as_str) == Some("error");
+    all.into_iter().flatten().filter(is_error).cloned().collect()
+}
+
+fn error_line(error: &Value) -> String {
+    let text = |pointer: &str| error.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    let line = error.pointer("/origin/line").and_then(Value::as_u64).unwrap_or(0);
+    format!(
+        "configuration: {}:{line}: {} ({}); what worked before goes on",
+        text("/origin/source"),
+        text("/message"),
+        text("/code")
+    )
 }
 
 /// What keeps the mesh from being healthy, one line each.

@@ -5,21 +5,27 @@ mod folders;
 mod input;
 mod lifecycle;
 mod limits;
+mod operation;
 mod protocols;
 mod resilience;
+mod rootless;
 mod security;
 mod traffic;
 mod wiretap;
 mod workers;
+mod xds_grpc;
 
 use crate::runner::Scenario;
 
 pub fn all() -> Vec<Scenario> {
     [
         lifecycle::SCENARIOS,
+        operation::SCENARIOS,
+        rootless::SCENARIOS,
         clinic::SCENARIOS,
         security::SCENARIOS,
         protocols::SCENARIOS,
+        xds_grpc::SCENARIOS,
         input::SCENARIOS,
         limits::SCENARIOS,
         workers::SCENARIOS,

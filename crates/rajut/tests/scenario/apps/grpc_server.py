@@ -6,8 +6,11 @@
 /test.Echo/Stream    sends ten messages
 /test.Echo/Chat      echoes message by message
 /test.Echo/Slow      answers after two seconds
+/test.Echo/Caller    tells, in JSON, the caller's certificate as the sidecar passes it on, and which process this is
 """
 
+import json
+import os
 import sys
 import time
 from concurrent import futures
@@ -37,6 +40,11 @@ def slow(request, context):
     return request
 
 
+def caller(request, context):
+    certificate = dict(context.invocation_metadata()).get("x-forwarded-client-cert", "")
+    return json.dumps({"certificate": certificate, "server": os.getpid()}).encode()
+
+
 class Handlers(grpc.GenericRpcHandler):
     def service(self, call):
         return {
@@ -44,6 +52,7 @@ class Handlers(grpc.GenericRpcHandler):
             "/test.Echo/Stream": grpc.unary_stream_rpc_method_handler(stream),
             "/test.Echo/Chat": grpc.stream_stream_rpc_method_handler(chat),
             "/test.Echo/Slow": grpc.unary_unary_rpc_method_handler(slow),
+            "/test.Echo/Caller": grpc.unary_unary_rpc_method_handler(caller),
         }.get(call.method)
 
 
