@@ -168,12 +168,7 @@ impl Upstream {
     /// The connection's own address.
     pub(crate) fn local_address(&self) -> Option<std::net::SocketAddr> {
         match self {
-            Self::H1(exchange) => exchange
-                .connection
-                .transport
-                .stream()
-                .socket()
-                .and_then(|socket| socket.local_addr().ok()),
+            Self::H1(exchange) => exchange.connection.local_address(),
             Self::H2(exchange) => exchange.lease.local_address(),
         }
     }

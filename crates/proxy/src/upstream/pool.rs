@@ -134,6 +134,8 @@ pub(crate) struct H1Connection {
     /// How long the server said that it keeps it idle.
     keep_alive: Option<Duration>,
     opened: Instant,
+    /// Asked once: a system call per request would be felt.
+    local: Option<SocketAddr>,
     guard: ConnectionGuard,
 }
 
@@ -210,6 +212,10 @@ impl H2Connection {
 }
 
 impl H1Connection {
+    pub(crate) const fn local_address(&self) -> Option<SocketAddr> {
+        self.local
+    }
+
     /// Whether the request that comes now is its last.
     pub(crate) fn is_last(&self) -> bool {
         let cluster = self.pool.cluster.borrow();
@@ -626,6 +632,7 @@ impl Acquire<'_> {
             return Ok(stream_on(lease, cluster, host));
         }
         cluster.stats().add(worker.index, ClusterCounter::CxHttp1);
+        let local = stream.socket().and_then(|socket| socket.local_addr().ok());
         Ok(Upstream::H1(H1Exchange::new(Box::new(H1Connection {
             transport: Transport::new(stream),
             machine: ClientConn::new(Limits::default()),
@@ -635,6 +642,7 @@ impl Acquire<'_> {
             worker: Rc::clone(worker),
             keep_alive: None,
             opened: Instant::now(),
+            local,
             guard: permit,
         }))))
     }
