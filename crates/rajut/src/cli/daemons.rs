@@ -77,7 +77,7 @@ pub(crate) struct AgentArgs {
     /// The Unix socket on which that Envoy finds discovery
     #[arg(long, value_name = "PATH")]
     pub(crate) socket: Option<PathBuf>,
-    /// Write grpc-bootstrap.json (for GRPC_XDS_BOOTSTRAP) and the certificate files of a proxyless gRPC process there
+    /// Write grpc-bootstrap.json (for `GRPC_XDS_BOOTSTRAP`) and the certificate files of a proxyless gRPC process there
     #[arg(long, value_name = "DIR", requires = "workload", requires = "ca_address")]
     pub(crate) grpc_bootstrap: Option<PathBuf>,
     /// Name of the workload instance that the gRPC process is

@@ -19,7 +19,7 @@ pub(crate) struct ExecArgs {
     /// NAME or NAME.NAMESPACE
     #[arg(value_name = "WORKLOAD")]
     workload: String,
-    /// Outside the workload's network, as a proxyless gRPC process with the workload's identity: GRPC_XDS_BOOTSTRAP
+    /// Outside the workload's network, as a proxyless gRPC process with the workload's identity: `GRPC_XDS_BOOTSTRAP`
     /// names the bootstrap with which gRPC libraries resolve xds:/// targets
     #[arg(long)]
     grpc_xds: bool,
