@@ -16,6 +16,13 @@ pub(crate) fn run(root: &Path) -> Result<()> {
         root,
         done: Vec::new(),
     };
+    let outcome = all(&mut stages);
+    // Also when a stage failed: its time counts among the others'.
+    stages.print();
+    outcome
+}
+
+fn all(stages: &mut Stages<'_>) -> Result<()> {
     stages.cargo("format", &["fmt", "--all", "--check"])?;
     stages.own("layers", layers::check)?;
     stages.own("tidy", tidy::check)?;
@@ -30,9 +37,7 @@ pub(crate) fn run(root: &Path) -> Result<()> {
     stages.own("benchmark: smoke", |root| {
         bench::run(root, &["--smoke".to_owned()])
     })?;
-    stages.script("first hour", "docs/tutorials/check.sh")?;
-    stages.print();
-    Ok(())
+    stages.script("first hour", "docs/tutorials/check.sh")
 }
 
 /// Format, and what clippy can mend.
@@ -99,9 +104,9 @@ impl Stages<'_> {
     fn own(&mut self, name: &'static str, stage: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
         println!("== {name}");
         let started = Instant::now();
-        stage(self.root).with_context(|| format!("stage `{name}`"))?;
+        let outcome = stage(self.root).with_context(|| format!("stage `{name}`"));
         self.done.push((name, started.elapsed()));
-        Ok(())
+        outcome
     }
 
     #[expect(clippy::print_stdout, reason = "a command-line tool talks to its terminal")]
@@ -110,5 +115,7 @@ impl Stages<'_> {
         for (name, took) in &self.done {
             println!("  {:5.1}  {name}", took.as_secs_f64() / 60.0);
         }
+        let all: Duration = self.done.iter().map(|(_, took)| took).sum();
+        println!("  {:5.1}  together", all.as_secs_f64() / 60.0);
     }
 }

@@ -40,6 +40,7 @@ pub mod stats;
 pub mod stream;
 pub mod tcp;
 pub mod tls;
+mod unknown;
 pub mod upstream;
 pub mod worker;
 pub mod workers;

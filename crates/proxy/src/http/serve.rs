@@ -46,7 +46,12 @@ use super::{
     timer::Timer,
 };
 use crate::{
-    connection::Connection, failure::FailureKind, stats::ManagerCounter, stream::Stream, worker::Worker,
+    connection::Connection,
+    failure::FailureKind,
+    stats::ManagerCounter,
+    stream::Stream,
+    unknown::{self, Spoke},
+    worker::Worker,
 };
 
 /// Bytes of a request's body that are read and thrown away so that its connection can go on.
@@ -478,6 +483,10 @@ async fn walk(
         }
         RouteActionKind::DirectResponse(direct) => {
             record.details = "direct_response";
+            if *chosen.virtual_host.name == *unknown::BLOCK_ALL {
+                let authority = String::from_utf8_lossy(&record.head.authority);
+                unknown::say(&authority, record.shared.connection.local, Spoke::Http);
+            }
             let body = direct.body.clone();
             return answer(record, downstream, &chosen, direct.status, body, Fields::new());
         }

@@ -11,6 +11,7 @@ use crate::{
     failure::{Failure, FailureKind},
     listener::stats::add,
     stream::Stream,
+    unknown::{self, Spoke},
     upstream::connect::{Established, connect},
     worker::Worker,
 };
@@ -29,6 +30,18 @@ pub async fn serve_connection(
                 listener = %connection.listener, destination = %connection.local, reason = failure.reason.as_deref(),
                 "connection refused: {:?}", failure.kind
             );
+            if proxy
+                .ir
+                .clusters
+                .iter()
+                .any(|(name, _)| &**name == unknown::BLACK_HOLE)
+            {
+                let (name, spoke) = match &connection.sni {
+                    Some(name) => (&**name, Spoke::Tls),
+                    None => ("", Spoke::Bytes),
+                };
+                unknown::say(name, connection.local, spoke);
+            }
             abort(&stream);
             return;
         }
