@@ -85,15 +85,14 @@ impl Destination {
             Spoke::Tls => ("tls", "TLS"),
             Spoke::Bytes => ("tcp", "TCP"),
         };
-        let (host, rest, port) = match &self.name {
-            Some(name) => (name.clone(), "resolution: DNS".to_owned(), self.port),
-            None => {
-                let ip = self.address.ip();
-                let host = format!("ip-{}.external", ip.to_string().replace(['.', ':'], "-"));
-                let rest =
-                    format!("addresses: [\"{ip}\"], resolution: STATIC, endpoints: [{{address: \"{ip}\"}}]");
-                (host, rest, self.address.port())
-            }
+        let (host, rest, port) = if let Some(name) = &self.name {
+            (name.clone(), "resolution: DNS".to_owned(), self.port)
+        } else {
+            let ip = self.address.ip();
+            let host = format!("ip-{}.external", ip.to_string().replace(['.', ':'], "-"));
+            let rest =
+                format!("addresses: [\"{ip}\"], resolution: STATIC, endpoints: [{{address: \"{ip}\"}}]");
+            (host, rest, self.address.port())
         };
         format!(
             "{{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {{name: {}}}, spec: {{hosts: [{host}], \
