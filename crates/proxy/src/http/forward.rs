@@ -26,6 +26,7 @@ use super::{
     message::{DownstreamError, Piece},
     mirror,
     record::Record,
+    reply,
     retry::{self, Lost},
     source::Source,
     timer::Timer,
@@ -578,6 +579,7 @@ impl Forwarding<'_, '_> {
         self.deadlines.end_try();
         let tunnel = length == BodyLength::Tunnel;
         prepare_response(self.record, table, chosen, head);
+        self.record.response.fields.remove(reply::UNDELIVERED);
         if let Some(cookie) = self.cookie.take() {
             // Name and path come from the configuration; what is no field value is left out.
             let _ = self.record.response.fields.append(Known::SetCookie, cookie);

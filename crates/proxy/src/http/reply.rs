@@ -11,7 +11,15 @@ use super::{
     message::{DownstreamError, Piece},
     record::Record,
 };
-use crate::failure::{Failure, FailureKind, Fault, grpc_status_of};
+use crate::{
+    connection::Peer,
+    failure::{Failure, FailureKind, Fault, grpc_status_of},
+};
+
+/// In an answer of one proxy of the mesh to another: its application could not be connected to, so nothing has seen the
+/// request, and it may go to another copy whatever its method. The proxy that reads it takes it out, so that no
+/// application passes it on.
+pub(crate) const UNDELIVERED: &str = "x-rajut-undelivered";
 
 /// Answers for a failure before the response's head; `retried`: tries went before.
 pub(crate) fn failure(
@@ -36,6 +44,13 @@ pub(crate) fn failure(
     ) {
         // A fresh section takes any edit.
         let _ = fields.set("x-envoy-overloaded", "true");
+    }
+    if matches!(
+        failure.kind,
+        FailureKind::ConnectFailure | FailureKind::ConnectTimeout
+    ) && matches!(record.shared.connection.peer, Peer::Verified(_))
+    {
+        let _ = fields.set(UNDELIVERED, "1");
     }
     send(
         record,

@@ -2,13 +2,14 @@
 //!
 //! Two things must hold: the route's policy names the condition (Envoy's terms), and sending it a second time can't
 //! do harm: either the endpoint has not seen it, or its method is idempotent, or the endpoint itself answered with
-//! what the operator listed. The body must still be at hand ([`REPLAY_MAX`]).
+//! what the operator listed, or its sidecar says that it could not reach it ([`UNDELIVERED`]). The body must still be at hand ([`REPLAY_MAX`]).
 
 use std::time::Duration;
 
 use rajut_codec::{Known, Method, ResponseHead};
 use rajut_ir::route::{RetryOn, RetryPolicy};
 
+use super::reply::UNDELIVERED;
 use crate::failure::{Failure, FailureKind, Retry};
 
 /// Bytes of a request's body that are kept for another try; with more, the request is sent once.
@@ -30,11 +31,11 @@ pub(crate) fn after_failure(policy: &RetryPolicy, method: &Method, failure: &Fai
         Retry::Safe => true,
         Retry::IfIdempotent => lost.unseen || method.is_idempotent(),
     };
-    let any_reset = RetryOn::FIVE_XX.with(RetryOn::GATEWAY_ERROR).with(RetryOn::RESET);
+    let any_reset = any_reset();
     let wanted = match failure.kind {
-        FailureKind::ConnectFailure | FailureKind::ConnectTimeout | FailureKind::TlsFailure => any_reset
-            .with(RetryOn::CONNECT_FAILURE)
-            .with(RetryOn::RESET_BEFORE_REQUEST),
+        FailureKind::ConnectFailure | FailureKind::ConnectTimeout | FailureKind::TlsFailure => {
+            connect_failures()
+        }
         FailureKind::StreamRefused => any_reset
             .with(RetryOn::REFUSED_STREAM)
             .with(RetryOn::RESET_BEFORE_REQUEST),
@@ -42,6 +43,17 @@ pub(crate) fn after_failure(policy: &RetryPolicy, method: &Method, failure: &Fai
         _ => any_reset,
     };
     safe && policy.on.has(wanted)
+}
+
+fn any_reset() -> RetryOn {
+    RetryOn::FIVE_XX.with(RetryOn::GATEWAY_ERROR).with(RetryOn::RESET)
+}
+
+/// Conditions that name a connection which did not come about.
+fn connect_failures() -> RetryOn {
+    any_reset()
+        .with(RetryOn::CONNECT_FAILURE)
+        .with(RetryOn::RESET_BEFORE_REQUEST)
 }
 
 /// Whether a try that gave no answer is repeated without a policy: the connection had been pooled and was closed by
@@ -72,6 +84,9 @@ pub(crate) fn after_answer(policy: &RetryPolicy, head: &ResponseHead) -> bool {
     // Envoy: an answer because of a limit is not repeated unless asked for.
     if head.fields.contains("x-envoy-ratelimited") && !on.has(RetryOn::ENVOY_RATELIMITED) {
         return false;
+    }
+    if head.fields.contains(UNDELIVERED) && on.has(connect_failures()) {
+        return true;
     }
     on.has(grpc_condition)
         || status >= 500 && on.has(RetryOn::FIVE_XX)
@@ -140,6 +155,10 @@ mod tests {
         let refused: Failure = FailureKind::ConnectFailure.into();
         assert!(after_failure(&default, &Method::Post, &refused, LOST));
         assert!(!after_answer(&default, &ResponseHead::new(503)));
+        let mut undelivered = ResponseHead::new(503);
+        undelivered.fields.set(UNDELIVERED, "1").unwrap();
+        assert!(after_answer(&default, &undelivered));
+        assert!(!after_answer(&policy(RetryOn::UNAVAILABLE), &undelivered));
         let mut unavailable = ResponseHead::new(200);
         unavailable.fields.set(Known::GrpcStatus, "14").unwrap();
         assert!(after_answer(&default, &unavailable));

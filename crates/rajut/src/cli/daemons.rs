@@ -105,13 +105,15 @@ fn label(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// Life that is asked for; Istio's `SECRET_TTL`.
+/// Life that is asked for unless the environment says less (Istio's `SECRET_TTL`); the authority grants no more.
 pub(super) const CERTIFICATE_LIFE: Duration = Duration::from_hours(24);
+/// The least that can be asked for.
+const CERTIFICATE_LIFE_MIN: Duration = Duration::from_secs(10);
 /// Istio's `terminationDrainDuration`.
 const DRAIN_TIME: Duration = Duration::from_secs(5);
 
 impl IdentityArgs {
-    fn enrolment(&self) -> anyhow::Result<Option<Enrolment>> {
+    fn enrolment(&self, place: &Place) -> anyhow::Result<Option<Enrolment>> {
         let Some(address) = &self.ca_address else {
             return Ok(None);
         };
@@ -123,7 +125,7 @@ impl IdentityArgs {
             server_name: CONTROL_SERVER_NAME.to_owned(),
             roots: roots.clone(),
             token: token.clone(),
-            ttl: CERTIFICATE_LIFE,
+            ttl: certificate_life(place)?,
         }))
     }
 
@@ -138,6 +140,17 @@ impl IdentityArgs {
             resolvers: resolvers_of(&machine),
         })
     }
+}
+
+/// What certificates are asked to live.
+fn certificate_life(place: &Place) -> anyhow::Result<Duration> {
+    let wished = place.env.duration("RAJUT_CERTIFICATE_TTL");
+    let life = wished.unwrap_or(CERTIFICATE_LIFE);
+    if (CERTIFICATE_LIFE_MIN..=CERTIFICATE_LIFE).contains(&life) {
+        return Ok(life);
+    }
+    let said = format!("RAJUT_CERTIFICATE_TTL={life:?} is not from 10s to 24h");
+    Err(WrongUsage(said).into())
 }
 
 /// Logging as the environment has it; daemons say what they do.
@@ -180,7 +193,7 @@ pub(crate) fn proxy(place: &Place, args: &ProxyArgs) -> anyhow::Result<ExitCode>
     rajut_proxy::run::run(ProxyOptions {
         bootstrap: args.config.clone(),
         concurrency: args.concurrency,
-        enrolment: args.identity.enrolment()?,
+        enrolment: args.identity.enrolment(place)?,
         dns: args.identity.dns(),
         drain_time: DRAIN_TIME,
     })?;
@@ -189,7 +202,7 @@ pub(crate) fn proxy(place: &Place, args: &ProxyArgs) -> anyhow::Result<ExitCode>
 
 pub(crate) fn agent(place: &Place, args: &AgentArgs) -> anyhow::Result<ExitCode> {
     start_logging(place)?;
-    let Some(enrolment) = args.identity.enrolment()? else {
+    let Some(enrolment) = args.identity.enrolment(place)? else {
         return Err(WrongUsage("an agent needs --ca-address".to_owned()).into());
     };
     let grpc = match (&args.grpc_bootstrap, &args.workload) {

@@ -35,6 +35,12 @@ pub(crate) const VARIABLES: &[Variable] = &[
         default: "",
         help: "The Envoy program for `up --data-plane envoy`; without it `envoy` on PATH.",
     },
+    Variable {
+        name: "RAJUT_CERTIFICATE_TTL",
+        kind: Kind::Duration,
+        default: "24h",
+        help: "How long certificates are asked to live, from `10s` to `24h`; they are renewed at half of that.",
+    },
 ];
 
 /// The state directory of this invocation.

@@ -1,15 +1,19 @@
 //! All scenarios, in the order in which they run. Those that look at one shared mesh stand together.
 
+mod bulk;
 mod clinic;
+mod egress;
 mod folders;
 mod input;
 mod lifecycle;
 mod limits;
+mod node;
 mod operation;
 mod protocols;
 mod resilience;
 mod rootless;
 mod security;
+mod streams;
 mod traffic;
 mod wiretap;
 mod workers;
@@ -33,6 +37,10 @@ pub fn all() -> Vec<Scenario> {
         traffic::SCENARIOS,
         wiretap::SCENARIOS,
         folders::SCENARIOS,
+        node::SCENARIOS,
+        bulk::SCENARIOS,
+        egress::SCENARIOS,
+        streams::SCENARIOS,
     ]
     .concat()
 }

@@ -4,6 +4,7 @@
 use std::{
     collections::HashMap,
     fs,
+    path::PathBuf,
     sync::{
         Mutex,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -18,13 +19,20 @@ use crate::{
     runner::{BOTH, Outcome, Plane, Result, Scenario},
 };
 
-pub const SCENARIOS: &[Scenario] = &[Scenario {
-    name: "node_20000_requests_over_its_idle_timeout_and_restarts_none_fails_no_post_comes_twice",
-    planes: BOTH,
-    run: defaults,
-}];
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "node_20000_requests_across_its_idle_timeout_none_fails_no_post_comes_twice",
+        planes: BOTH,
+        run: idle,
+    },
+    Scenario {
+        name: "node_replicas_restart_one_by_one_under_load_and_nothing_fails",
+        planes: BOTH,
+        run: restarts,
+    },
+];
 
-/// All requests.
+/// All requests, at least.
 const REQUESTS: u32 = 20_000;
 /// Clients that pause for as long as Node keeps an idle connection.
 const SLOW: u32 = 120;
@@ -43,6 +51,10 @@ struct Tally {
 }
 
 impl Tally {
+    fn sent(&self) -> u32 {
+        self.next.load(Ordering::Relaxed)
+    }
+
     /// One request with an id of its own, GET and POST in turn.
     fn send(&self, kept: &mut Option<Connection>, address: &str) {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
@@ -120,47 +132,85 @@ fn slow_client(tally: &Tally, number: u32, address: &str) {
     }
 }
 
-fn defaults(plane: Plane) -> Result<Outcome> {
+/// Two replicas, and what their clients sent.
+struct Bench {
+    mesh: Mesh,
+    address: String,
+    deliveries: PathBuf,
+    tally: Tally,
+}
+
+impl Bench {
+    fn start(plane: Plane, name: &str) -> Result<Self> {
+        let file = format!("rajut-{name}-{}-{}", std::process::id(), plane.name());
+        let deliveries = std::env::temp_dir().join(file);
+        let mesh = Mesh::up(plane, &server(&deliveries.display().to_string()))?;
+        Ok(Self {
+            address: mesh.host_address("node")?,
+            mesh,
+            deliveries,
+            tally: Tally::default(),
+        })
+    }
+
+    /// Requests one after the other for as long as `going` says so.
+    fn fast_client(&self, going: impl Fn() -> bool) {
+        let mut kept = None;
+        while going() {
+            self.tally.send(&mut kept, &self.address);
+        }
+    }
+
+    fn finish(self, started: Instant) -> Result<Outcome> {
+        let sent = self.tally.sent();
+        println!("    {sent} requests in {:.1} s", started.elapsed().as_secs_f64());
+        let text = fs::read_to_string(&self.deliveries)?;
+        fs::remove_file(&self.deliveries)?;
+        judge(&self.tally, sent, &text)?;
+        self.mesh.down()?;
+        Ok(Outcome::Passed)
+    }
+}
+
+fn idle(plane: Plane) -> Result<Outcome> {
     if !crate::mesh::have("node") {
         return Ok(Outcome::Skipped("node is not here".into()));
     }
-    let base = std::env::temp_dir().join(format!(
-        "rajut-deliveries-{}-{}",
-        std::process::id(),
-        plane.name()
-    ));
-    let mesh = Mesh::up(plane, &server(&base.display().to_string()))?;
-    let address = mesh.host_address("node")?;
-    let (tally, fast_enough) = (Tally::default(), AtomicBool::new(false));
+    let bench = Bench::start(plane, "idle")?;
     let started = Instant::now();
-    std::thread::scope(|scope| -> Result {
+    std::thread::scope(|scope| {
         for number in 0..SLOW {
-            let (tally, address) = (&tally, &address);
-            scope.spawn(move || slow_client(tally, number, address));
+            let bench = &bench;
+            scope.spawn(move || slow_client(&bench.tally, number, &bench.address));
         }
         for _ in 0..FAST {
-            scope.spawn(|| {
-                let mut kept = None;
-                // The slow ones' share comes on top of what has been sent when the fast ones stop.
-                while tally.next.load(Ordering::Relaxed) < REQUESTS || !fast_enough.load(Ordering::Relaxed) {
-                    tally.send(&mut kept, &address);
-                    if tally.next.load(Ordering::Relaxed) >= REQUESTS {
-                        std::thread::sleep(Duration::from_millis(20));
-                    }
-                }
-            });
+            scope.spawn(|| bench.fast_client(|| bench.tally.sent() < REQUESTS));
         }
-        let restarted = restart(&mesh, "node-0").and_then(|()| restart(&mesh, "node-1"));
-        fast_enough.store(true, Ordering::Relaxed);
+    });
+    bench.finish(started)
+}
+
+fn restarts(plane: Plane) -> Result<Outcome> {
+    if !crate::mesh::have("node") {
+        return Ok(Outcome::Skipped("node is not here".into()));
+    }
+    let bench = Bench::start(plane, "restarts")?;
+    let (started, going) = (Instant::now(), AtomicBool::new(true));
+    std::thread::scope(|scope| -> Result {
+        for _ in 0..FAST {
+            scope.spawn(|| bench.fast_client(|| going.load(Ordering::Relaxed)));
+        }
+        let restarted = ["node-0", "node-1", "node-0"].iter().try_for_each(|replica| {
+            // Every replica has taken requests again before the next one goes.
+            let before = bench.tally.sent();
+            let more = || (bench.tally.sent() > before + 500).then_some(());
+            eventually("more requests", Duration::from_secs(60), more)?;
+            restart(&bench.mesh, replica)
+        });
+        going.store(false, Ordering::Relaxed);
         restarted
     })?;
-    let sent = tally.next.load(Ordering::Relaxed);
-    println!("    {sent} requests in {:.1} s", started.elapsed().as_secs_f64());
-    let text = fs::read_to_string(&base)?;
-    fs::remove_file(&base)?;
-    judge(&tally, sent, &text)?;
-    mesh.down()?;
-    Ok(Outcome::Passed)
+    bench.finish(started)
 }
 
 fn judge(tally: &Tally, sent: u32, deliveries: &str) -> Result {
