@@ -185,9 +185,9 @@ fn policies(plane: Plane) -> Result<Outcome> {
 /// The object that the log of `client`'s sidecar tells to apply for `host` and `port`.
 fn told(mesh: &Mesh, host: &str, port: u16) -> Option<String> {
     let log = mesh.rajut(&["logs", "client-0", "--sidecar"]).ok()?;
-    let wanted = format!("refused: \"{host}\" port {port} ");
+    let wanted = format!("refused: the mesh does not know {host}:{port},");
     let line = log.lines().rfind(|line| line.contains(&wanted))?;
-    Some(line.split_once("apply: ")?.1.to_owned())
+    Some(line.split_once("lets it through: ")?.1.to_owned())
 }
 
 fn lines(plane: Plane) -> Result<Outcome> {
