@@ -58,6 +58,22 @@ fn the_certificate_names_the_caller_and_not_what_the_request_asks_for() {
 }
 
 #[test]
+fn the_own_certificate_has_the_address_that_proxyless_clients_dial() {
+    let path = folder("own");
+    let authority = authority(&path);
+    let names = |address: &str| {
+        let own = authority
+            .own_identity(address.parse().expect("an address"), 1)
+            .expect("issued");
+        Facts::parse(&own.chain[0]).expect("a certificate").ips
+    };
+    assert_eq!(names("127.0.0.1").len(), 2, "both loopback addresses");
+    assert_eq!(names("0.0.0.0"), names("127.0.0.1"));
+    assert!(names("127.10.255.1").contains(&IpAddr::from([127, 10, 255, 1])));
+    std::fs::remove_dir_all(path).expect("cleaned up");
+}
+
+#[test]
 fn a_wished_life_is_only_ever_shortened() {
     let path = folder("life");
     let authority = authority(&path);

@@ -154,3 +154,78 @@ fn bootstrap(options: &GrpcOptions, identity: &Identity) -> Value {
         "server_listener_resource_name_template": SERVER_LISTENERS,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        os::unix::fs::PermissionsExt as _,
+        sync::Arc,
+        time::{Duration, Instant},
+    };
+
+    use rajut_identity::{Key, TrustBundle};
+    use rcgen::{CertificateParams, CertifiedIssuer, KeyPair, SanType};
+
+    use super::*;
+
+    /// An identity that is its own root.
+    fn identity(generation: u64) -> Identity {
+        let mut params = CertificateParams::default();
+        let uri = "spiffe://cluster.local/ns/clinic/sa/signer";
+        params.subject_alt_names = vec![SanType::URI(uri.try_into().unwrap())];
+        let key = KeyPair::generate().unwrap();
+        let pem = key.serialize_pem();
+        let root = CertifiedIssuer::self_signed(params, key).unwrap();
+        let roots = TrustBundle::new([root.der().clone()]).unwrap();
+        let key = Key::from_pem(pem.as_bytes()).unwrap();
+        Identity::new(vec![root.der().clone()], key, roots, generation).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_renewed_certificate_replaces_the_files_which_are_the_owners_alone() {
+        let options = GrpcOptions {
+            folder: std::env::temp_dir().join(format!("rajut-grpc-{}", std::process::id())),
+            control: "127.0.0.1:15012".into(),
+            workload: "signer-0".into(),
+            labels: vec![("app".into(), "signer".into())],
+            address: [127, 0, 0, 1].into(),
+        };
+        let (first, second) = (Arc::new(identity(1)), Arc::new(identity(2)));
+        write(&options, &first).unwrap();
+        let bootstrap: Value = serde_json::from_slice(&fs::read(options.bootstrap()).unwrap()).unwrap();
+        assert_eq!(
+            bootstrap["node"]["id"],
+            "sidecar~127.0.0.1~signer-0.clinic~clinic.svc.cluster.local"
+        );
+        assert_eq!(bootstrap["node"]["metadata"]["LABELS"]["app"], "signer");
+        let files = &bootstrap["certificate_providers"][PROVIDER]["config"];
+        assert_eq!(files, &bootstrap["xds_servers"][0]["channel_creds"][0]["config"]);
+        assert_eq!(files["private_key_file"], options.key().display().to_string());
+
+        let (sender, store) = IdentityStore::channel();
+        sender.send_replace(Some(Arc::clone(&first)));
+        let renewed = async {
+            sender.send_replace(Some(Arc::clone(&second)));
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while fs::read_to_string(options.key()).unwrap() != second.key.secret_pem() {
+                assert!(Instant::now() < deadline, "the key is still the first");
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        tokio::select! {
+            () = keep_fresh(&options, &store, &first) => panic!("it goes on as long as there may be another"),
+            () = renewed => {}
+        }
+        assert_eq!(fs::read_to_string(options.chain()).unwrap(), second.chain_pem());
+        assert_eq!(
+            fs::read_to_string(options.roots()).unwrap(),
+            second.roots.to_pem()
+        );
+        for entry in fs::read_dir(&options.folder).unwrap() {
+            let entry = entry.unwrap();
+            let mode = entry.metadata().unwrap().permissions().mode() & 0o777;
+            assert_eq!(mode, 0o600, "{}", entry.path().display());
+        }
+        fs::remove_dir_all(&options.folder).unwrap();
+    }
+}
