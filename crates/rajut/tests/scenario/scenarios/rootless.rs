@@ -186,7 +186,19 @@ fn namespaces(plane: Plane) -> Result<Outcome> {
         ));
     }
     let user = User::new(plane)?;
-    if !allowed(&user) {
+    if allowed(&user) {
+        let words = [
+            "unshare",
+            "--user",
+            "--map-current-user",
+            "--keep-caps",
+            "sh",
+            "-c",
+            NO_NAMESPACES,
+            "sh",
+        ];
+        user.before.extend(words.map(str::to_owned));
+    } else {
         return Ok(Outcome::Skipped(
             "namespaces are refused to ordinary users here".into(),
         ));
@@ -236,18 +248,6 @@ fn refused(plane: Plane) -> Result<Outcome> {
     if !allowed(&user) {
         // Then it is so already.
         println!("    this machine refuses namespaces to ordinary users");
-    } else {
-        let words = [
-            "unshare",
-            "--user",
-            "--map-current-user",
-            "--keep-caps",
-            "sh",
-            "-c",
-            NO_NAMESPACES,
-            "sh",
-        ];
-        user.before.extend(words.map(str::to_owned));
     }
     let netns = user.command(&["up", "--detach", "--capture", "netns"])?;
     let said = text(&netns);
