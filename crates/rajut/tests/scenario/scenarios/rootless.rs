@@ -186,19 +186,7 @@ fn namespaces(plane: Plane) -> Result<Outcome> {
         ));
     }
     let user = User::new(plane)?;
-    if allowed(&user) {
-        let words = [
-            "unshare",
-            "--user",
-            "--map-current-user",
-            "--keep-caps",
-            "sh",
-            "-c",
-            NO_NAMESPACES,
-            "sh",
-        ];
-        user.before.extend(words.map(str::to_owned));
-    } else {
+    if !allowed(&user) {
         return Ok(Outcome::Skipped(
             "namespaces are refused to ordinary users here".into(),
         ));
@@ -248,6 +236,18 @@ fn refused(plane: Plane) -> Result<Outcome> {
     if !allowed(&user) {
         // Then it is so already.
         println!("    this machine refuses namespaces to ordinary users");
+    } else {
+        let words = [
+            "unshare",
+            "--user",
+            "--map-current-user",
+            "--keep-caps",
+            "sh",
+            "-c",
+            NO_NAMESPACES,
+            "sh",
+        ];
+        user.before.extend(words.map(str::to_owned));
     }
     let netns = user.command(&["up", "--detach", "--capture", "netns"])?;
     let said = text(&netns);
