@@ -145,7 +145,8 @@ impl ClientMachine {
         }
     }
 
-    /// Does not want these any more; what is known of them is forgotten.
+    /// Does not want these any more. What is known of them is forgotten when the server is told: until then it takes them
+    /// for known here, and would not send them again to one who changes their mind.
     pub fn unsubscribe<'a>(&mut self, type_url: &str, names: impl IntoIterator<Item = &'a str>) {
         let Some(state) = self.types.get_mut(type_url) else {
             return;
@@ -153,9 +154,6 @@ impl ClientMachine {
         for name in names {
             if state.names.remove(name) {
                 state.names_changed = true;
-                if !state.wildcard {
-                    state.accepted.remove(name);
-                }
                 // A subscription that was not told yet need not be taken back.
                 if state.changes.remove(name).is_none() {
                     state.changes.insert(name.into(), false);
@@ -344,6 +342,14 @@ impl TypeState {
         all.into_iter().chain(self.names.iter().cloned()).collect()
     }
 
+    /// Called with every message that tells which names are wanted.
+    fn forget_unwanted(&mut self) {
+        if !self.wildcard {
+            let names = &self.names;
+            self.accepted.retain(|name, _| names.contains(name));
+        }
+    }
+
     fn next_delta(&mut self) -> Option<Request> {
         if !self.begun {
             if !self.wildcard && self.names.is_empty() {
@@ -351,6 +357,7 @@ impl TypeState {
             }
             self.begun = true;
             self.changes.clear();
+            self.forget_unwanted();
             return Some(Request {
                 subscribe: self.wanted(),
                 initial_versions: self.certain_versions(),
@@ -358,6 +365,9 @@ impl TypeState {
             });
         }
         let mut request = Request::default();
+        if !self.changes.is_empty() {
+            self.forget_unwanted();
+        }
         for (name, add) in std::mem::take(&mut self.changes) {
             if add {
                 &mut request.subscribe
@@ -392,6 +402,7 @@ impl TypeState {
             }
             self.begun = true;
             self.names_changed = false;
+            self.forget_unwanted();
             let first = Answer {
                 nonce: Text::default(),
                 error: None,
@@ -400,6 +411,7 @@ impl TypeState {
         }
         if let Some(answer) = self.answers.pop_front() {
             self.names_changed = false;
+            self.forget_unwanted();
             return Some(request(self, answer));
         }
         if std::mem::take(&mut self.names_changed) {
@@ -409,6 +421,7 @@ impl TypeState {
             };
             // A response that is not answered yet must not be acknowledged by a change of names.
             if self.open.is_empty() {
+                self.forget_unwanted();
                 return Some(request(self, repeat));
             }
             self.names_changed = true;
