@@ -40,8 +40,8 @@ const SLOW: u32 = 120;
 const ROUNDS: u32 = 8;
 /// Clients that don't pause.
 const FAST: u32 = 12;
-/// Node's `keepAliveTimeout`.
-const KEPT: Duration = Duration::from_secs(5);
+/// Just before the end of Node's `keepAliveTimeout`.
+const EARLIEST: Duration = Duration::from_millis(5_000 - 60);
 
 /// What the clients share.
 #[derive(Default)]
@@ -111,7 +111,7 @@ fn restart(mesh: &Mesh, replica: &str) -> Result {
     if !ended.success() {
         return Err(format!("{replica} has no process {before}").into());
     }
-    eventually(&format!("{replica} is back"), Duration::from_secs(60), || {
+    eventually(&format!("{replica} is back"), Duration::from_mins(1), || {
         let row = mesh.workload(replica).ok()?;
         (row["ready"] == true && pid(&row) != Some(before)).then_some(())
     })?;
@@ -128,7 +128,11 @@ fn slow_client(tally: &Tally, number: u32, address: &str) {
     for round in 0..ROUNDS {
         tally.send(&mut kept, address);
         let jitter = Duration::from_millis(u64::from((number * 7 + round * 13) % 120));
+<<<<<<< HEAD
         std::thread::sleep((KEPT + jitter).saturating_sub(Duration::from_millis(60)));
+=======
+        std::thread::sleep(EARLIEST + jitter);
+>>>>>>> ce488a9 (scenarios: lints)
     }
 }
 
@@ -204,7 +208,7 @@ fn restarts(plane: Plane) -> Result<Outcome> {
             // Every replica has taken requests again before the next one goes.
             let before = bench.tally.sent();
             let more = || (bench.tally.sent() > before + 500).then_some(());
-            eventually("more requests", Duration::from_secs(60), more)?;
+            eventually("more requests", Duration::from_mins(1), more)?;
             restart(&bench.mesh, replica)
         });
         going.store(false, Ordering::Relaxed);
