@@ -167,7 +167,7 @@ fn interrupted(plane: Plane) -> Result<Outcome> {
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()?;
-    let healthy = eventually("the mesh is healthy", Duration::from_secs(60), || {
+    let healthy = eventually("the mesh is healthy", Duration::from_mins(1), || {
         mesh.status().ok().filter(|status| status["healthy"] == true)
     });
     let started = Instant::now();

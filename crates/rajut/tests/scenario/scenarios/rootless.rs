@@ -52,7 +52,7 @@ struct User {
     envoy: Option<PathBuf>,
 }
 
-/// Copies Envoy's program from where the PyPI package has it: a home directory is closed to other users.
+/// Copies Envoy's program from where its Python package has it: a home directory is closed to other users.
 fn envoy(mesh: &Mesh) -> Result<Option<PathBuf>> {
     let script = "import envoy, os; print(os.path.join(os.path.dirname(envoy.__file__), '_bin', 'envoy'))";
     let found = Command::new(python())
@@ -233,10 +233,7 @@ fn refused(plane: Plane) -> Result<Outcome> {
         ));
     }
     let mut user = User::new(plane)?;
-    if !allowed(&user) {
-        // Then it is so already.
-        println!("    this machine refuses namespaces to ordinary users");
-    } else {
+    if allowed(&user) {
         let words = [
             "unshare",
             "--user",
@@ -248,6 +245,9 @@ fn refused(plane: Plane) -> Result<Outcome> {
             "sh",
         ];
         user.before.extend(words.map(str::to_owned));
+    } else {
+        // Then it is so already.
+        println!("    this machine refuses namespaces to ordinary users");
     }
     let netns = user.command(&["up", "--detach", "--capture", "netns"])?;
     let said = text(&netns);
