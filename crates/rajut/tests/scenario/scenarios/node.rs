@@ -128,7 +128,7 @@ fn slow_client(tally: &Tally, number: u32, address: &str) {
     for round in 0..ROUNDS {
         tally.send(&mut kept, address);
         let jitter = Duration::from_millis(u64::from((number * 7 + round * 13) % 120));
-        std::thread::sleep((KEPT + jitter).saturating_sub(Duration::from_millis(60)));
+        std::thread::sleep(EARLIEST + jitter);
     }
 }
 
