@@ -19,9 +19,6 @@
     clippy::needless_pass_by_value,
     clippy::too_many_arguments,
     clippy::too_many_lines,
-    clippy::duration_suboptimal_units,
-    clippy::doc_markdown,
-    clippy::if_not_else,
     reason = "scenarios say plainly what they do; nothing here is on a hot path"
 )]
 #![expect(unreachable_pub, reason = "the modules of a test program have no outside")]
