@@ -65,6 +65,11 @@ def http(connection, address):
         path = target.split("?")[0]
         if path == "/early":
             connection.sendall(answer(413, b"too large", [("connection", "close")]))
+            # What is unread at a close would reset the answer away: read on for a moment, as real servers do.
+            connection.shutdown(socket.SHUT_WR)
+            connection.settimeout(1)
+            while connection.recv(65536):
+                pass
             return
         if path == "/upgrade":
             connection.sendall(
