@@ -10,6 +10,11 @@ const PROFILE: &str = "release";
 
 /// Runs the benchmark with these words of the command line.
 pub(crate) fn run(root: &Path, words: &[String]) -> Result<()> {
+    if let Some((first, words)) = words.split_first()
+        && first == "control"
+    {
+        return control(root, words);
+    }
     let at = words.iter().position(|word| word == "--profile");
     let profile = at
         .and_then(|at| words.get(at + 1))
@@ -32,6 +37,30 @@ pub(crate) fn run(root: &Path, words: &[String]) -> Result<()> {
         .current_dir(root)
         .status()
         .with_context(|| format!("{}", rig.display()))?;
+    if status.success() {
+        Ok(())
+    } else {
+        bail!("the benchmark ended with {status}")
+    }
+}
+
+/// The set `control`: the control plane under a mesh of any size. Its load is an example of the tool's package, since it
+/// speaks with our own client machine, which the rig (outside the workspace) does not link.
+fn control(root: &Path, words: &[String]) -> Result<()> {
+    if std::env::var_os("RAJUT_BIN").is_none() {
+        cargo(root, &["build", "--profile", PROFILE, "--package", "rajut"])?;
+    }
+    let example = ["--package", "rajut", "--example", "control_load"];
+    cargo(root, &[&["build", "--profile", PROFILE], &example[..]].concat())?;
+    let binary = std::env::var_os("RAJUT_BIN").unwrap_or_else(|| root.join("target/release/rajut").into());
+    let load = root.join("target/release/examples/control_load");
+    let status = Command::new(&load)
+        .arg("--rajut")
+        .arg(binary)
+        .args(words)
+        .current_dir(root)
+        .status()
+        .with_context(|| format!("{}", load.display()))?;
     if status.success() {
         Ok(())
     } else {
