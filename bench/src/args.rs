@@ -6,11 +6,11 @@ use std::str::FromStr;
 use anyhow::{Result, bail};
 
 /// Options that stand alone.
-const FLAGS: &[&str] = &["short", "full", "smoke", "rt", "splice"];
+const FLAGS: &[&str] = &["fresh", "full", "hold", "rt", "short", "smoke", "splice"];
 /// Options that take a value.
 const OPTIONS: &[&str] = &[
-    "body", "conns", "expect", "listen", "peers", "port", "profile", "proto", "rate", "root", "rounds",
-    "secs", "streams", "to",
+    "conns", "expect", "held", "listen", "peers", "port", "profile", "proto", "rate", "rest", "root",
+    "rounds", "secs", "streams", "tls", "to",
 ];
 
 /// A parsed command line.

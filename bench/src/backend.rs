@@ -1,7 +1,9 @@
-//! The backend: constant answers as cheaply as they can be given, on four listeners of one single-threaded process.
+//! The backend: constant answers as cheaply as they can be given, on a few listeners of one single-threaded process.
 //!
-//! HTTP/1.1 answers each `\r\n\r\n` (requests have no body); HTTP/2 each finished stream; `echo` sends each byte back;
-//! `source` sends without end after the first byte. Prints its ports as one JSON line, then serves until it is ended.
+//! HTTP/1.1 answers each `\r\n\r\n` (requests have no body); HTTP/2 each finished stream; gRPC each message, and each
+//! finished stream with its trailers (a collector of traces is that too); `echo` sends each byte back; `source` sends
+//! without end after the first byte. The services of the large configuration are HTTP/1.1 on addresses of their own.
+//! Prints its ports as one JSON line, then serves until it is ended.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{ErrorKind, Read, Write};
@@ -10,9 +12,10 @@ use std::net::{TcpListener, TcpStream};
 use anyhow::{Result, bail};
 use serde_json::json;
 
-use crate::args::Args;
+use crate::grpc;
 use crate::http2::{self, Block, Frame, Frames, kind, setting};
 use crate::poll::{Poll, Ready};
+use crate::set::large;
 use crate::shape;
 
 /// One read takes at most so much.
@@ -22,15 +25,39 @@ const SOURCE_BYTES: usize = 256 * 1024;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Protocol {
-    Http1,
+    Http1(Size),
     Http2,
+    /// Every message is answered by one of so many bytes.
+    Grpc {
+        message: usize,
+    },
     Echo,
     Source,
 }
 
-const PROTOCOLS: [(Protocol, &str); 4] = [
-    (Protocol::Http1, "http1"),
+/// How long the body of an HTTP/1.1 answer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Size {
+    Empty,
+    Usual,
+    Big,
+}
+
+const WIDE: &str = "wide";
+
+const PROTOCOLS: [(Protocol, &str); 9] = [
+    (Protocol::Http1(Size::Usual), "http1"),
+    (Protocol::Http1(Size::Empty), "empty"),
+    (Protocol::Http1(Size::Big), "big"),
+    (Protocol::Http1(Size::Usual), WIDE),
     (Protocol::Http2, "http2"),
+    (
+        Protocol::Grpc {
+            message: grpc::ANSWER_BYTES,
+        },
+        "grpc",
+    ),
+    (Protocol::Grpc { message: 0 }, "collector"),
     (Protocol::Echo, "echo"),
     (Protocol::Source, "source"),
 ];
@@ -38,7 +65,9 @@ const PROTOCOLS: [(Protocol, &str); 4] = [
 /// What is the same for all connections.
 #[derive(Debug)]
 struct Answers {
-    http1: Vec<u8>,
+    usual: Vec<u8>,
+    empty: Vec<u8>,
+    big: Vec<u8>,
     http2: Block,
     body: Vec<u8>,
     source: Vec<u8>,
@@ -57,9 +86,11 @@ struct Connection {
 enum Talk {
     /// How many bytes of the blank line that ends a head have been seen.
     Http1 {
+        size: Size,
         matched: usize,
     },
     Http2(Box<Server>),
+    Grpc(Box<grpc::Server>),
     Echo,
     Source {
         begun: bool,
@@ -67,26 +98,30 @@ enum Talk {
 }
 
 /// Serves until the process is ended.
-pub(crate) fn serve(args: &Args) -> Result<()> {
-    let body = args.number("body", shape::BODY_BYTES)?;
-    if body as i64 > http2::WINDOW {
-        bail!("--body: at most {} bytes", http2::WINDOW);
-    }
+pub(crate) fn serve() -> Result<()> {
     let answers = Answers {
-        http1: shape::http1_response(body),
-        http2: http2::response_block(body),
-        body: vec![b'x'; body],
+        usual: shape::http1_response(shape::BODY_BYTES),
+        empty: shape::http1_response(0),
+        big: shape::http1_response(shape::BIG_BYTES),
+        http2: http2::response_block(shape::BODY_BYTES),
+        body: vec![b'x'; shape::BODY_BYTES],
         source: vec![b'x'; SOURCE_BYTES],
     };
     let mut poll = Poll::new()?;
     let mut listeners = Vec::new();
     let mut ports = serde_json::Map::new();
-    for (token, (protocol, name)) in PROTOCOLS.iter().enumerate() {
-        let listener = TcpListener::bind(("127.0.0.1", 0))?;
-        listener.set_nonblocking(true)?;
-        ports.insert((*name).to_owned(), json!(listener.local_addr()?.port()));
-        poll.add(&listener, token as u64)?;
-        listeners.push((listener, *protocol));
+    for (protocol, name) in PROTOCOLS {
+        let bound = if name == WIDE {
+            bind_wide()?
+        } else {
+            vec![TcpListener::bind(("127.0.0.1", 0))?]
+        };
+        ports.insert(name.to_owned(), json!(bound[0].local_addr()?.port()));
+        for listener in bound {
+            listener.set_nonblocking(true)?;
+            poll.add(&listener, listeners.len() as u64)?;
+            listeners.push((listener, protocol));
+        }
     }
     println!("{}", serde_json::Value::Object(ports));
 
@@ -112,13 +147,34 @@ pub(crate) fn serve(args: &Args) -> Result<()> {
     }
 }
 
+/// One port on each address of those services of the large configuration that are ever asked.
+fn bind_wide() -> Result<Vec<TcpListener>> {
+    let addresses: Vec<String> = large::used()
+        .chain(large::unused())
+        .flat_map(|service| (0..large::ENDPOINTS).map(move |copy| large::address(service, copy)))
+        .collect();
+    let all_at = |port: u16| -> std::io::Result<Vec<TcpListener>> {
+        addresses
+            .iter()
+            .map(|address| TcpListener::bind((address.as_str(), port)))
+            .collect()
+    };
+    for port in 18_000..18_100 {
+        if let Ok(listeners) = all_at(port) {
+            return Ok(listeners);
+        }
+    }
+    bail!("no port from 18000 to 18099 is free on the addresses of the large configuration")
+}
+
 impl Connection {
     fn new(socket: TcpStream, protocol: Protocol) -> Result<Self> {
         socket.set_nonblocking(true)?;
         socket.set_nodelay(true)?;
         let mut out = Vec::new();
         let talk = match protocol {
-            Protocol::Http1 => Talk::Http1 { matched: 0 },
+            Protocol::Http1(size) => Talk::Http1 { size, matched: 0 },
+            Protocol::Grpc { message } => Talk::Grpc(Box::new(grpc::Server::new(message, &mut out))),
             Protocol::Http2 => {
                 http2::put_settings(&mut out, &[(setting::MAX_CONCURRENT_STREAMS, 1024)]);
                 Talk::Http2(Box::default())
@@ -162,11 +218,17 @@ impl Connection {
 
     fn input(&mut self, bytes: &[u8], answers: &Answers) -> Result<()> {
         match &mut self.talk {
-            Talk::Http1 { matched } => {
+            Talk::Http1 { size, matched } => {
+                let answer = match size {
+                    Size::Empty => &answers.empty,
+                    Size::Usual => &answers.usual,
+                    Size::Big => &answers.big,
+                };
                 for _ in 0..heads(matched, bytes) {
-                    self.out.extend_from_slice(&answers.http1);
+                    self.out.extend_from_slice(answer);
                 }
             }
+            Talk::Grpc(server) => server.input(bytes, &mut self.out)?,
             Talk::Http2(server) => server.input(bytes, answers, &mut self.out)?,
             Talk::Echo => self.out.extend_from_slice(bytes),
             Talk::Source { begun } => *begun = true,

@@ -195,7 +195,7 @@ pub(crate) fn response_block(body: usize) -> Block {
 }
 
 /// `fixed`, then `entered`: literals with incremental indexing first, dynamic indexes (62 is the newest) later.
-fn block(fixed: Vec<u8>, entered: &[(&str, &str)]) -> Block {
+pub(crate) fn block(fixed: Vec<u8>, entered: &[(&str, &str)]) -> Block {
     let (mut first, mut later) = (fixed.clone(), fixed);
     for (place, (name, value)) in entered.iter().enumerate() {
         first.push(0x40);
@@ -208,7 +208,7 @@ fn block(fixed: Vec<u8>, entered: &[(&str, &str)]) -> Block {
 }
 
 /// A string of at most 126 bytes, not Huffman coded.
-fn put_text(out: &mut Vec<u8>, text: &str) {
+pub(crate) fn put_text(out: &mut Vec<u8>, text: &str) {
     out.push(
         u8::try_from(text.len())
             .ok()

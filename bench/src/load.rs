@@ -2,16 +2,19 @@
 //!
 //! In the open loop arrivals are Poisson; a request goes to a free connection or stream or waits in a queue, and its
 //! latency counts from the moment it was *due*, so that a slow proxy is never excused (no coordinated omission). Every
-//! answer is checked: status 200 and the whole body. Prints one JSON line.
+//! answer is checked: status 200 and the whole body. `--fresh` opens a connection for each request when it begins;
+//! `--hold` opens each of the connections, has one request answered on it and keeps it. Prints one JSON line.
 
 mod session;
+mod wire;
 
 use std::collections::VecDeque;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use serde_json::json;
 
 use crate::args::Args;
@@ -19,6 +22,7 @@ use crate::poll::{Poll, Ready, Timer, now_ns};
 use crate::shape;
 use crate::stats::percentile;
 use session::{Finished, Session};
+use wire::{Tls, Wire};
 
 /// Token of the timer.
 const TIMER: u64 = u64::MAX;
@@ -30,10 +34,24 @@ const RECONNECTS_MAX: u64 = 1000;
 const GRACE_NS: u64 = 5_000_000_000;
 /// Before the measured time, so long is not measured (connections come up, caches fill).
 const WARM_UP_NS: u64 = 200_000_000;
+/// So many requests are under way at a time while connections are opened to be held.
+const OPENING_MAX: usize = 32;
+
+/// What becomes of connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Use {
+    /// All are opened at the start and kept for many requests.
+    Kept,
+    /// Each request opens one, which is closed after its answer.
+    Fresh,
+    /// Each is opened for its only request and then left open.
+    Held,
+}
 
 #[derive(Debug)]
 struct Connection {
-    socket: TcpStream,
+    /// `None`: not opened yet, or closed after its only request.
+    wire: Option<Wire>,
     session: Session,
     out: Vec<u8>,
     blocked: bool,
@@ -57,6 +75,9 @@ struct Load {
     poll: Poll,
     timer: Timer,
     port: u16,
+    kept: Use,
+    tls: Option<Tls>,
+    opened: usize,
     proto: String,
     streams: usize,
     expect: usize,
@@ -98,10 +119,18 @@ pub(crate) fn load(args: &Args) -> Result<()> {
     } else {
         Pace::Closed
     };
+    let kept = match (args.flag("fresh"), args.flag("hold")) {
+        (true, _) => Use::Fresh,
+        (_, true) => Use::Held,
+        _ => Use::Kept,
+    };
     let mut load = Load {
         poll: Poll::new()?,
         timer: Timer::new()?,
         port: args.number("port", 0)?,
+        kept,
+        tls: args.text("tls").map(|dir| wire::tls(dir.as_ref())).transpose()?,
+        opened: 0,
         proto: args.text("proto").unwrap_or("http1").to_owned(),
         streams: args.number("streams", 10)?,
         expect: args.number("expect", shape::BODY_BYTES)?,
@@ -117,29 +146,41 @@ pub(crate) fn load(args: &Args) -> Result<()> {
         latencies_ns: Vec::new(),
     };
     for index in 0..connections {
-        let connection = load.connect(index)?;
+        let connection = Connection {
+            wire: None,
+            session: Session::new(&load.proto, load.streams, load.expect, &mut Vec::new())?,
+            out: Vec::new(),
+            blocked: false,
+            touched: false,
+        };
         load.connections.push(connection);
+        if kept == Use::Kept {
+            load.open(index)?;
+        }
     }
     load.run()?;
     load.print(seconds);
+    if kept == Use::Held {
+        // Until the orchestrator ends this process.
+        std::io::stdout().flush()?;
+        loop {
+            std::thread::park();
+        }
+    }
     Ok(())
 }
 
 impl Load {
-    fn connect(&self, index: usize) -> Result<Connection> {
-        let socket = TcpStream::connect(("127.0.0.1", self.port)).context("connecting")?;
-        socket.set_nonblocking(true)?;
-        socket.set_nodelay(true)?;
-        self.poll.add(&socket, index as u64)?;
-        let mut out = Vec::new();
-        let session = Session::new(&self.proto, self.streams, self.expect, &mut out)?;
-        Ok(Connection {
-            socket,
-            session,
-            out,
-            blocked: false,
-            touched: false,
-        })
+    fn open(&mut self, index: usize) -> Result<()> {
+        self.opened += 1;
+        let wire = Wire::connect(self.port, self.opened, self.tls.as_ref())?;
+        self.poll.add(&wire.socket, index as u64)?;
+        let connection = &mut self.connections[index];
+        connection.out.clear();
+        connection.session = Session::new(&self.proto, self.streams, self.expect, &mut connection.out)?;
+        connection.wire = Some(wire);
+        connection.blocked = false;
+        Ok(())
     }
 
     fn run(&mut self) -> Result<()> {
@@ -159,6 +200,9 @@ impl Load {
                 if self.flush(index).is_err() {
                     self.reconnect(index)?;
                 }
+            }
+            if self.kept == Use::Held && self.total + self.errors >= self.connections.len() as u64 {
+                return Ok(());
             }
             if now > self.until && (self.in_flight == 0 || now > self.until + GRACE_NS) {
                 // What is still owed was never answered.
@@ -199,6 +243,9 @@ impl Load {
             }
         }
         while let Some(&index) = self.free.front() {
+            if self.kept == Use::Held && self.in_flight >= OPENING_MAX {
+                break;
+            }
             let due = match &mut self.pace {
                 Pace::Closed if now < self.until => now,
                 Pace::Closed => break,
@@ -208,6 +255,11 @@ impl Load {
                 },
             };
             self.free.pop_front();
+            if self.kept != Use::Kept {
+                self.open(index)?;
+                // The one slot that it has is what is taken now.
+                self.connections[index].session.take_slots();
+            }
             let connection = &mut self.connections[index];
             connection.session.begin(due, &mut connection.out);
             self.in_flight += 1;
@@ -227,20 +279,21 @@ impl Load {
         }
     }
 
-    /// Reads once.
+    /// Reads what is there (under TLS that may be more than one buffer's fill).
     fn step(&mut self, event: Ready, buffer: &mut [u8], finished: &mut Vec<Finished>) -> Result<()> {
         let connection = &mut self.connections[event.token as usize];
+        let Some(wire) = &mut connection.wire else {
+            return Ok(());
+        };
         if !event.readable {
             return Ok(());
         }
-        match connection.socket.read(buffer) {
-            Ok(0) => bail!("closed"),
-            Ok(n) => connection
+        if let Some(n) = wire.read(buffer)? {
+            connection
                 .session
-                .input(&buffer[..n], &mut connection.out, finished),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
-            Err(error) => Err(error.into()),
+                .input(&buffer[..n], &mut connection.out, finished)?;
         }
+        Ok(())
     }
 
     /// Books what has finished and makes its slots free.
@@ -257,7 +310,17 @@ impl Load {
                 self.latencies_ns.push(now - due);
             }
         }
-        self.add_slots(index);
+        // A connection without a slot left is one whose only request is not answered yet.
+        let connection = &mut self.connections[index];
+        match self.kept {
+            Use::Kept => self.add_slots(index),
+            Use::Held => {}
+            Use::Fresh if connection.wire.is_some() && connection.session.in_flight() == 0 => {
+                connection.wire = None;
+                self.add_slots(index);
+            }
+            Use::Fresh => {}
+        }
     }
 
     fn add_slots(&mut self, index: usize) {
@@ -268,17 +331,13 @@ impl Load {
 
     fn flush(&mut self, index: usize) -> Result<()> {
         let connection = &mut self.connections[index];
-        while !connection.out.is_empty() {
-            match connection.socket.write(&connection.out) {
-                Ok(n) => drop(connection.out.drain(..n)),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) => return Err(error.into()),
-            }
-        }
-        let blocked = !connection.out.is_empty();
+        let Some(wire) = &mut connection.wire else {
+            return Ok(());
+        };
+        let blocked = wire.write(&mut connection.out)?;
         if blocked != connection.blocked {
             connection.blocked = blocked;
-            self.poll.want(&connection.socket, index as u64, true, blocked)?;
+            self.poll.want(&wire.socket, index as u64, true, blocked)?;
         }
         Ok(())
     }
@@ -293,9 +352,7 @@ impl Load {
         self.errors += lost as u64;
         self.in_flight -= lost;
         self.free.retain(|free| *free != index);
-        let touched = self.connections[index].touched;
-        self.connections[index] = self.connect(index)?;
-        self.connections[index].touched = touched;
+        self.open(index)?;
         self.add_slots(index);
         Ok(())
     }
@@ -315,12 +372,16 @@ impl Load {
 }
 
 /// One request on a connection of its own, with a bound of half a second per read: whether a proxy answers.
-pub(crate) fn probe(proto: &str, port: u16) -> Result<()> {
+/// `tls`: the folder of the certificates where the proxy wants to see one.
+pub(crate) fn probe(proto: &str, port: u16, expect: usize, tls: Option<&Path>) -> Result<()> {
+    if let Some(dir) = tls {
+        return probe_tls(port, expect, &wire::tls(dir)?);
+    }
     let mut socket = TcpStream::connect(("127.0.0.1", port))?;
     socket.set_nodelay(true)?;
     socket.set_read_timeout(Some(Duration::from_millis(500)))?;
     let (mut out, mut finished, mut buffer) = (Vec::new(), Vec::new(), [0; 4096]);
-    let mut session = Session::new(proto, 1, shape::BODY_BYTES, &mut out)?;
+    let mut session = Session::new(proto, 1, expect, &mut out)?;
     while finished.is_empty() {
         if session.take_slots() > 0 {
             session.begin(0, &mut out);
@@ -336,6 +397,52 @@ pub(crate) fn probe(proto: &str, port: u16) -> Result<()> {
         bail!("not the answer of the backend");
     }
     Ok(())
+}
+
+/// [`probe`] under TLS, HTTP/1.1.
+fn probe_tls(port: u16, expect: usize, tls: &Tls) -> Result<()> {
+    let mut wire = Wire::connect(port, 0, Some(tls))?;
+    let (mut out, mut finished, mut buffer) = (Vec::new(), Vec::new(), [0; 4096]);
+    let mut session = Session::new("http1", 1, expect, &mut out)?;
+    session.begin(0, &mut out);
+    let until = now_ns() + 1_000_000_000;
+    while finished.is_empty() {
+        wire.write(&mut out)?;
+        match wire.read(&mut buffer)? {
+            Some(n) => session.input(&buffer[..n], &mut out, &mut finished)?,
+            None => std::thread::sleep(Duration::from_micros(200)),
+        }
+        if now_ns() > until {
+            bail!("no answer within a second");
+        }
+    }
+    if !finished[0].ok {
+        bail!("not the answer of the backend");
+    }
+    Ok(())
+}
+
+/// One request for `host` on a connection of its own: how long until its answer was whole, at most two seconds.
+pub(crate) fn ask(port: u16, host: &str) -> Result<Duration> {
+    let begin = std::time::Instant::now();
+    let mut socket = TcpStream::connect(("127.0.0.1", port))?;
+    socket.set_nodelay(true)?;
+    socket.set_read_timeout(Some(Duration::from_secs(2)))?;
+    socket.write_all(&shape::http1_request(host, shape::FEW))?;
+    let mut answer = Vec::new();
+    let whole = shape::http1_response(shape::BODY_BYTES).len();
+    let mut buffer = [0; 4096];
+    while !answer.ends_with(&[b'x'; shape::BODY_BYTES]) {
+        let n = socket.read(&mut buffer)?;
+        if n == 0 || answer.len() > 2 * whole {
+            bail!("not the answer of the backend");
+        }
+        answer.extend_from_slice(&buffer[..n]);
+    }
+    if !answer.starts_with(b"HTTP/1.1 200") {
+        bail!("not answered with 200");
+    }
+    Ok(begin.elapsed())
 }
 
 /// The time until the next arrival: exponential, by inversion of a xorshift draw.

@@ -7,16 +7,20 @@
 
 mod args;
 mod backend;
+mod bootstrap;
 mod bulk;
+mod grpc;
 mod http2;
 mod load;
 mod machine;
+mod measure;
 mod peer;
 mod poll;
 mod process;
 mod relay;
 mod report;
 mod run;
+mod set;
 mod shape;
 mod stats;
 
@@ -26,13 +30,15 @@ use anyhow::{Result, bail};
 
 use crate::args::Args;
 
-const USAGE: &str = "usage: rajut-bench run [SET…] [--short|--full|--smoke] [--rounds N] [--secs S] [--rate R]
-                       [--peers a,b] [--rt] [--root DIR] [--profile NAME]
-       rajut-bench backend [--body BYTES]
-       rajut-bench load --proto http1|http1-16|http2|echo --port P [--conns N] [--streams N] [--secs S] [--rate R]
+const USAGE: &str =
+    "usage: rajut-bench run [SET…] [--short|--full|--smoke] [--rounds N] [--secs S] [--rate R]
+                       [--held N] [--rest S] [--peers a,b] [--rt] [--root DIR] [--profile NAME]
+       rajut-bench backend
+       rajut-bench load --proto http1|http1-16|http1-large|http2|grpc|grpc-stream|echo --port P [--conns N]
+                       [--streams N] [--secs S] [--rate R] [--expect BYTES] [--fresh|--hold] [--tls DIR]
        rajut-bench bulk --port P [--conns N] [--secs S]
        rajut-bench relay --listen P --to P [--splice]
-sets:  http1 http1-16 http2 tls2 tcp idle-memory (default: all)";
+sets:  see README.md (default: all)";
 
 fn main() -> ExitCode {
     match command() {
@@ -50,7 +56,7 @@ fn command() -> Result<ExitCode> {
     let args = Args::parse(words)?;
     match command.as_str() {
         "run" => return run::run(&args),
-        "backend" => backend::serve(&args)?,
+        "backend" => backend::serve()?,
         "load" => load::load(&args)?,
         "bulk" => bulk::sink(&args)?,
         "relay" => relay::serve(&args)?,

@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::bootstrap;
 use crate::process::{Process, find};
+use crate::set::{Answers, Kind, Set};
 
 /// A way for a request to go. `Direct` is none: what the load generator and the backend cost by themselves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,31 +23,25 @@ pub(crate) enum Peer {
     Relay,
     RelaySplice,
     Rajut,
+    /// We with everything off that the set has on; so too Envoy.
+    RajutOff,
     Envoy,
+    EnvoyOff,
     Haproxy,
     HaproxySplice,
     Nginx,
-}
-
-/// What is measured of each.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Set {
-    Http1,
-    Http1With16,
-    Http2,
-    Tls2,
-    Tcp,
-    IdleMemory,
 }
 
 /// Ports and files that every peer of a set uses, one after the other.
 #[derive(Debug, Clone)]
 pub(crate) struct Places {
     pub(crate) dir: PathBuf,
-    /// Where the load goes; `second` is the small-message listener of the set `tcp`, `middle` lies between two hops.
+    /// Where the load goes; `second` is the small-message listener of the opaque sets, `middle` (and `middle_small` for
+    /// the small messages) lies between two hops.
     pub(crate) front: u16,
     pub(crate) second: u16,
     pub(crate) middle: u16,
+    pub(crate) middle_small: u16,
     pub(crate) backends: Backends,
 }
 
@@ -53,9 +49,16 @@ pub(crate) struct Places {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Backends {
     pub(crate) http1: u16,
+    pub(crate) empty: u16,
+    pub(crate) big: u16,
     pub(crate) http2: u16,
+    pub(crate) grpc: u16,
+    /// Takes traces, answers nothing of use.
+    pub(crate) collector: u16,
     pub(crate) echo: u16,
     pub(crate) source: u16,
+    /// HTTP/1.1 on the addresses of the large configuration.
+    pub(crate) wide: u16,
 }
 
 /// A peer that is there.
@@ -66,130 +69,45 @@ pub(crate) struct Installed {
     pub(crate) version: String,
 }
 
-impl Set {
-    pub(crate) const ALL: [Self; 6] = [
-        Self::Http1,
-        Self::Http1With16,
-        Self::Http2,
-        Self::Tls2,
-        Self::Tcp,
-        Self::IdleMemory,
-    ];
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Http1 => "http1",
-            Self::Http1With16 => "http1-16",
-            Self::Http2 => "http2",
-            Self::Tls2 => "tls2",
-            Self::Tcp => "tcp",
-            Self::IdleMemory => "idle-memory",
-        }
-    }
-
-    pub(crate) fn title(self) -> &'static str {
-        match self {
-            Self::Http1 => "HTTP/1.1, one hop, 1 KiB, 3 request headers",
-            Self::Http1With16 => "HTTP/1.1, one hop, 1 KiB, 16 request headers as a browser sends them",
-            Self::Http2 => "HTTP/2 without TLS, one hop, 1 KiB, 8 connections × 10 streams",
-            Self::Tls2 => {
-                "two hops with mutual TLS 1.3 between them, HTTP/1.1, 1 KiB (both proxies together)"
-            }
-            Self::Tcp => "opaque TCP without TLS: 4 bulk connections; 64-byte messages on 32 connections",
-            Self::IdleMemory => "started and idle: one listener, one cluster",
-        }
-    }
-
-    /// What the load generator and the backend speak in this set.
-    pub(crate) fn protocol(self) -> &'static str {
-        match self {
-            Self::Http1 | Self::Tls2 | Self::IdleMemory => "http1",
-            Self::Http1With16 => "http1-16",
-            Self::Http2 => "http2",
-            Self::Tcp => "echo",
-        }
-    }
-
-    /// The bootstrap files of this set: name and template, one per process, the last hop first.
-    fn bootstraps(self) -> &'static [(&'static str, &'static str)] {
-        match self {
-            Self::Http1 | Self::Http1With16 | Self::IdleMemory => {
-                &[("http.yaml", include_str!("../bootstrap/http.yaml"))]
-            }
-            Self::Http2 => &[("http2.yaml", include_str!("../bootstrap/http2.yaml"))],
-            Self::Tls2 => &[
-                ("tls-server.yaml", include_str!("../bootstrap/tls-server.yaml")),
-                ("tls-client.yaml", include_str!("../bootstrap/tls-client.yaml")),
-            ],
-            Self::Tcp => &[("tcp.yaml", include_str!("../bootstrap/tcp.yaml"))],
-        }
-    }
-
-    /// Who takes part.
-    pub(crate) fn peers(self) -> &'static [Peer] {
-        use Peer::{Direct, Envoy, Haproxy, HaproxySplice, Nginx, Rajut, Relay, RelaySplice};
-        match self {
-            Self::Http1 | Self::Http1With16 | Self::Http2 | Self::Tls2 => {
-                &[Direct, Relay, Rajut, Envoy, Haproxy, Nginx]
-            }
-            Self::Tcp => &[
-                Direct,
-                Relay,
-                RelaySplice,
-                Rajut,
-                Envoy,
-                Haproxy,
-                HaproxySplice,
-                Nginx,
-            ],
-            Self::IdleMemory => &[Relay, Rajut, Envoy, Haproxy, Nginx],
-        }
-    }
-}
-
 impl Places {
+    /// A file of this run.
+    pub(crate) fn file(&self, name: &str) -> String {
+        self.dir.join(name).to_string_lossy().into_owned()
+    }
+
     /// Where the load of a set goes: through the proxy, or past it.
-    pub(crate) fn target(&self, set: Set, peer: Peer) -> u16 {
-        match (set, peer) {
-            (Set::Tcp, Peer::Direct) => self.backends.echo,
-            (Set::Tcp, _) => self.second,
+    pub(crate) fn target(&self, set: &Set, peer: Peer) -> u16 {
+        match (set.kind, peer) {
+            (Kind::Tcp, Peer::Direct) => self.backends.echo,
+            (Kind::Tcp, _) => self.second,
             (_, Peer::Direct) => self.backend(set),
             _ => self.front,
         }
     }
 
-    pub(crate) fn backend(&self, set: Set) -> u16 {
-        match set {
-            Set::Http2 => self.backends.http2,
-            Set::Tcp => self.backends.source,
-            _ => self.backends.http1,
+    pub(crate) fn backend(&self, set: &Set) -> u16 {
+        match set.answers {
+            Answers::Http1 => self.backends.http1,
+            Answers::Empty => self.backends.empty,
+            Answers::Big => self.backends.big,
+            Answers::Http2 => self.backends.http2,
+            Answers::Grpc => self.backends.grpc,
+            Answers::Opaque => self.backends.source,
         }
     }
 
     /// Writes the bootstrap files of a set; each with a hash of its bytes.
-    pub(crate) fn write_bootstraps(&self, set: Set) -> Result<Vec<(PathBuf, String)>> {
-        let mut written = Vec::new();
-        for (name, template) in set.bootstraps() {
-            let mut text = (*template).to_owned();
-            let ports = [
-                ("{{front}}", self.front),
-                ("{{second}}", self.second),
-                ("{{middle}}", self.middle),
-                ("{{backend}}", self.backend(set)),
-                ("{{echo}}", self.backends.echo),
-            ];
-            for (mark, port) in ports {
-                text = text.replace(mark, &port.to_string());
-            }
-            text = text.replace("{{certificates}}", &self.dir.to_string_lossy());
-            if text.contains("{{") {
-                bail!("bootstrap/{name} has a mark that nothing fills");
-            }
-            let path = self.dir.join(name);
-            fs::write(&path, &text)?;
-            written.push((path, format!("{:016x}", fnv(text.as_bytes()))));
-        }
-        Ok(written)
+    pub(crate) fn write_bootstraps(&self, set: &Set, off: bool) -> Result<Vec<(PathBuf, String)>> {
+        let files = bootstrap::files(set, self, off);
+        files.into_iter().map(|file| self.write_bootstrap(file)).collect()
+    }
+
+    /// Writes one file (JSON, which is YAML too).
+    pub(crate) fn write_bootstrap(&self, (name, value): bootstrap::File) -> Result<(PathBuf, String)> {
+        let text = serde_json::to_string_pretty(&value)? + "\n";
+        let path = self.dir.join(name);
+        fs::write(&path, &text)?;
+        Ok((path, format!("{:016x}", fnv(text.as_bytes()))))
     }
 }
 
@@ -207,7 +125,9 @@ impl Peer {
             Self::Relay => "relay",
             Self::RelaySplice => "relay-splice",
             Self::Rajut => "rajut",
+            Self::RajutOff => "rajut-off",
             Self::Envoy => "envoy",
+            Self::EnvoyOff => "envoy-off",
             Self::Haproxy => "haproxy",
             Self::HaproxySplice => "haproxy-splice",
             Self::Nginx => "nginx",
@@ -220,7 +140,7 @@ impl Peer {
         let (program, version) = match self {
             Self::Direct => (PathBuf::new(), String::new()),
             Self::Relay | Self::RelaySplice => (own()?, "the floor: moves bytes, reads none".to_owned()),
-            Self::Rajut => {
+            Self::Rajut | Self::RajutOff => {
                 let program = match std::env::var_os("RAJUT_BIN") {
                     Some(path) => PathBuf::from(path),
                     None => root.join("target").join(profile).join("rajut"),
@@ -231,7 +151,7 @@ impl Peer {
                 let version = said_by(&program, "--version");
                 (program, version)
             }
-            Self::Envoy => {
+            Self::Envoy | Self::EnvoyOff => {
                 let program = std::env::var("RAJUT_ENVOY").unwrap_or_else(|_| "envoy".to_owned());
                 let wrapper = find(&program).with_context(|| {
                     format!(
@@ -336,7 +256,7 @@ fn youngest(pid: u32) -> u32 {
 
 impl Installed {
     /// The commands that make up this hop, the last hop first; an error says why it has no part in the set.
-    pub(crate) fn commands(&self, set: Set, places: &Places) -> Result<Vec<Vec<String>>> {
+    pub(crate) fn commands(&self, set: &Set, places: &Places) -> Result<Vec<Vec<String>>> {
         let program = self.program.to_string_lossy().into_owned();
         let words = |list: &[&str]| -> Vec<String> {
             std::iter::once(program.as_str())
@@ -353,28 +273,33 @@ impl Installed {
                     list.extend((self.peer == Peer::RelaySplice).then_some("--splice"));
                     words(&list)
                 };
-                match set {
-                    Set::Tls2 => vec![
-                        relay(places.middle, places.backend(set)),
-                        relay(places.front, places.middle),
-                    ],
-                    Set::Tcp => vec![
-                        relay(places.front, places.backend(set)),
-                        relay(places.second, places.backends.echo),
-                    ],
-                    _ => vec![relay(places.front, places.backend(set))],
+                let (to, small) = (places.backend(set), places.backends.echo);
+                let mut relays = Vec::new();
+                if set.two_hops() {
+                    relays.push(relay(places.middle, to));
+                    relays.push(relay(places.front, places.middle));
+                    if set.kind == Kind::Tcp {
+                        relays.push(relay(places.middle_small, small));
+                        relays.push(relay(places.second, places.middle_small));
+                    }
+                } else {
+                    relays.push(relay(places.front, to));
+                    if set.kind == Kind::Tcp {
+                        relays.push(relay(places.second, small));
+                    }
                 }
+                relays
             }
-            Peer::Rajut => {
-                let files = places.write_bootstraps(set)?;
+            Peer::Rajut | Peer::RajutOff => {
+                let files = places.write_bootstraps(set, self.peer == Peer::RajutOff)?;
                 files
                     .iter()
                     .map(|(file, _)| words(&["proxy", "-c", &file.to_string_lossy()]))
                     .collect()
             }
-            Peer::Envoy => {
+            Peer::Envoy | Peer::EnvoyOff => {
                 let more = ["--concurrency", "1", "--disable-hot-restart", "-l", "error"];
-                let files = places.write_bootstraps(set)?;
+                let files = places.write_bootstraps(set, self.peer == Peer::EnvoyOff)?;
                 files
                     .iter()
                     .map(|(file, _)| words(&[&["-c", &*file.to_string_lossy()][..], &more].concat()))

@@ -9,8 +9,9 @@ use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 
 use crate::machine;
-use crate::peer::{Peer, Set};
+use crate::peer::Peer;
 use crate::run::{Figures, Options, Row, SetResult};
+use crate::set::{self, Kind, Set};
 use crate::stats::{median, range};
 
 /// Marks in the README around the summary.
@@ -52,8 +53,8 @@ const HTTP: &[Column] = &[
     column("requests_per_s", "requests/s", 0),
     added("rate_p50_us", "added p50 µs"),
     added("rate_p99_us", "added p99 µs"),
-    column("rss_idle_mib", "memory idle MiB", 1),
-    column("rss_load_mib", "memory after load MiB", 1),
+    column("pss_idle_mib", "memory idle MiB", 1),
+    column("pss_load_mib", "memory after load MiB", 1),
     column("start_ms", "first answer ms", 0),
 ];
 
@@ -65,7 +66,7 @@ const TCP: &[Column] = &[
     column("requests_per_s", "small: messages/s", 0),
     added("rate_p50_us", "added p50 µs"),
     added("rate_p99_us", "added p99 µs"),
-    column("rss_load_mib", "memory after load MiB", 1),
+    column("pss_load_mib", "memory after load MiB", 1),
 ];
 
 const IDLE: &[Column] = &[
@@ -75,20 +76,58 @@ const IDLE: &[Column] = &[
     column("idle_cpu_ms_per_s", "CPU ms per idle second", 2),
 ];
 
+const HELD: &[Column] = &[
+    column("held", "connections", 0),
+    column("held_kib_each", "KiB per connection", 1),
+    column("pss_idle_mib", "memory before MiB", 1),
+    column("pss_held_mib", "with them MiB", 1),
+    column("pss_freed_mib", "after they are closed MiB", 1),
+    column("held_cpu_us", "CPU µs to open each", 0),
+    column("held_idle_cpu_ms_per_s", "CPU ms per idle second", 2),
+];
+
+const FRESH: &[Column] = &[
+    column("cpu_us", "CPU µs/connection", 1),
+    column(
+        "rate_cpu_us",
+        "CPU µs/connection at an eighth of the fixed rate",
+        1,
+    ),
+    column("requests_per_s", "connections/s", 0),
+    added("rate_p50_us", "added p50 µs"),
+    added("rate_p99_us", "added p99 µs"),
+    column("pss_load_mib", "memory after load MiB", 1),
+];
+
+const LARGE: &[Column] = &[
+    column("pss_idle_mib", "memory after one request MiB", 1),
+    column("pss_load_mib", "memory with 10 services used MiB", 1),
+    column("unused_first_ms", "first request to an unused service ms", 1),
+    column("unused_worst_ms", "worst of 50 ms", 1),
+    column("pss_unused_mib", "memory with 50 more used MiB", 1),
+    column("pss_disused_mib", "memory after disuse MiB", 1),
+    column("cpu_us", "CPU µs/request", 1),
+    column("start_ms", "first answer ms", 0),
+];
+
 /// What is kept in the file beside the table's columns.
 const MORE: &[Column] = &[
     column("cpu_system_us", "system part of CPU µs/request", 1),
     column("use", "share of its core, saturated", 2),
     column("other_use", "share of its core that others used, saturated", 2),
     column("rate_other_use", "the same at the fixed rate", 2),
-    column("pss_load_mib", "proportional memory after load MiB", 1),
+    column("rss_idle_mib", "resident memory idle MiB", 1),
+    column("rss_load_mib", "resident memory after load MiB", 1),
 ];
 
-fn columns(set: Set) -> &'static [Column] {
-    match set {
-        Set::Http1 | Set::Http1With16 | Set::Http2 | Set::Tls2 => HTTP,
-        Set::Tcp => TCP,
-        Set::IdleMemory => IDLE,
+fn columns(set: &Set) -> &'static [Column] {
+    match set.kind {
+        Kind::Requests => HTTP,
+        Kind::Tcp => TCP,
+        Kind::Idle => IDLE,
+        Kind::Held => HELD,
+        Kind::Fresh => FRESH,
+        Kind::Large => LARGE,
     }
 }
 
@@ -114,7 +153,7 @@ fn direct(result: &SetResult) -> Option<&Row> {
 
 /// Prints a set's figures with their spread, and who is absent.
 pub(crate) fn print(result: &SetResult, options: &Options) {
-    println!("\n== {}: {}", result.set.name(), result.set.title());
+    println!("\n== {}: {}", result.set.name, result.set.title);
     for (file, hash) in &result.bootstraps {
         println!("   bootstrap of rajut and envoy alike: {file}, fnv {hash}");
     }
@@ -188,20 +227,20 @@ pub(crate) fn write(result: &SetResult, options: &Options, machine: &Value, root
         .map(|(file, hash)| (file.clone(), json!(hash)))
         .collect();
     let whole = json!({
-        "set": result.set.name(), "title": result.set.title(), "machine": machine, "options": options.describe(),
+        "set": result.set.name, "title": result.set.title, "machine": machine, "options": options.describe(),
         "bootstraps": bootstraps, "columns": table, "peers": peers, "absent": absent,
     });
     let dir = root.join("bench/results");
     fs::create_dir_all(&dir)?;
-    let file = dir.join(format!("{}.json", result.set.name()));
+    let file = dir.join(format!("{}.json", result.set.name));
     fs::write(&file, serde_json::to_string_pretty(&whole)? + "\n").with_context(|| file.display().to_string())
 }
 
 /// Writes `bench/RESULTS.md` from all results that there are, and the README's summary.
 pub(crate) fn write_markdown(root: &Path) -> Result<()> {
     let mut results = Vec::new();
-    for set in Set::ALL {
-        if let Ok(text) = fs::read_to_string(root.join(format!("bench/results/{}.json", set.name()))) {
+    for set in set::ALL {
+        if let Ok(text) = fs::read_to_string(root.join(format!("bench/results/{}.json", set.name))) {
             results.push(serde_json::from_str::<Value>(&text)?);
         }
     }

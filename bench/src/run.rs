@@ -1,4 +1,4 @@
-//! The orchestrator: sets, rounds, measurements.
+//! The orchestrator: what is asked for, sets, rounds.
 //!
 //! In each round each peer is started, measured and ended, one after the other (so that all can use the same ports,
 //! and we and Envoy the same bootstrap bytes), beginning with another one each round. The load generator and the
@@ -10,25 +10,27 @@ use std::io::IsTerminal;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 use crate::args::Args;
-use crate::load;
-use crate::peer::{Backends, Installed, Peer, Places, Set, certificates};
+use crate::measure::Bench;
+use crate::peer::{Backends, Installed, Peer, Places, certificates};
 use crate::process::{self, Process};
+use crate::set::{self, Set};
 use crate::{machine, report};
 
 /// Core of the load generator and the backend.
-const LOAD_CORE: usize = 0;
+pub(crate) const LOAD_CORE: usize = 0;
 /// Core of the proxies.
-const PROXY_CORE: usize = 1;
-/// A proxy gets so long to answer first.
-const START_WAIT: Duration = Duration::from_secs(15);
-/// It is left alone so long before its idle memory is read.
-const SETTLE: Duration = Duration::from_millis(500);
+pub(crate) const PROXY_CORE: usize = 1;
+/// Who takes part in the smoke form, where it is not the plain set: who runs from the same bytes.
+const SMOKE_PEERS: [Peer; 4] = [Peer::Rajut, Peer::RajutOff, Peer::Envoy, Peer::EnvoyOff];
+
+/// What our proxy says of a bootstrap that it does not take.
+const REFUSED: &str = "can't be used";
 
 /// One round's figures of one peer, by name.
 pub(crate) type Figures = BTreeMap<&'static str, f64>;
@@ -44,7 +46,7 @@ pub(crate) struct Row {
 /// What one set gave.
 #[derive(Debug)]
 pub(crate) struct SetResult {
-    pub(crate) set: Set,
+    pub(crate) set: &'static Set,
     pub(crate) rows: Vec<Row>,
     /// Who took no part, and why.
     pub(crate) absent: Vec<(Peer, String)>,
@@ -60,7 +62,11 @@ pub(crate) struct Options {
     pub(crate) realtime: bool,
     pub(crate) profile: String,
     pub(crate) smoke: bool,
-    sets: Vec<Set>,
+    /// Connections of the sets that hold them open.
+    pub(crate) held: usize,
+    /// How long after the load memory is read (in the last round; the others do not wait).
+    pub(crate) rest: Duration,
+    sets: Vec<&'static Set>,
     peers: Option<Vec<String>>,
     root: PathBuf,
 }
@@ -68,23 +74,19 @@ pub(crate) struct Options {
 impl Options {
     fn parse(args: &Args) -> Result<Self> {
         let smoke = args.flag("smoke");
-        let (rounds, seconds) = match (smoke, args.flag("short"), args.flag("full")) {
-            (true, ..) => (1, 0.5),
-            (_, true, false) => (3, 1.0),
-            (_, false, true) => (5, 10.0),
-            (_, false, false) => (3, 4.0),
+        let (rounds, seconds, rest) = match (smoke, args.flag("short"), args.flag("full")) {
+            (true, ..) => (1, 0.2, 0),
+            (_, true, false) => (2, 1.0, 1),
+            (_, false, true) => (5, 10.0, 60),
+            (_, false, false) => (3, 4.0, 5),
             _ => bail!("either --short or --full"),
         };
         let mut sets = Vec::new();
         for word in args.words() {
-            let Some(set) = Set::ALL.into_iter().find(|set| set.name() == word) else {
-                let names: Vec<&str> = Set::ALL.iter().map(|set| set.name()).collect();
-                bail!("no set {word}; there are {}", names.join(", "));
-            };
-            sets.push(set);
+            sets.push(set::named(word)?);
         }
         if sets.is_empty() {
-            sets = Set::ALL.to_vec();
+            sets = set::ALL.iter().collect();
         }
         let options = Self {
             rounds: args.number("rounds", rounds)?,
@@ -93,6 +95,8 @@ impl Options {
             realtime: args.flag("rt"),
             profile: args.text("profile").unwrap_or("release").to_owned(),
             smoke,
+            held: args.number("held", if smoke { 200 } else { 10_000 })?,
+            rest: Duration::from_secs(args.number("rest", rest)?),
             sets,
             peers: args
                 .text("peers")
@@ -102,11 +106,17 @@ impl Options {
         if !(1..=20).contains(&options.rounds) || !(0.2..=60.0).contains(&options.seconds) {
             bail!("--rounds 1 to 20, --secs 0.2 to 60");
         }
+        if !(1..=18_000).contains(&options.held) || options.rest.as_secs() > 600 {
+            bail!("--held 1 to 18000, --rest 0 to 600");
+        }
         Ok(options)
     }
 
     /// Whether the command line leaves it in.
-    fn wants(&self, peer: Peer) -> bool {
+    fn wants(&self, set: &Set, peer: Peer) -> bool {
+        if self.smoke && set.name != set::ALL[0].name && !SMOKE_PEERS.contains(&peer) {
+            return false;
+        }
         self.peers
             .as_ref()
             .is_none_or(|list| peer == Peer::Direct || list.iter().any(|name| name == peer.name()))
@@ -115,7 +125,7 @@ impl Options {
     pub(crate) fn describe(&self) -> Value {
         json!({
             "rounds": self.rounds, "seconds": self.seconds, "rate": self.rate, "realtime": self.realtime,
-            "profile": self.profile, "load_core": LOAD_CORE, "proxy_core": PROXY_CORE,
+            "profile": self.profile, "held": self.held, "rest": self.rest.as_secs(), "load_core": LOAD_CORE, "proxy_core": PROXY_CORE,
         })
     }
 }
@@ -142,7 +152,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let (backend, backends) = start_backend(&work.0)?;
     let mut failed = false;
     for set in &options.sets {
-        let result = measure_set(*set, &options, &work.0, backends, backend.pid())?;
+        let result = measure_set(set, &options, &work.0, backends, backend.pid())?;
         failed |= result.rows.iter().any(|row| row.failed.is_some());
         report::print(&result, &options);
         if !options.smoke {
@@ -162,7 +172,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     })
 }
 
-fn own_command(words: &[&str]) -> Result<Vec<String>> {
+pub(crate) fn own_command(words: &[&str]) -> Result<Vec<String>> {
     let own = std::env::current_exe()?.to_string_lossy().into_owned();
     Ok(std::iter::once(own)
         .chain(words.iter().map(|w| (*w).to_owned()))
@@ -179,6 +189,11 @@ fn start_backend(dir: &Path) -> Result<(Process, Backends)> {
     };
     let backends = Backends {
         http1: port("http1")?,
+        empty: port("empty")?,
+        big: port("big")?,
+        grpc: port("grpc")?,
+        collector: port("collector")?,
+        wide: port("wide")?,
         http2: port("http2")?,
         echo: port("echo")?,
         source: port("source")?,
@@ -187,18 +202,19 @@ fn start_backend(dir: &Path) -> Result<(Process, Backends)> {
 }
 
 fn measure_set(
-    set: Set,
+    set: &'static Set,
     options: &Options,
     dir: &Path,
     backends: Backends,
     backend: u32,
 ) -> Result<SetResult> {
-    let [front, second, middle] = free_ports()?;
+    let [front, second, middle, middle_small] = free_ports()?;
     let places = Places {
         dir: dir.to_owned(),
         front,
         second,
         middle,
+        middle_small,
         backends,
     };
     let mut result = SetResult {
@@ -207,10 +223,10 @@ fn measure_set(
         absent: Vec::new(),
         bootstraps: Vec::new(),
     };
-    if set == Set::Tls2 {
+    if set.needs_certificates() {
         certificates::make(dir)?;
     }
-    for (file, hash) in places.write_bootstraps(set)? {
+    for (file, hash) in places.write_bootstraps(set, false)? {
         let name = file
             .file_name()
             .unwrap_or_default()
@@ -218,7 +234,7 @@ fn measure_set(
             .into_owned();
         result.bootstraps.push((name, hash));
     }
-    for &peer in set.peers().iter().filter(|peer| options.wants(**peer)) {
+    for &peer in set.peers.iter().filter(|peer| options.wants(set, **peer)) {
         let found = peer.find(&options.root, &options.profile, dir);
         let found = found.and_then(|installed| installed.commands(set, &places).map(|_| installed));
         match found {
@@ -246,14 +262,22 @@ fn measure_set(
             let name = row.installed.peer.name();
             progress(&format!(
                 "{}: round {} of {}, {name}",
-                set.name(),
+                set.name,
                 round + 1,
                 options.rounds
             ));
-            match bench.round(&row.installed) {
+            match bench.round(&row.installed, round + 1 == options.rounds) {
                 Ok(figures) => row.rounds.push(figures),
                 Err(error) => row.failed = Some(format!("{error:#}")),
             }
+        }
+    }
+    // A proxy that refuses the configuration lacks something: it has no part in the set, and says what.
+    for at in (0..result.rows.len()).rev() {
+        let refused = |why: &&String| why.contains(REFUSED);
+        if let Some(why) = result.rows[at].failed.as_ref().filter(refused).cloned() {
+            let row = result.rows.remove(at);
+            result.absent.push((row.installed.peer, why));
         }
     }
     progress("");
@@ -269,244 +293,8 @@ fn progress(text: &str) {
 
 /// Ports that nobody listens on now, below the range from which the kernel takes the ports of clients. Each peer of
 /// the set listens on them in its turn.
-fn free_ports() -> Result<[u16; 3]> {
+fn free_ports() -> Result<[u16; 4]> {
     let mut free = (19_000..30_000).filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
     let mut next = || free.next().context("no free port from 19000 to 30000");
-    Ok([next()?, next()?, next()?])
-}
-
-/// One set's measurements.
-#[derive(Debug)]
-struct Bench<'a> {
-    set: Set,
-    options: &'a Options,
-    places: &'a Places,
-    backend: u32,
-}
-
-/// A started peer.
-#[derive(Debug)]
-struct Running {
-    processes: Vec<Process>,
-    pids: Vec<u32>,
-    start_ms: f64,
-}
-
-impl Bench<'_> {
-    /// Starts a peer, measures it once, ends it.
-    fn round(&self, installed: &Installed) -> Result<Figures> {
-        let mut running = self.start(installed)?;
-        let figures = self.measure(installed.peer, &running);
-        for process in &mut running.processes {
-            if let Some(ended) = process.ended() {
-                bail!("it ended while it was measured: {ended}");
-            }
-        }
-        figures.with_context(|| {
-            running
-                .processes
-                .iter()
-                .map(Process::last_words)
-                .collect::<Vec<_>>()
-                .join(" || ")
-        })
-    }
-
-    fn start(&self, installed: &Installed) -> Result<Running> {
-        let commands = installed.commands(self.set, self.places)?;
-        let log = self
-            .places
-            .dir
-            .join(format!("{}-{}.log", self.set.name(), installed.peer.name()));
-        let begin = Instant::now();
-        let mut processes = Vec::new();
-        for command in &commands {
-            processes.push(Process::start(command, PROXY_CORE, &log)?);
-        }
-        let port = self.places.target(self.set, installed.peer);
-        loop {
-            let Err(why) = load::probe(self.set.protocol(), port) else {
-                break;
-            };
-            if let Some(ended) = processes.iter_mut().find_map(Process::ended) {
-                bail!("it ended before it answered: {ended}");
-            }
-            if begin.elapsed() > START_WAIT {
-                bail!(
-                    "no answer after {START_WAIT:?}: {why:#}: {}",
-                    processes.last().map_or_else(String::new, Process::last_words)
-                );
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        let pids = processes.iter().map(Process::pid).collect();
-        Ok(Running {
-            processes,
-            pids,
-            start_ms: begin.elapsed().as_secs_f64() * 1e3,
-        })
-    }
-
-    fn measure(&self, peer: Peer, running: &Running) -> Result<Figures> {
-        let mut figures = Figures::new();
-        let proxied = !running.pids.is_empty();
-        if proxied {
-            figures.insert("start_ms", running.start_ms);
-            self.idle(running, &mut figures);
-        }
-        if self.set == Set::IdleMemory {
-            return Ok(figures);
-        }
-        let port = self.places.target(self.set, peer);
-        if self.options.realtime {
-            process::realtime(&[&running.pids[..], &[self.backend]].concat(), true)?;
-        }
-        let loaded = self.loads(peer, port, running, &mut figures);
-        if self.options.realtime {
-            process::realtime(&[self.backend], false)?;
-        }
-        loaded?;
-        if proxied {
-            let memory = process::memory(&running.pids);
-            figures.insert("rss_load_mib", memory.rss);
-            figures.insert("pss_load_mib", memory.pss);
-        }
-        Ok(figures)
-    }
-
-    fn loads(&self, peer: Peer, port: u16, running: &Running, figures: &mut Figures) -> Result<()> {
-        // Connections to the backend come up, caches fill.
-        self.load(port, 0.3, 0.0)?;
-        if self.set == Set::Tcp {
-            self.bulk(peer, running, figures)?;
-        }
-        self.saturated(port, running, figures)?;
-        self.fixed_rate(port, running, figures)
-    }
-
-    /// Memory after the first answer, and what an idle proxy still does.
-    fn idle(&self, running: &Running, figures: &mut Figures) {
-        let before = process::cpu(&running.pids).total;
-        let begin = Instant::now();
-        std::thread::sleep(SETTLE);
-        let used = process::cpu(&running.pids).total - before;
-        figures.insert("idle_cpu_ms_per_s", used * 1e3 / begin.elapsed().as_secs_f64());
-        let memory = process::memory(&running.pids);
-        figures.insert("rss_idle_mib", memory.rss);
-        figures.insert("pss_idle_mib", memory.pss);
-    }
-
-    fn bulk(&self, peer: Peer, running: &Running, figures: &mut Figures) -> Result<()> {
-        let port = if peer == Peer::Direct {
-            self.places.backends.source
-        } else {
-            self.places.front
-        };
-        let seconds = self.options.seconds.to_string();
-        let window = Window::open(&running.pids);
-        let out = self.generate(&["bulk", "--port", &port.to_string(), "--secs", &seconds])?;
-        let (cpu, wall, _) = window.close(&running.pids);
-        let gib = number(&out, "bytes")? / f64::from(1 << 30);
-        figures.insert("bulk_gib_per_s", gib / number(&out, "secs")?);
-        if !running.pids.is_empty() {
-            figures.insert("bulk_cpu_ms_per_gib", cpu.total * 1e3 / gib);
-            figures.insert("bulk_use", cpu.total / wall);
-        }
-        Ok(())
-    }
-
-    fn saturated(&self, port: u16, running: &Running, figures: &mut Figures) -> Result<()> {
-        let window = Window::open(&running.pids);
-        let out = self.load(port, self.options.seconds, 0.0)?;
-        let (cpu, wall, other) = window.close(&running.pids);
-        figures.insert("requests_per_s", number(&out, "per_second")?);
-        if !running.pids.is_empty() {
-            let requests = number(&out, "total")?;
-            figures.insert("cpu_us", cpu.total * 1e6 / requests);
-            figures.insert("cpu_system_us", cpu.system * 1e6 / requests);
-            figures.insert("use", cpu.total / wall);
-            figures.insert("other_use", other);
-        }
-        Ok(())
-    }
-
-    fn fixed_rate(&self, port: u16, running: &Running, figures: &mut Figures) -> Result<()> {
-        let window = Window::open(&running.pids);
-        let out = self.load(port, self.options.seconds, self.options.rate)?;
-        let (cpu, _, other) = window.close(&running.pids);
-        for (name, key) in [
-            ("rate_p50_us", "p50_us"),
-            ("rate_p90_us", "p90_us"),
-            ("rate_p99_us", "p99_us"),
-        ] {
-            figures.insert(name, number(&out, key)?);
-        }
-        if !running.pids.is_empty() {
-            figures.insert("rate_cpu_us", cpu.total * 1e6 / number(&out, "total")?);
-            figures.insert("rate_other_use", other);
-        }
-        Ok(())
-    }
-
-    /// Runs the load generator; any error in an answer fails the round.
-    fn load(&self, port: u16, seconds: f64, rate: f64) -> Result<Value> {
-        let connections = if self.set == Set::Http2 { "8" } else { "32" };
-        let (port, seconds, rate) = (port.to_string(), seconds.to_string(), rate.to_string());
-        let words = [
-            "load",
-            "--proto",
-            self.set.protocol(),
-            "--port",
-            &port,
-            "--conns",
-            connections,
-        ];
-        let out = self.generate(&[&words[..], &["--secs", &seconds, "--rate", &rate]].concat())?;
-        if number(&out, "errors")? > 0.0 || number(&out, "total")? < 1.0 {
-            bail!("wrong or missing answers: {out}");
-        }
-        Ok(out)
-    }
-
-    fn generate(&self, words: &[&str]) -> Result<Value> {
-        let mut command = own_command(words)?;
-        if self.options.realtime {
-            command.splice(0..0, ["chrt", "-f", "1"].map(str::to_owned));
-        }
-        Ok(serde_json::from_str(&process::output(&command, LOAD_CORE)?)?)
-    }
-}
-
-fn number(out: &Value, key: &str) -> Result<f64> {
-    out[key].as_f64().with_context(|| format!("no {key} in {out}"))
-}
-
-/// CPU time between two moments.
-#[derive(Debug)]
-struct Window {
-    cpu: process::Cpu,
-    busy: f64,
-    begin: Instant,
-}
-
-impl Window {
-    fn open(pids: &[u32]) -> Self {
-        Self {
-            cpu: process::cpu(pids),
-            busy: process::core_busy(PROXY_CORE),
-            begin: Instant::now(),
-        }
-    }
-
-    /// CPU time of the processes, the wall time, and the share of the proxy's core that others used.
-    fn close(&self, pids: &[u32]) -> (process::Cpu, f64, f64) {
-        let wall = self.begin.elapsed().as_secs_f64();
-        let now = process::cpu(pids);
-        let cpu = process::Cpu {
-            total: now.total - self.cpu.total,
-            system: now.system - self.cpu.system,
-        };
-        let other = (process::core_busy(PROXY_CORE) - self.busy - cpu.total).max(0.0) / wall;
-        (cpu, wall, other)
-    }
+    Ok([next()?, next()?, next()?, next()?])
 }

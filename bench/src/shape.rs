@@ -1,7 +1,9 @@
 //! What is sent and answered: the same bytes for every proxy.
 
-/// The body of every HTTP answer, in bytes, unless `--body` says otherwise.
+/// The body of an HTTP answer, in bytes, unless the set says otherwise.
 pub(crate) const BODY_BYTES: usize = 1024;
+/// The body of a big one.
+pub(crate) const BIG_BYTES: usize = 64 * 1024;
 /// One message of the `echo` protocol, each way, in bytes.
 pub(crate) const ECHO_BYTES: usize = 64;
 /// Path of every request.
@@ -39,8 +41,8 @@ pub(crate) const MANY: &[(&str, &str)] = &[
 ];
 
 /// A whole HTTP/1.1 request without a body.
-pub(crate) fn http1_request(fields: &[(&str, &str)]) -> Vec<u8> {
-    let mut text = format!("GET {PATH} HTTP/1.1\r\nhost: {HOST}\r\n");
+pub(crate) fn http1_request(host: &str, fields: &[(&str, &str)]) -> Vec<u8> {
+    let mut text = format!("GET {PATH} HTTP/1.1\r\nhost: {host}\r\n");
     for (name, value) in fields {
         text.push_str(name);
         text.push_str(": ");

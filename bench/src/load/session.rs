@@ -2,7 +2,9 @@
 
 use anyhow::{Result, bail};
 
+use crate::grpc;
 use crate::http2::{self, Block, Frame, Frames, kind, setting};
+use crate::set::large;
 use crate::shape;
 
 /// HTTP/1.1: a head of an answer has at most so many bytes.
@@ -30,15 +32,21 @@ impl Session {
     /// `out` gets what the client sends first.
     pub(super) fn new(proto: &str, streams: usize, expect: usize, out: &mut Vec<u8>) -> Result<Self> {
         Ok(match proto {
-            "http1" => Self::Http1(Http1::new(shape::FEW, expect)),
-            "http1-16" => Self::Http1(Http1::new(shape::MANY, expect)),
-            "http2" => Self::Http2(Box::new(Http2::new(streams, expect, out))),
+            "http1" => Self::Http1(Http1::new(&[shape::HOST.to_owned()], shape::FEW, expect)),
+            "http1-16" => Self::Http1(Http1::new(&[shape::HOST.to_owned()], shape::MANY, expect)),
+            "http1-large" => {
+                let hosts: Vec<String> = large::used().map(large::host).collect();
+                Self::Http1(Http1::new(&hosts, shape::FEW, expect))
+            }
+            "http2" => Self::Http2(Box::new(Http2::new(Ask::Get, streams, expect, out))),
+            "grpc" => Self::Http2(Box::new(Http2::new(Ask::Call, streams, expect, out))),
+            "grpc-stream" => Self::Http2(Box::new(Http2::new(Ask::Stream, streams, expect, out))),
             "echo" => Self::Echo(Echo {
                 due: None,
                 left: 0,
                 slots: 1,
             }),
-            _ => bail!("--proto http1, http1-16, http2 or echo"),
+            _ => bail!("--proto http1, http1-16, http1-large, http2, grpc, grpc-stream or echo"),
         })
     }
 
@@ -54,7 +62,7 @@ impl Session {
     pub(super) fn in_flight(&self) -> usize {
         match self {
             Self::Http1(s) => usize::from(s.due.is_some()),
-            Self::Http2(s) => s.streams.len(),
+            Self::Http2(s) => s.streams.iter().filter(|stream| stream.due.is_some()).count(),
             Self::Echo(s) => usize::from(s.due.is_some()),
         }
     }
@@ -63,7 +71,8 @@ impl Session {
         match self {
             Self::Http1(s) => {
                 s.due = Some(due);
-                out.extend_from_slice(&s.request);
+                out.extend_from_slice(&s.requests[s.next]);
+                s.next = (s.next + 1) % s.requests.len();
             }
             Self::Http2(s) => s.begin(due, out),
             Self::Echo(s) => {
@@ -115,7 +124,9 @@ impl Echo {
 /// One request at a time.
 #[derive(Debug)]
 pub(super) struct Http1 {
-    request: Vec<u8>,
+    /// At least one; taken in turn.
+    requests: Vec<Vec<u8>>,
+    next: usize,
     expect: usize,
     due: Option<u64>,
     head: Vec<u8>,
@@ -126,10 +137,11 @@ pub(super) struct Http1 {
 }
 
 impl Http1 {
-    fn new(fields: &[(&str, &str)], expect: usize) -> Self {
-        let request = shape::http1_request(fields);
+    fn new(hosts: &[String], fields: &[(&str, &str)], expect: usize) -> Self {
+        let requests = hosts.iter().map(|host| shape::http1_request(host, fields));
         Self {
-            request,
+            requests: requests.collect(),
+            next: 0,
             expect,
             due: None,
             head: Vec::new(),
@@ -189,11 +201,24 @@ fn content_length(head: &[u8]) -> Option<usize> {
     })
 }
 
+/// What a request over HTTP/2 is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ask {
+    Get,
+    /// A gRPC call of one message.
+    Call,
+    /// One message of a gRPC stream of [`grpc::MESSAGES_PER_STREAM`].
+    Stream,
+}
+
 /// Several requests at a time, on streams.
 #[derive(Debug)]
 pub(super) struct Http2 {
+    ask: Ask,
     frames: Frames,
     block: Block,
+    /// A message that asks, with its prefix.
+    message: Vec<u8>,
     entered: bool,
     expect: usize,
     next: u32,
@@ -210,19 +235,34 @@ pub(super) struct Http2 {
 #[derive(Debug)]
 struct Stream {
     id: u32,
-    due: u64,
+    /// `None`: open and waiting for its next message.
+    due: Option<u64>,
+    /// Messages begun on it.
+    asked: usize,
+    messages: grpc::Messages,
     bytes: usize,
     ok: bool,
 }
 
 impl Http2 {
-    fn new(streams: usize, expect: usize, out: &mut Vec<u8>) -> Self {
+    fn new(ask: Ask, streams: usize, expect: usize, out: &mut Vec<u8>) -> Self {
         out.extend_from_slice(http2::PREFACE);
         http2::put_settings(out, &[(2, 0), (setting::INITIAL_WINDOW_SIZE, WINDOW)]);
         http2::put_window(out, 0, WINDOW - http2::WINDOW as u32);
+        let get = ask == Ask::Get;
         Self {
+            ask,
             frames: Frames::default(),
-            block: http2::request_block(),
+            block: if get {
+                http2::request_block()
+            } else {
+                grpc::request_block()
+            },
+            message: if get {
+                Vec::new()
+            } else {
+                grpc::message(grpc::ASK_BYTES)
+            },
             entered: false,
             expect,
             next: 1,
@@ -235,26 +275,46 @@ impl Http2 {
     }
 
     fn begin(&mut self, due: u64, out: &mut Vec<u8>) {
+        let index = match self.streams.iter().position(|stream| stream.due.is_none()) {
+            Some(index) => index,
+            None => self.open(out),
+        };
+        let stream = &mut self.streams[index];
+        stream.due = Some(due);
+        stream.asked += 1;
+        let last = match self.ask {
+            Ask::Get => return,
+            Ask::Call => true,
+            Ask::Stream => stream.asked == grpc::MESSAGES_PER_STREAM,
+        };
+        let flags = if last { http2::END_STREAM } else { 0 };
+        http2::put(out, kind::DATA, flags, stream.id, &self.message);
+    }
+
+    /// Opens a stream; its place.
+    fn open(&mut self, out: &mut Vec<u8>) -> usize {
         let block = if self.entered {
             &self.block.later
         } else {
             &self.block.first
         };
-        http2::put(
-            out,
-            kind::HEADERS,
-            http2::END_HEADERS | http2::END_STREAM,
-            self.next,
-            block,
-        );
+        let end = if self.ask == Ask::Get {
+            http2::END_STREAM
+        } else {
+            0
+        };
+        http2::put(out, kind::HEADERS, http2::END_HEADERS | end, self.next, block);
         self.entered = true;
         self.streams.push(Stream {
             id: self.next,
-            due,
+            due: None,
+            asked: 0,
+            messages: grpc::Messages::default(),
             bytes: 0,
             ok: false,
         });
         self.next += 2;
+        self.streams.len() - 1
     }
 
     fn input(&mut self, bytes: &[u8], out: &mut Vec<u8>, finished: &mut Vec<Finished>) -> Result<()> {
@@ -292,6 +352,7 @@ impl Http2 {
                 Ok(())
             }
             kind::RST_STREAM => {
+                // After its trailers a server may refuse the rest of a stream that has none.
                 self.end(frame.stream, false, finished);
                 Ok(())
             }
@@ -310,20 +371,30 @@ impl Http2 {
         };
         if is_data {
             stream.bytes += frame.payload.len();
+            if self.ask == Ask::Stream
+                && stream.messages.feed(frame.payload)? == 1
+                && stream.asked < grpc::MESSAGES_PER_STREAM
+                && let Some(due) = stream.due.take()
+            {
+                let ok = stream.ok && stream.bytes == self.expect * stream.asked;
+                finished.push(Finished { due, ok });
+                self.slots += 1;
+            }
         } else if stream.bytes == 0 {
             stream.ok = http2::is_200(&frame);
         }
         if frame.flags & http2::END_STREAM != 0 {
-            let ok = stream.ok && stream.bytes == self.expect;
+            let ok = stream.ok && stream.bytes == self.expect * stream.asked;
             self.end(frame.stream, ok, finished);
         }
         Ok(())
     }
 
     fn end(&mut self, id: u32, ok: bool, finished: &mut Vec<Finished>) {
-        if let Some(at) = self.streams.iter().position(|s| s.id == id) {
-            let stream = self.streams.swap_remove(at);
-            finished.push(Finished { due: stream.due, ok });
+        if let Some(at) = self.streams.iter().position(|s| s.id == id)
+            && let Some(due) = self.streams.swap_remove(at).due
+        {
+            finished.push(Finished { due, ok });
             self.slots += 1;
         }
     }
@@ -366,6 +437,34 @@ mod tests {
         );
         assert!(answered(&[b"HTTP/1.1 200 OK\r\n\r\n"]).is_err());
         assert!(answered(&[whole, b"more"]).is_err());
+    }
+
+    /// Lets our client and our server talk; how often the client asked and was answered well.
+    fn talk(proto: &str, times: usize) -> usize {
+        let (mut out, mut wire, mut finished) = (Vec::new(), Vec::new(), Vec::new());
+        let mut session = Session::new(proto, 10, 1024, &mut out).expect("known");
+        let mut server = grpc::Server::new(grpc::ANSWER_BYTES, &mut wire);
+        session
+            .input(&std::mem::take(&mut wire), &mut out, &mut finished)
+            .expect("settings");
+        for _ in 0..times {
+            session.begin(0, &mut out);
+            while !out.is_empty() {
+                server
+                    .input(&std::mem::take(&mut out), &mut wire)
+                    .expect("a call");
+                session
+                    .input(&std::mem::take(&mut wire), &mut out, &mut finished)
+                    .expect("an answer");
+            }
+        }
+        finished.iter().filter(|finished| finished.ok).count()
+    }
+
+    #[test]
+    fn grpc_calls_and_messages_of_streams_are_answered_and_counted() {
+        assert_eq!(talk("grpc", 5), 5);
+        assert_eq!(talk("grpc-stream", 100), 100, "over several streams");
     }
 
     #[test]

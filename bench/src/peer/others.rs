@@ -7,12 +7,14 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 
-use super::{Places, Set};
+use super::Places;
+use crate::set::{Answers, Kind, Set, Way};
 
-const HAPROXY: &str = "global
-  nbthread 1
-  maxconn 4096
-defaults
+/// Most connections at a time; more where that is what is measured.
+const CONNECTIONS: usize = 4096;
+const CONNECTIONS_HELD: usize = 19_000;
+
+const HAPROXY: &str = "defaults
   timeout connect 10s
   timeout client 60s
   timeout server 60s
@@ -22,7 +24,7 @@ defaults
 const HAPROXY_TLS: &str = "verify required ssl-min-ver TLSv1.3 ciphersuites TLS_AES_128_GCM_SHA256";
 
 /// Files for HAProxy, the last hop first.
-pub(super) fn haproxy(set: Set, places: &Places, splice: bool) -> Result<Vec<PathBuf>> {
+pub(super) fn haproxy(set: &Set, places: &Places, splice: bool) -> Result<Vec<PathBuf>> {
     let http = "  mode http\n  option forwardfor\n  http-reuse always\n";
     // Without forcing it, HAProxy decides not to splice over loopback.
     let tcp = if splice {
@@ -41,32 +43,53 @@ pub(super) fn haproxy(set: Set, places: &Places, splice: bool) -> Result<Vec<Pat
         "crt {0}/both.pem ca-file {0}/ca.pem {HAPROXY_TLS}",
         places.dir.display()
     );
-    let texts = match set {
-        Set::Http1 | Set::Http1With16 | Set::IdleMemory => vec![hop("h", http, front, "", to, "")],
-        Set::Http2 => vec![hop("h", http, front, "proto h2", to, "proto h2")],
-        Set::Tls2 => vec![
-            hop("in", http, middle, &format!("ssl {certificates}"), to, ""),
-            hop(
-                "out",
-                http,
-                front,
-                "",
-                middle,
-                &format!("ssl {certificates} sni str(bench.example) verifyhost bench.example"),
-            ),
-        ],
-        Set::Tcp => vec![
+    let tls_in = format!("ssl {certificates}");
+    let tls_out = format!("ssl {certificates} sni str(bench.example) verifyhost bench.example");
+    let http2 = matches!(set.answers, Answers::Http2 | Answers::Grpc);
+    let texts = match (set.kind, set.way) {
+        (Kind::Large, _) => bail!("its configuration has no counterpart in HAProxy's"),
+        (Kind::Tcp, Way::TlsBetween { .. }) => {
+            let small = places.backends.echo;
+            vec![
+                hop("bulk", tcp, middle, &tls_in, to, "")
+                    + &hop("small", tcp, places.middle_small, &tls_in, small, ""),
+                hop("bulk", tcp, front, "", middle, &tls_out)
+                    + &hop("small", tcp, places.second, "", places.middle_small, &tls_out),
+            ]
+        }
+        (Kind::Tcp, _) => vec![
             hop("bulk", tcp, front, "", to, "")
                 + &hop("small", tcp, places.second, "", places.backends.echo, ""),
         ],
+        (_, Way::Plain) if http2 => vec![hop("h", http, front, "proto h2", to, "proto h2")],
+        (_, Way::Plain) => vec![hop("h", http, front, "", to, "")],
+        (_, Way::TlsIn) => vec![hop("h", http, front, &tls_in, to, "")],
+        (_, Way::TlsBetween { http2 }) => {
+            let alpn = if http2 { " alpn h2" } else { "" };
+            vec![
+                hop("in", http, middle, &(tls_in + alpn), to, ""),
+                hop("out", http, front, "", middle, &(tls_out + alpn)),
+            ]
+        }
     };
     write(places, "haproxy", "cfg", &texts, |text, _| {
-        format!("{HAPROXY}{text}")
+        format!(
+            "global\n  nbthread 1\n  maxconn {}\n{HAPROXY}{text}",
+            most_connections(set)
+        )
     })
 }
 
+fn most_connections(set: &Set) -> usize {
+    if set.kind == Kind::Held {
+        CONNECTIONS_HELD
+    } else {
+        CONNECTIONS
+    }
+}
+
 /// Files for nginx, the last hop first.
-pub(super) fn nginx(set: Set, places: &Places) -> Result<Vec<PathBuf>> {
+pub(super) fn nginx(set: &Set, places: &Places) -> Result<Vec<PathBuf>> {
     let dir = places.dir.display();
     let tls_in = format!(
         "ssl_certificate {dir}/leaf.pem; ssl_certificate_key {dir}/leaf.key; ssl_client_certificate {dir}/ca.pem;
@@ -93,14 +116,25 @@ pub(super) fn nginx(set: Set, places: &Places) -> Result<Vec<PathBuf>> {
         )
     };
     let to = places.backend(set);
-    let texts = match set {
-        Set::Http1 | Set::Http1With16 | Set::IdleMemory => vec![hop(places.front, "", "", "http", to, "")],
-        Set::Tls2 => vec![
+    let texts = match (set.kind, set.way, set.answers) {
+        (Kind::Large, ..) => bail!("its configuration has no counterpart in nginx's"),
+        (Kind::Tcp, ..) => {
+            bail!("nginx relays TCP only with a module that its package does not always bring")
+        }
+        (_, _, Answers::Http2 | Answers::Grpc) | (_, Way::TlsBetween { http2: true }, _) => {
+            bail!("nginx speaks no HTTP/2 to its backends")
+        }
+        (_, Way::Plain, _) => vec![hop(places.front, "", "", "http", to, "")],
+        (_, Way::TlsIn, _) => vec![hop(places.front, " ssl", &tls_in, "http", to, "")],
+        (_, Way::TlsBetween { http2: false }, _) => vec![
             hop(places.middle, " ssl", &tls_in, "http", to, ""),
             hop(places.front, "", "", "https", places.middle, &tls_out),
         ],
-        Set::Http2 => bail!("nginx speaks no HTTP/2 to its backends"),
-        Set::Tcp => bail!("nginx relays TCP only with a module that its package does not always bring"),
+    };
+    let connections = if set.kind == Kind::Held {
+        19_900
+    } else {
+        CONNECTIONS
     };
     write(places, "nginx", "conf", &texts, |text, name| {
         let folders: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
@@ -110,7 +144,7 @@ pub(super) fn nginx(set: Set, places: &Places) -> Result<Vec<PathBuf>> {
         format!(
             "daemon off; master_process off; worker_processes 1; pid {dir}/{name}.pid;
 error_log {dir}/{name}.err error;
-events {{ worker_connections 4096; }}
+events {{ worker_connections {connections}; }}
 http {{
   access_log off; keepalive_requests 1000000000; keepalive_timeout 60s; tcp_nodelay on;
 {folders}{text}}}\n"
