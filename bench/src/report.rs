@@ -275,7 +275,7 @@ fn write_set(page: &mut String, result: &Value) -> Result<()> {
     )?;
     writeln!(
         page,
-        "{}.\n{} rounds of {} s{}; fixed rate {}/s; our build: profile `{}`.\n",
+        "{}.\n{} rounds of {} s{}; fixed rate {}/s; memory {} s after the load; our build: profile `{}`.\n",
         machine::line(&result["machine"]),
         options["rounds"],
         options["seconds"],
@@ -285,6 +285,7 @@ fn write_set(page: &mut String, result: &Value) -> Result<()> {
             ""
         },
         options["rate"],
+        options["rest"],
         text(&options["profile"]),
     )?;
     let columns = list(&result["columns"]);
