@@ -15,7 +15,10 @@ use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
 use rajut_platform::socket::{UnixListener, UnixStream, peer_credentials};
 use rajut_registry::Registry;
-use rajut_runtime::{Clock, readiness::Readiness};
+use rajut_runtime::{
+    Clock,
+    readiness::{Gate, Readiness},
+};
 use tokio::sync::Semaphore;
 
 use crate::{ca::SharedAuthority, discovery::Discovery};
@@ -36,6 +39,8 @@ pub struct Admin {
     pub authority: SharedAuthority,
     /// Whether everything has started.
     pub readiness: Readiness,
+    /// Opened by the first list of workloads.
+    pub workloads: Gate,
     /// Time.
     pub clock: Clock,
 }

@@ -1,7 +1,7 @@
 //! Who is connected, what each was told, and the task that tells them the newest snapshot.
 //!
 //! ```text
-//!  snapshots (watch) ──┐
+//!  snapshots (watch) ──┐    (from the moment on at which all sources are complete)
 //!  a new stream ───────┴─► debounce ─► translate (memoised) ─► encode (memoised) ─► each stream's watch ─► xds
 //! ```
 //!
@@ -16,7 +16,7 @@ use std::{
 
 use rajut_config::Snapshot;
 use rajut_ir::Resources;
-use rajut_runtime::Clock;
+use rajut_runtime::{Clock, readiness::Readiness};
 use rajut_translate::Proxy;
 use rajut_types::{Diagnostic, Text};
 use rajut_xds::{
@@ -141,14 +141,23 @@ impl Discovery {
         }))
     }
 
-    /// Starts telling the proxies every snapshot.
-    pub fn spawn_push(&self, snapshots: watch::Receiver<Arc<Snapshot>>, translate: Translate) {
+    /// Starts telling the proxies every snapshot, once everything is `ready`: who connects before that is told nothing
+    /// and keeps what it has, for what is not known yet would be taken for gone.
+    pub fn spawn_push(
+        &self,
+        snapshots: watch::Receiver<Arc<Snapshot>>,
+        translate: Translate,
+        ready: Readiness,
+    ) {
         let pusher = Pusher {
             discovery: self.clone(),
             translate,
             encoder: Encoder::default(),
         };
-        tokio::spawn(push_for_ever(pusher, snapshots));
+        tokio::spawn(async move {
+            ready.ready().await;
+            push_for_ever(pusher, snapshots).await;
+        });
     }
 
     /// Everybody who is connected, in the order of arrival.

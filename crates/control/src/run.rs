@@ -1,7 +1,8 @@
 //! The control plane put together: registry, issuer, discovery, both doors.
 //!
 //! Start order: state folder, issuer, sources, listeners, then `<state>/control.json` tells where everything is; `/ready`
-//! opens when the first snapshot stands. On the way out the socket and `control.json` are removed; proxies keep what they
+//! opens when the first snapshot stands and, where a supervisor is to tell what runs, when it has. Nothing is pushed
+//! before that. On the way out the socket and `control.json` are removed; proxies keep what they
 //! have.
 
 use std::{
@@ -34,6 +35,9 @@ use crate::{
     wire::serve_grpc,
 };
 
+/// The gate that the supervisor's list of workloads opens.
+pub(crate) const WORKLOADS_GATE: &str = "workloads";
+
 /// How a control plane is set up.
 #[derive(Debug, Clone)]
 pub struct ControlOptions {
@@ -51,6 +55,9 @@ pub struct ControlOptions {
     pub trust_domain: TrustDomain,
     /// Life of workloads' certificates; default 24 h.
     pub certificate_ttl: Duration,
+    /// A supervisor tells which workloads run, after each start: until it has, proxies are told nothing and keep what
+    /// they have, since half a mesh would take the other half from them.
+    pub awaits_workloads: bool,
     /// Time.
     pub clock: Clock,
 }
@@ -66,6 +73,7 @@ impl ControlOptions {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             trust_domain: TrustDomain::default(),
             certificate_ttl: Duration::from_hours(24),
+            awaits_workloads: false,
             clock: Clock::system(),
         }
     }
@@ -145,8 +153,12 @@ pub async fn start(options: ControlOptions, translate: Translate) -> Result<Cont
     let registry = open_registry(&options).await?;
     let readiness = Readiness::default();
     let serving = readiness.gate("listeners");
+    let workloads = readiness.gate(WORKLOADS_GATE);
+    if !options.awaits_workloads {
+        workloads.open();
+    }
     let discovery = Discovery::new(clock.clone());
-    discovery.spawn_push(registry.snapshots(), translate);
+    discovery.spawn_push(registry.snapshots(), translate, readiness.clone());
     registry_watch::spawn(registry.clone(), &options.paths);
 
     let listener = tcp_listener(options.listen)?;
@@ -180,6 +192,7 @@ pub async fn start(options: ControlOptions, translate: Translate) -> Result<Cont
         discovery,
         authority,
         readiness,
+        workloads,
         clock,
     };
     let socket = state_dir.join("control.sock");

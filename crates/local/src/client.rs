@@ -291,11 +291,17 @@ impl ControlClient {
         })
     }
 
-    /// Whether it serves.
-    pub async fn ready(&self) -> bool {
-        self.call("GET", "/ready", Bytes::new(), Duration::from_secs(2))
+    /// Whether it serves, or would if it were told which workloads run.
+    pub async fn takes_workloads(&self) -> bool {
+        match self
+            .call("GET", "/ready", Bytes::new(), Duration::from_secs(2))
             .await
-            .is_ok()
+        {
+            Ok(_) => true,
+            Err(ClientError::Status { body, .. }) => serde_json::from_slice::<serde_json::Value>(&body)
+                .is_ok_and(|answer| answer["pending"] == serde_json::json!(["workloads"])),
+            Err(_) => false,
+        }
     }
 }
 

@@ -35,6 +35,7 @@ pub fn control(command: &ControlCommand, state: &StateDir) -> Vec<String> {
         command.listen.to_string(),
         "--namespace".to_owned(),
         command.namespace.clone(),
+        "--await-workloads".to_owned(),
     ];
     arguments.push("--".to_owned());
     arguments.extend(command.sources.iter().map(|path| text(path)));

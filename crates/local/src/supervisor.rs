@@ -146,6 +146,8 @@ struct Context {
     tell: Notify,
     /// The control plane serves and knows the workloads.
     control_ready: watch::Sender<bool>,
+    /// How many control planes have been told of the workloads.
+    introductions: Cell<u64>,
     phase: watch::Receiver<Phase>,
     /// Set by a second Ctrl-C: nobody waits any more.
     hurry: Cell<bool>,
@@ -261,6 +263,7 @@ pub async fn run(options: Options, observe: &mut dyn FnMut(Event<'_>)) -> Result
         changed,
         tell: Notify::new(),
         control_ready,
+        introductions: Cell::new(0),
         phase,
         hurry: Cell::new(false),
     });

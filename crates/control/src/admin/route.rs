@@ -191,6 +191,7 @@ async fn put_workloads(admin: &Admin, body: Incoming) -> Result<Answer, Refused>
     let workloads = workloads.into_iter().map(Workload::from).collect();
     let registry = admin.registry.clone();
     let generation = blocking(move || registry.set_workloads(workloads)).await?;
+    admin.workloads.open();
     Ok(json_answer(
         StatusCode::OK,
         &json!({"workloads": count, "generation": generation}),

@@ -159,6 +159,49 @@ async fn a_proxy_survives_the_control_plane_and_is_told_only_what_changed_meanwh
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_restarted_control_plane_takes_no_endpoint_away_before_it_was_told_what_runs() {
+    for protocol in [Protocol::Delta, Protocol::StateOfTheWorld] {
+        let mesh = Mesh::start_with(&format!("await-{protocol:?}"), |options| {
+            options.awaits_workloads = true;
+        })
+        .await;
+        let (status, pending) = mesh.call(Method::GET, "/ready", String::new()).await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(pending["pending"], json!(["workloads"]));
+        mesh.put_workloads(&["auth-0"]).await;
+        assert_eq!(
+            mesh.call(Method::GET, "/ready", String::new()).await.0,
+            StatusCode::OK
+        );
+        let identity = mesh.enrol("clinic", "signer", "signer-0").await;
+        let mut signer = mesh.connect(&identity, "signer-0", protocol);
+        let host: Text = "auth.clinic.svc.cluster.local".into();
+        signer
+            .handle
+            .subscribe(type_url::LOAD_ASSIGNMENT, vec![host])
+            .await;
+        let update = signer.update().await;
+        signer.handle.answer(update.ticket, Vec::new()).await;
+        mesh.settled("signer-0").await;
+
+        let mesh = mesh.restart().await;
+        signer.reconnected().await;
+        mesh.connected("signer-0").await;
+        // Longer than any push takes; a push in this time would take the endpoint away.
+        let early = tokio::time::timeout(Duration::from_millis(300), signer.update()).await;
+        assert!(early.is_err(), "{protocol:?}: {early:?}");
+        mesh.put_workloads(&["auth-0", "auth-1"]).await;
+        let update = signer.update().await;
+        assert_eq!(&*update.type_url, type_url::LOAD_ASSIGNMENT);
+        let bytes = &update.resources.first().expect("one").body;
+        let known = bytes.windows(10).filter(|part| part == b"127.10.0.1");
+        assert_eq!(known.count(), 2, "{protocol:?}");
+        drop(signer);
+        mesh.stop();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn certificates_rotate_and_discovery_goes_on() {
     let mesh = Mesh::start_with("rotation", |options| {
         options.certificate_ttl = Duration::from_secs(3);

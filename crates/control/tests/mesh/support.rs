@@ -248,6 +248,21 @@ impl Mesh {
         within(settled).await;
     }
 
+    /// Waits until that proxy is connected.
+    pub(crate) async fn connected(&self, workload: &str) {
+        let connected = async {
+            loop {
+                let (_, body) = self.call(Method::GET, "/v1/proxies", String::new()).await;
+                let proxies = body["proxies"].as_array().cloned().unwrap_or_default();
+                if proxies.iter().any(|proxy| proxy["workload"] == workload) {
+                    return;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        within(connected).await;
+    }
+
     pub(crate) async fn call(&self, method: Method, path: &str, body: String) -> (StatusCode, Value) {
         let (status, text) = self.exchange(method, path, body).await;
         let value = serde_json::from_str(&text).expect(&text);

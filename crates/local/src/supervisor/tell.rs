@@ -19,7 +19,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(500);
 /// Waits until a control plane that was just started serves, and tells it about all workloads.
 pub(super) async fn introduce(context: &Context) -> Result<(), String> {
     let serving = async {
-        while !context.control.ready().await {
+        while !context.control.takes_workloads().await {
             tokio::time::sleep(READY_POLL).await;
         }
     };
@@ -34,6 +34,7 @@ pub(super) async fn introduce(context: &Context) -> Result<(), String> {
         .json("PUT", "/v1/workloads", Some(&json!({"workloads": workloads})))
         .await
         .map_err(|error| error.to_string())?;
+    context.introductions.set(context.introductions.get() + 1);
     context.control_ready.send_replace(true);
     context.tell.notify_one();
     Ok(())
@@ -66,15 +67,19 @@ fn health_text(state: WorkloadState) -> &'static str {
 /// Tells every change of health, until the end.
 pub(super) async fn health(context: Rc<Context>) {
     let mut told: Vec<Option<&'static str>> = vec![None; context.options.plan.instances.len()];
+    let mut introduction = 0;
     loop {
         tokio::select! {
             () = context.tell.notified() => {}
             () = context.reached(Phase::StopControl) => return,
         }
         if !*context.control_ready.borrow() {
-            // Told in full when it is back.
-            told.fill(None);
             continue;
+        }
+        if introduction != context.introductions.get() {
+            // Another control plane: what its predecessor was told last is not what this one knows.
+            introduction = context.introductions.get();
+            told.fill(None);
         }
         for (index, told) in told.iter_mut().enumerate() {
             let health = health_text(context.record.borrow().workloads[index].state);

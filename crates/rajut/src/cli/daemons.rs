@@ -32,6 +32,9 @@ pub(crate) struct ControlArgs {
     /// The namespace of documents without one
     #[arg(short = 'n', long, default_value = "default")]
     pub(crate) namespace: String,
+    /// Tell proxies nothing until a supervisor has told which workloads run
+    #[arg(long)]
+    pub(crate) await_workloads: bool,
     /// Files and folders, read again when they change
     #[arg(value_name = "PATH")]
     pub(crate) paths: Vec<PathBuf>,
@@ -172,6 +175,7 @@ pub(crate) fn control(place: &Place, args: &ControlArgs) -> anyhow::Result<ExitC
         paths: args.paths.clone(),
         default_namespace: args.namespace.as_str().into(),
         listen: args.listen,
+        awaits_workloads: args.await_workloads,
         ..ControlOptions::new(place.state.path())
     };
     let mut translator = Translator::default();
