@@ -21,7 +21,7 @@ use rajut_runtime::{
 };
 use tokio::sync::Semaphore;
 
-use crate::{ca::SharedAuthority, discovery::Discovery};
+use crate::{ca::SharedAuthority, discovery::Discovery, orders::Orders};
 
 /// Connections at once.
 const CONNECTIONS_MAX: usize = 64;
@@ -39,6 +39,8 @@ pub struct Admin {
     pub authority: SharedAuthority,
     /// Whether everything has started.
     pub readiness: Readiness,
+    /// For the supervisor.
+    pub orders: Orders,
     /// Opened by the first list of workloads.
     pub workloads: Gate,
     /// Time.

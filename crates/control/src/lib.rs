@@ -9,6 +9,7 @@
 //! | [`ca`] | the issuer |
 //! | [`discovery`] | who is connected; snapshots pushed; acknowledgements |
 //! | [`node`] | from an xDS node to the proxy that is translated for |
+//! | [`orders`] | what the supervisor of a local mesh is to do |
 //! | [`admin`] | the operator's door: HTTP and JSON on a Unix socket |
 //! | [`why`] | what a request meets, for people |
 //! | [`wire`] | encoding, the gRPC services |
@@ -20,6 +21,7 @@ pub mod admin;
 pub mod ca;
 pub mod discovery;
 pub mod node;
+pub mod orders;
 pub mod run;
 mod time;
 pub mod why;

@@ -21,7 +21,7 @@ use rajut_registry::{Registry, RegistryError, RegistryOptions, watch as registry
 use rajut_runtime::{
     Clock,
     drain::{self, Drain, Trigger},
-    readiness::Readiness,
+    readiness::{Gate, Readiness},
 };
 use rajut_types::{Text, TrustDomain};
 use serde_json::json;
@@ -32,6 +32,7 @@ use crate::{
     admin::{self, Admin},
     ca::{CertificateAuthority, IssueError, KeystoreError, SERVER_NAME},
     discovery::{Discovery, Translate},
+    orders::Orders,
     wire::serve_grpc,
 };
 
@@ -153,10 +154,7 @@ pub async fn start(options: ControlOptions, translate: Translate) -> Result<Cont
     let registry = open_registry(&options).await?;
     let readiness = Readiness::default();
     let serving = readiness.gate("listeners");
-    let workloads = readiness.gate(WORKLOADS_GATE);
-    if !options.awaits_workloads {
-        workloads.open();
-    }
+    let workloads = workloads_gate(&readiness, &options);
     let discovery = Discovery::new(clock.clone());
     discovery.spawn_push(registry.snapshots(), translate, readiness.clone());
     registry_watch::spawn(registry.clone(), &options.paths);
@@ -192,6 +190,7 @@ pub async fn start(options: ControlOptions, translate: Translate) -> Result<Cont
         discovery,
         authority,
         readiness,
+        orders: Orders::default(),
         workloads,
         clock,
     };
@@ -208,6 +207,15 @@ pub async fn start(options: ControlOptions, translate: Translate) -> Result<Cont
         tasks,
         drain: trigger,
     })
+}
+
+/// Closed only where somebody is to open it.
+fn workloads_gate(readiness: &Readiness, options: &ControlOptions) -> Gate {
+    let gate = readiness.gate(WORKLOADS_GATE);
+    if !options.awaits_workloads {
+        gate.open();
+    }
+    gate
 }
 
 impl Control {

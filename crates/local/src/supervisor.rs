@@ -12,14 +12,18 @@
 //! What it does not do: read configuration (it gets a [`Plan`]), print (it tells an observer), decide routes.
 
 mod application;
+mod drain;
 mod files;
+mod follow;
 mod forward;
 mod keep;
 mod sidecar;
+mod slot;
 mod tell;
 
 use std::{
     cell::{Cell, RefCell},
+    collections::BTreeMap,
     net::SocketAddr,
     path::PathBuf,
     rc::Rc,
@@ -27,6 +31,8 @@ use std::{
 };
 
 use rajut_platform::process::ProcessId;
+use rajut_types::Text;
+use slot::Slot;
 use tokio::{
     sync::{Notify, watch},
     task::JoinHandle,
@@ -124,7 +130,7 @@ pub enum UpError {
     Refused(#[source] ClientError),
 }
 
-/// How far stopping has got; each kind of process ends at its own step.
+/// How far stopping has got, of the mesh or of one workload; each kind of process ends at its own step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Phase {
     Run,
@@ -133,13 +139,20 @@ enum Phase {
     StopControl,
 }
 
+/// Waits until stopping has got to `phase`.
+async fn reached(phases: &watch::Receiver<Phase>, phase: Phase) {
+    let mut watched = phases.clone();
+    // An error means that whoever stops is gone.
+    let _ = watched.wait_for(|now| *now >= phase).await;
+}
+
 /// What all tasks share.
 struct Context {
     options: Options,
     control: ControlClient,
     record: RefCell<MeshRecord>,
-    /// By the index of the instance.
-    parts: RefCell<Vec<Parts>>,
+    /// (namespace, name) → workload; at most [`crate::address::WORKLOADS_MAX`].
+    slots: RefCell<BTreeMap<(Text, Text), Rc<Slot>>>,
     /// Rung when the record has changed: for the observer, the file, and the control plane.
     changed: watch::Sender<u64>,
     /// Rung when the control plane has to be told of health.
@@ -163,13 +176,6 @@ fn ending(state: &StateDir, name: &str, how: &str) -> String {
     }
 }
 
-/// The two halves of a workload.
-#[derive(Debug, Clone)]
-struct Parts {
-    application: (WorkloadState, String),
-    sidecar: Option<String>,
-}
-
 impl Context {
     /// Changes the record and lets everybody know.
     fn update(&self, change: impl FnOnce(&mut MeshRecord)) {
@@ -178,56 +184,13 @@ impl Context {
         self.tell.notify_one();
     }
 
-    fn instance(&self, index: usize) -> &Instance {
-        &self.options.plan.instances[index]
-    }
-
-    /// What the application is doing.
-    fn set_state(&self, index: usize, state: WorkloadState, reason: impl Into<String>) {
-        self.parts.borrow_mut()[index].application = (state, reason.into());
-        self.judge(index);
-    }
-
-    /// What is wrong with its sidecar; `None` when it is well.
-    fn set_sidecar(&self, index: usize, problem: Option<String>) {
-        self.parts.borrow_mut()[index].sidecar = problem;
-        self.judge(index);
-    }
-
-    /// A workload is ready when both of its halves are.
-    fn judge(&self, index: usize) {
-        let (state, reason) = {
-            let parts = self.parts.borrow();
-            let Parts { application, sidecar } = &parts[index];
-            match (application, sidecar) {
-                ((WorkloadState::Ready, _), Some(problem)) => (WorkloadState::NotReady, problem.clone()),
-                ((state, _), Some(problem)) => (*state, problem.clone()),
-                (application, None) => application.clone(),
-            }
-        };
-        {
-            let record = self.record.borrow();
-            let workload = &record.workloads[index];
-            let settled = workload.state == WorkloadState::Stopping;
-            if settled || workload.state == state && workload.reason == reason {
-                return;
-            }
-        }
-        self.update(|record| {
-            record.workloads[index].state = state;
-            record.workloads[index].reason = reason;
-        });
+    /// Everything that runs, in the order of namespace and name.
+    fn slots(&self) -> Vec<Rc<Slot>> {
+        self.slots.borrow().values().cloned().collect()
     }
 
     fn stopping(&self) -> bool {
         *self.phase.borrow() != Phase::Run
-    }
-
-    /// Waits until stopping has got to `phase`.
-    async fn reached(&self, phase: Phase) {
-        let mut watched = self.phase.clone();
-        // An error means that the supervisor itself is gone.
-        let _ = watched.wait_for(|now| *now >= phase).await;
     }
 
     /// Waits until the control plane serves.
@@ -247,17 +210,12 @@ pub async fn run(options: Options, observe: &mut dyn FnMut(Event<'_>)) -> Result
     let state = options.state.clone();
     let (phase_sender, phase) = watch::channel(Phase::Run);
     let record = first_record(&options)?;
+    let instances = options.plan.instances.clone();
     let (changed, _) = watch::channel(0);
     let (control_ready, _) = watch::channel(false);
     let context = Rc::new(Context {
         control: ControlClient::new(&state.control_socket()),
-        parts: RefCell::new(vec![
-            Parts {
-                application: (WorkloadState::Starting, String::new()),
-                sidecar: None,
-            };
-            options.plan.instances.len()
-        ]),
+        slots: RefCell::default(),
         options,
         record: RefCell::new(record),
         changed,
@@ -267,6 +225,9 @@ pub async fn run(options: Options, observe: &mut dyn FnMut(Event<'_>)) -> Result
         phase,
         hurry: Cell::new(false),
     });
+    for instance in instances {
+        slot::add(&context, instance);
+    }
     let writer = tokio::task::spawn_local(write_record(Rc::clone(&context)));
     let mut tasks = Tasks::default();
     let outcome = {
@@ -293,10 +254,9 @@ pub async fn run(options: Options, observe: &mut dyn FnMut(Event<'_>)) -> Result
     outcome
 }
 
-/// The tasks by the step at which they end.
+/// The tasks beside those of the workloads, by the step at which they end.
 #[derive(Default)]
 struct Tasks {
-    applications: Vec<JoinHandle<()>>,
     sidecars: Vec<JoinHandle<()>>,
     control: Vec<JoinHandle<()>>,
 }
@@ -317,17 +277,18 @@ async fn supervise(
     tasks
         .control
         .push(tokio::task::spawn_local(tell::health(Rc::clone(context))));
-    for index in 0..context.options.plan.instances.len() {
-        let (sidecar, application) = application::spawn_workload(context, index);
-        tasks.sidecars.push(sidecar);
-        tasks.applications.push(application);
+    for slot in context.slots() {
+        application::spawn_workload(context, &slot);
     }
     if !context.options.gateway.outbound.is_empty() {
         tasks
             .sidecars
             .push(tokio::task::spawn_local(sidecar::gateway(Rc::clone(context))));
     }
-    watch_progress(context, observe).await;
+    tokio::select! {
+        () = watch_progress(context, observe) => {}
+        () = follow::follow(Rc::clone(context)) => {}
+    }
     Ok(())
 }
 
@@ -375,19 +336,27 @@ pub fn is_ready(record: &MeshRecord) -> bool {
         && (record.services.is_empty() || record.gateway_state == WorkloadState::Ready)
 }
 
-async fn stop(context: &Context, phase: &watch::Sender<Phase>, tasks: Tasks) {
+async fn stop(context: &Context, phase: &watch::Sender<Phase>, mut tasks: Tasks) {
     context.update(|record| {
         for workload in &mut record.workloads {
             workload.state = WorkloadState::Stopping;
         }
     });
-    for (step, tasks) in [
-        (Phase::StopApplications, tasks.applications),
-        (Phase::StopSidecars, tasks.sidecars),
-        (Phase::StopControl, tasks.control),
-    ] {
+    for step in [Phase::StopApplications, Phase::StopSidecars, Phase::StopControl] {
         let _ = phase.send(step);
-        for task in tasks {
+        let slots = context.slots();
+        for slot in &slots {
+            slot.stop(step);
+        }
+        for slot in &slots {
+            slot.ended(step).await;
+        }
+        let others = match step {
+            Phase::Run | Phase::StopApplications => Vec::new(),
+            Phase::StopSidecars => std::mem::take(&mut tasks.sidecars),
+            Phase::StopControl => std::mem::take(&mut tasks.control),
+        };
+        for task in others {
             // A task that panicked has dropped its process, which killed it.
             let _ = task.await;
         }
@@ -431,7 +400,7 @@ async fn control(context: Rc<Context>, failed: tokio::sync::mpsc::Sender<UpError
         std::future::pending::<()>().await;
     };
     tokio::select! {
-        () = keep::keep(&context, Phase::StopControl, CONTROL_GRACE, spawn, beside, on) => {}
+        () = keep::keep(&context, (&context.phase, Phase::StopControl), CONTROL_GRACE, spawn, beside, on) => {}
         () = note => {}
     }
 }
@@ -463,12 +432,7 @@ fn first_record(options: &Options) -> Result<MeshRecord, UpError> {
         gateway: ProcessRecord::default(),
         gateway_state: WorkloadState::Starting,
         gateway_admin: SocketAddr::from((options.gateway.address, crate::address::ADMIN_PORT)),
-        workloads: options
-            .plan
-            .instances
-            .iter()
-            .map(|instance| workload_record(instance, &options.trust_domain))
-            .collect(),
+        workloads: Vec::new(),
         services: options.services.clone(),
         not_started: options.plan.not_started.clone(),
     })

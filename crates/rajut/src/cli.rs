@@ -9,6 +9,7 @@ mod logs;
 mod mesh;
 mod proxies;
 mod resources;
+mod restart;
 mod sources;
 mod status;
 mod time;
@@ -63,6 +64,8 @@ pub(crate) enum Command {
     Status(OutputFormat),
     /// What a workload, its sidecar or the control plane wrote
     Logs(logs::LogsArgs),
+    /// Start a workload's application anew, replica after replica, without failing a request
+    Restart(restart::RestartArgs),
     /// Run a command inside a workload's network, with its environment
     Exec(exec::ExecArgs),
     /// Create or change resources and wait until every affected proxy has them
@@ -132,6 +135,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Down => lifecycle::down(&place?),
         Command::Status(args) => status::status(&place?, args.format),
         Command::Logs(args) => logs::logs(&place?, &args),
+        Command::Restart(args) => restart::restart(&place?, &args),
         Command::Exec(args) => exec::exec(&place?, &args),
         Command::Apply(args) => resources::apply(&place?, &args, resources::Change::Apply),
         Command::Delete(args) => resources::apply(&place?, &args, resources::Change::Delete),

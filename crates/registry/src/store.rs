@@ -114,6 +114,7 @@ struct Inner {
     options: RegistryOptions,
     state: Mutex<State>,
     snapshots: watch::Sender<Arc<Snapshot>>,
+    configured: watch::Sender<u64>,
 }
 
 #[derive(Debug)]
@@ -128,6 +129,8 @@ struct State {
     diagnostics: Vec<Diagnostic>,
     /// A failure to list the sources, while the last ones are served.
     failure: Option<String>,
+    /// What the newest configuration was made of.
+    in_force: Vec<Source>,
 }
 
 impl Registry {
@@ -145,8 +148,10 @@ impl Registry {
                 workloads: BTreeMap::new(),
                 diagnostics: Vec::new(),
                 failure: None,
+                in_force: Vec::new(),
             }),
             snapshots: watch::Sender::new(Arc::new(Snapshot::default())),
+            configured: watch::Sender::new(0),
             options,
         }));
         let mut state = registry.lock();
@@ -179,6 +184,16 @@ impl Registry {
     /// Why the sources can't be listed at the moment; the last ones are served.
     pub fn failure(&self) -> Option<String> {
         self.lock().failure.clone()
+    }
+
+    /// Rises whenever the configuration was read anew; workloads' coming and going does not count.
+    pub fn configured(&self) -> watch::Receiver<u64> {
+        self.0.configured.subscribe()
+    }
+
+    /// The texts that the newest configuration was made of: the last good ones, with what was applied.
+    pub fn sources_in_force(&self) -> Vec<Source> {
+        self.lock().in_force.clone()
     }
 
     /// Reads the files again; publishes only if something changed.
@@ -381,7 +396,7 @@ impl Registry {
 
     /// Reads all sources and publishes the snapshot. Returns its generation.
     fn rebuild(&self, state: &mut State) -> u64 {
-        let sources = self.effective_sources(state);
+        let mut sources = self.effective_sources(state);
         let mut loaded = load(&sources, &self.load_options());
         let relations = check(&loaded);
         let mut found = std::mem::take(&mut loaded.diagnostics);
@@ -402,7 +417,7 @@ impl Registry {
         state.good.retain(|name, _| files.contains_key(name));
         if broken.iter().any(|name| state.good.contains_key(name)) {
             tracing::warn!(files = ?broken, "errors in the configuration, the last good contents stay");
-            let good: Vec<Source> = self.sources_of(state, |name| {
+            sources = self.sources_of(state, |name| {
                 let broken = broken.contains(name);
                 state
                     .good
@@ -410,9 +425,12 @@ impl Registry {
                     .filter(|_| broken)
                     .or_else(|| state.files.get(name))
             });
-            loaded = load(&good, &self.load_options());
+            loaded = load(&sources, &self.load_options());
         }
-        self.publish(state, loaded)
+        state.in_force = sources;
+        let generation = self.publish(state, loaded);
+        self.0.configured.send_modify(|configured| *configured += 1);
+        generation
     }
 
     fn publish(&self, state: &mut State, loaded: Loaded) -> u64 {

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
-use rajut_config::model::{Workload, WorkloadHealth};
+use rajut_config::{
+    Source,
+    model::{Workload, WorkloadHealth},
+};
 use rajut_registry::{Applied, ApplyError};
 use rajut_translate::{Proxy, Translator, translate};
 use rajut_types::{Labels, Locality};
@@ -22,6 +25,8 @@ use crate::why::{Question, find_proxy, follow};
 /// How long `apply` and `delete` wait for acknowledgements where the caller says nothing, and at most.
 const WAIT: Duration = Duration::from_secs(30);
 const WAIT_MAX: Duration = Duration::from_mins(5);
+/// How long a supervisor's question stays open.
+const SUPERVISION_WAIT: Duration = Duration::from_secs(20);
 
 pub(super) async fn route(admin: &Admin, request: Request<Incoming>) -> Answer {
     let (parts, body) = request.into_parts();
@@ -33,11 +38,13 @@ pub(super) async fn route(admin: &Admin, request: Request<Incoming>) -> Answer {
         .filter(|part| !part.is_empty())
         .collect();
     let answer = match (&parts.method, &path[..]) {
+        (&Method::GET, ["v1", "supervision"]) => supervision(admin, &query).await,
         (&Method::GET, _) => read(admin, &path, &query),
         (&Method::PUT, ["v1", "workloads"]) => put_workloads(admin, body).await,
         (&Method::PATCH, ["v1", "workloads", namespace, name]) => {
-            patch_workload(admin, namespace, name, body).await
+            patch_workload(admin, (namespace, name), &query, body).await
         }
+        (&Method::POST, ["v1", "workloads", namespace, name, "restart"]) => restart(admin, namespace, name),
         (&Method::POST, ["v1", "tokens"]) => post_token(admin, body).await,
         (&Method::POST, ["v1", "why"]) => why(admin, body).await,
         (&Method::POST, ["v1", "apply"]) => change(admin, &query, body, Change::Apply).await,
@@ -198,24 +205,90 @@ async fn put_workloads(admin: &Admin, body: Incoming) -> Result<Answer, Refused>
     ))
 }
 
+/// The supervisor is told to start that workload anew.
+fn restart(admin: &Admin, namespace: &str, name: &str) -> Result<Answer, Refused> {
+    let key = (namespace.into(), name.into());
+    if !admin.registry.snapshot().workloads.contains_key(&key) {
+        let text = format!("no workload {namespace}/{name}");
+        return Err(Refused::new(StatusCode::NOT_FOUND, text));
+    }
+    let order = admin.orders.restart(namespace, name);
+    Ok(json_answer(StatusCode::OK, &json!({"order": order})))
+}
+
+/// Answers when there is something for the supervisor to do that it has not seen, or after [`SUPERVISION_WAIT`]: a newer
+/// configuration (`configuration=N` is the last that it saw) with its texts, or orders (`order=N`).
+async fn supervision(admin: &Admin, query: &Query) -> Result<Answer, Refused> {
+    let number = |key: &str| match query.get(key).map(|text| text.parse::<u64>()) {
+        None => Ok(0),
+        Some(Ok(number)) => Ok(number),
+        Some(Err(_)) => Err(Refused::bad(format!("{key} must be a whole number"))),
+    };
+    let (seen, order) = (number("configuration")?, number("order")?);
+    let mut configured = admin.registry.configured();
+    let news = async {
+        tokio::select! {
+            _ = configured.wait_for(|now| *now > seen) => {}
+            () = admin.orders.arrived(order) => {}
+        }
+    };
+    // Nothing to do is an answer too: the caller asks again.
+    let _ = tokio::time::timeout(SUPERVISION_WAIT, news).await;
+    let restarts = admin.orders.after(order);
+    let configuration = *admin.registry.configured().borrow();
+    let mut body = json!({
+        "configuration": configuration,
+        "order": restarts.last().map_or(order, |last| last.number),
+        "restarts": restarts,
+    });
+    if configuration > seen {
+        let texts = admin.registry.sources_in_force();
+        let text =
+            |source: &Source| json!({"name": source.name, "text": String::from_utf8_lossy(&source.bytes)});
+        body["sources"] = texts.iter().map(text).collect();
+    }
+    Ok(json_answer(StatusCode::OK, &body))
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct HealthWritten {
     health: WorkloadHealth,
 }
 
+/// With `timeoutSeconds` it answers when every proxy has acknowledged, or names those that have not by then.
 async fn patch_workload(
     admin: &Admin,
-    namespace: &str,
-    name: &str,
+    (namespace, name): (&str, &str),
+    query: &Query,
     body: Incoming,
 ) -> Result<Answer, Refused> {
+    let wait = query
+        .contains_key("timeoutSeconds")
+        .then(|| wait_of(query))
+        .transpose()?;
     let HealthWritten { health } = read_json(body).await?;
     let generation = admin
         .registry
         .set_health(namespace, name, health)
         .ok_or_else(|| Refused::new(StatusCode::NOT_FOUND, format!("no workload {namespace}/{name}")))?;
-    Ok(json_answer(StatusCode::OK, &json!({"generation": generation})))
+    let pending = match wait {
+        Some(wait) => admin.discovery.spread(generation, wait).await.silent,
+        None => Vec::new(),
+    };
+    let body = json!({"generation": generation, "pending": pending});
+    Ok(json_answer(StatusCode::OK, &body))
+}
+
+/// How long the caller wants to wait for acknowledgements.
+fn wait_of(query: &Query) -> Result<Duration, Refused> {
+    match query.get("timeoutSeconds") {
+        None => Ok(WAIT),
+        Some(text) => text
+            .parse()
+            .map(|seconds| Duration::from_secs(seconds).min(WAIT_MAX))
+            .map_err(|_| Refused::bad("timeoutSeconds must be a whole number")),
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -280,14 +353,7 @@ async fn change(admin: &Admin, query: &Query, body: Incoming, change: Change) ->
         .get("namespace")
         .cloned()
         .unwrap_or_else(|| "default".to_owned());
-    let wait = match query.get("timeoutSeconds") {
-        None => WAIT,
-        Some(text) => text
-            .parse()
-            .map(Duration::from_secs)
-            .map_err(|_| Refused::bad("timeoutSeconds must be a whole number"))?
-            .min(WAIT_MAX),
-    };
+    let wait = wait_of(query)?;
     let text =
         String::from_utf8(read_body(body).await?).map_err(|_| Refused::bad("the text is not UTF-8"))?;
     let registry = admin.registry.clone();

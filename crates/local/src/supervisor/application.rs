@@ -9,12 +9,15 @@ use rajut_platform::{
     nftables::{CaptureRules, install_in},
     process::{Isolation, Mounts, spawn},
 };
-use tokio::{sync::watch, task::JoinHandle, time::Instant};
+use tokio::{sync::watch, time::Instant};
 
 use super::{
-    APPLICATION_GRACE_MAX, Context, Phase, ending, files, forward,
+    APPLICATION_GRACE_MAX, Context, Phase,
+    drain::drain,
+    ending, files, forward,
     keep::{Change, keep},
-    sidecar,
+    reached, sidecar,
+    slot::Slot,
 };
 use crate::{
     certificate::workload_certificate,
@@ -25,10 +28,10 @@ use crate::{
 };
 
 /// Starts the two tasks of a workload: its sidecar's and its application's.
-pub(super) fn spawn_workload(context: &Rc<Context>, index: usize) -> (JoinHandle<()>, JoinHandle<()>) {
+pub(super) fn spawn_workload(context: &Rc<Context>, slot: &Rc<Slot>) {
     let holder = match context.options.mode {
         CaptureMode::Explicit => Ok(None),
-        CaptureMode::Netns => network(context.instance(index)).map(Some),
+        CaptureMode::Netns => network(&slot.instance).map(Some),
     };
     match holder {
         Ok(holder) => {
@@ -36,26 +39,20 @@ pub(super) fn spawn_workload(context: &Rc<Context>, index: usize) -> (JoinHandle
             let namespace = holder.as_ref().map(|holder| holder.namespace().clone());
             if let Some(path) = &path {
                 let path = path.display().to_string();
-                context.update(|record| record.workloads[index].network_namespace = path);
+                slot.update(context, |row| row.network_namespace = path);
             }
             let sidecar = {
-                let context = Rc::clone(context);
-                tokio::task::spawn_local(async move {
-                    Box::pin(sidecar::workload(context, index, path)).await;
+                let (context, slot) = (Rc::clone(context), Rc::clone(slot));
+                async move {
+                    Box::pin(sidecar::workload(context, slot, path)).await;
                     // The namespace ends after the last process that works in it.
                     drop(holder);
-                })
+                }
             };
-            let application = tokio::task::spawn_local(application(Rc::clone(context), index, namespace));
-            (sidecar, application)
+            let application = application(Rc::clone(context), Rc::clone(slot), namespace);
+            slot.spawn(sidecar, application);
         }
-        Err(reason) => {
-            context.set_state(index, WorkloadState::NotReady, reason);
-            (
-                tokio::task::spawn_local(async {}),
-                tokio::task::spawn_local(async {}),
-            )
-        }
+        Err(reason) => slot.set_state(context, WorkloadState::NotReady, reason),
     }
 }
 
@@ -72,46 +69,47 @@ fn network(instance: &Instance) -> Result<NamespaceHolder, String> {
     Ok(holder)
 }
 
-/// The application of workload `index`, until applications stop.
-async fn application(context: Rc<Context>, index: usize, namespace: Option<NetNs>) {
-    let instance = context.instance(index);
+/// The application of a workload, until applications stop.
+async fn application(context: Rc<Context>, slot: Rc<Slot>, namespace: Option<NetNs>) {
+    let instance = &slot.instance;
+    let phases = slot.phases();
     let begin = async {
         let tell = |missing| {
-            context.set_state(
-                index,
-                WorkloadState::Starting,
-                format!("its sidecar is not ready: {missing}"),
-            );
+            let reason = format!("its sidecar is not ready: {missing}");
+            slot.set_state(&context, WorkloadState::Starting, reason);
         };
         sidecar::wait_ready_telling(instance.admin(), tell).await;
         if let Some(certificate) = workload_certificate(instance.admin()).await {
-            context.update(|record| record.workloads[index].certificate_until = certificate.not_after);
+            slot.update(&context, |row| row.certificate_until = certificate.not_after);
         }
-        dependencies(&context, index).await;
+        dependencies(&context, &slot).await;
     };
     tokio::select! {
         () = begin => {}
-        () = context.reached(Phase::StopApplications) => return,
+        () = reached(&phases, Phase::StopApplications) => return,
     }
     let place = place(&context, instance, namespace.clone());
     let grace = instance.grace_period.min(APPLICATION_GRACE_MAX);
     let spawn = || spawn_of(&context, instance, namespace.clone());
     let forwards = forward::spawn(instance, &place);
-    let beside = || probes(&context, index, &place);
+    let beside = || probes(&context, &slot, &place);
     let on = |change: Change| {
         if let Change::Ended(how) = &change {
             let how = ending(&context.options.state, &instance.key(), how);
-            context.set_state(index, WorkloadState::Restarting, format!("it ended: {how}"));
+            slot.set_state(&context, WorkloadState::Restarting, format!("it ended: {how}"));
+            // An application that was to be started anew; one that leaves ends by being stopped.
+            slot.set_draining(&context, false);
         }
-        context.update(|record| change.apply(&mut record.workloads[index].app));
+        slot.update(&context, |row| change.apply(&mut row.app));
     };
-    Box::pin(keep(&context, Phase::StopApplications, grace, spawn, beside, on)).await;
+    let until = (&phases, Phase::StopApplications);
+    Box::pin(keep(&context, until, grace, spawn, beside, on)).await;
     drop(forwards);
 }
 
 /// Waits for what the workload depends on (Compose `depends_on`).
-async fn dependencies(context: &Context, index: usize) {
-    let instance = context.instance(index);
+async fn dependencies(context: &Context, slot: &Slot) {
+    let instance = &slot.instance;
     if instance.depends_on.is_empty() {
         return;
     }
@@ -129,9 +127,7 @@ async fn dependencies(context: &Context, index: usize) {
         };
         match missing {
             None => return,
-            Some(name) => {
-                context.set_state(index, WorkloadState::Starting, format!("it waits for {name}"));
-            }
+            Some(name) => slot.set_state(context, WorkloadState::Starting, format!("it waits for {name}")),
         }
         if changes.changed().await.is_err() {
             return;
@@ -195,28 +191,34 @@ fn isolation(context: &Context, instance: &Instance, namespace: Option<NetNs>) -
 }
 
 /// Asks the application as its manifest says; ends only when it has to be started anew.
-async fn probes(context: &Rc<Context>, index: usize, place: &Place) -> String {
-    let instance = context.instance(index);
-    let readiness = readiness(context, index, place);
+async fn probes(context: &Context, slot: &Slot, place: &Place) -> String {
+    let instance = &slot.instance;
+    let readiness = readiness(context, slot, place);
     let liveness = async {
         match &instance.liveness {
             Some(probe) => liveness(context, instance, probe, place).await,
             None => std::future::pending().await,
         }
     };
+    let asked = async {
+        slot.restart.notified().await;
+        drain(context, slot).await;
+        "it was to be started anew".to_owned()
+    };
     tokio::select! {
         never = readiness => never,
         why = liveness => why,
+        why = asked => why,
     }
 }
 
-async fn readiness(context: &Context, index: usize, place: &Place) -> String {
-    let instance = context.instance(index);
+async fn readiness(context: &Context, slot: &Slot, place: &Place) -> String {
+    let instance = &slot.instance;
     let probe = match (&instance.readiness, instance.ports.first()) {
         (Some(probe), _) => probe.clone(),
         (None, Some(port)) => probe::default_probe(port.container),
         (None, None) => {
-            context.set_state(index, WorkloadState::Ready, "");
+            slot.set_state(context, WorkloadState::Ready, "");
             return std::future::pending().await;
         }
     };
@@ -226,14 +228,13 @@ async fn readiness(context: &Context, index: usize, place: &Place) -> String {
         let asked = Instant::now();
         tally.step(once(context, instance, &probe, place).await);
         if tally.is_healthy() {
-            context.set_state(index, WorkloadState::Ready, "");
+            slot.set_state(context, WorkloadState::Ready, "");
         } else if !context.stopping() {
-            let known = context.parts.borrow()[index].application.0;
-            let state = match known {
+            let state = match slot.application_state() {
                 WorkloadState::Ready | WorkloadState::NotReady => WorkloadState::NotReady,
                 _ => WorkloadState::Starting,
             };
-            context.set_state(index, state, tally.reason());
+            slot.set_state(context, state, tally.reason());
         }
         let period = if tally.is_healthy() {
             probe.period

@@ -9,9 +9,9 @@
 use std::time::Duration;
 
 use rajut_runtime::Backoff;
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 
-use super::{Context, Phase};
+use super::{Context, Phase, reached};
 use crate::{
     process::{Process, Spawn},
     state::ProcessRecord,
@@ -48,11 +48,11 @@ impl Change {
     }
 }
 
-/// Keeps the process of `spawn` running until `phase`. `beside` runs as long as the process does; when it ends, its
+/// Keeps the process of `spawn` running until that phase is reached. `beside` runs as long as the process does; when it ends, its
 /// text is why the process is started anew.
 pub(super) async fn keep<F>(
     context: &Context,
-    phase: Phase,
+    (phases, phase): (&watch::Receiver<Phase>, Phase),
     grace: Duration,
     spawn: impl Fn() -> Spawn,
     beside: impl Fn() -> F,
@@ -72,7 +72,7 @@ pub(super) async fn keep<F>(
                         process.stop(context.grace(grace)).await;
                         why
                     }
-                    () = context.reached(phase) => {
+                    () = reached(phases, phase) => {
                         process.stop(context.grace(grace)).await;
                         on(Change::Stopped);
                         return;
@@ -87,7 +87,7 @@ pub(super) async fn keep<F>(
         }
         tokio::select! {
             () = tokio::time::sleep(backoff.pause()) => {}
-            () = context.reached(phase) => {
+            () = reached(phases, phase) => {
                 on(Change::Stopped);
                 return;
             }

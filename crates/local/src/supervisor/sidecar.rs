@@ -4,10 +4,13 @@ use std::{cell::Cell, net::SocketAddr, path::PathBuf, rc::Rc, time::Duration};
 
 use rajut_platform::process::Isolation;
 use serde_json::Value;
+use tokio::sync::watch;
 
 use super::{
     Context, Phase, SIDECAR_GRACE, ending, files,
     keep::{Change, keep},
+    reached,
+    slot::Slot,
     tell,
 };
 use crate::{
@@ -49,9 +52,9 @@ impl Served {
     }
 }
 
-/// The sidecar of workload `index`, until sidecars stop.
-pub(super) async fn workload(context: Rc<Context>, index: usize, namespace: Option<PathBuf>) {
-    let instance = context.instance(index);
+/// The sidecar of a workload, until sidecars stop.
+pub(super) async fn workload(context: Rc<Context>, slot: Rc<Slot>, namespace: Option<PathBuf>) {
+    let instance = &slot.instance;
     let served = Served {
         key: instance.key(),
         namespace: instance.namespace.to_string(),
@@ -68,24 +71,25 @@ pub(super) async fn workload(context: Rc<Context>, index: usize, namespace: Opti
         data_plane,
         &discovery(&context, &command),
     );
-    Box::pin(run(&context, &served, &command, &bootstrap, |change| {
+    let phases = slot.phases();
+    Box::pin(run(&context, &phases, &served, &command, &bootstrap, |change| {
         match &change {
             Change::Ended(how) => {
                 let how = ending(&context.options.state, &format!("{}.sidecar", served.key), how);
-                context.set_sidecar(index, Some(format!("its sidecar ended: {how}")));
+                slot.set_sidecar(&context, Some(format!("its sidecar ended: {how}")));
             }
             Change::Started(_) => {
-                let context = Rc::clone(&context);
+                let (context, slot, phases) = (Rc::clone(&context), Rc::clone(&slot), phases.clone());
                 tokio::task::spawn_local(async move {
                     tokio::select! {
-                        () = wait_ready(context.instance(index).admin()) => context.set_sidecar(index, None),
-                        () = context.reached(Phase::StopSidecars) => {}
+                        () = wait_ready(slot.instance.admin()) => slot.set_sidecar(&context, None),
+                        () = reached(&phases, Phase::StopSidecars) => {}
                     }
                 });
             }
             Change::Stopped => {}
         }
-        context.update(|record| change.apply(&mut record.workloads[index].sidecar));
+        slot.update(&context, |row| change.apply(&mut row.sidecar));
     }))
     .await;
 }
@@ -117,17 +121,24 @@ pub(super) async fn gateway(context: Rc<Context>) {
                 .await;
         }
     };
-    let sidecar = run(&context, &served, &command, &bootstrap, |change| {
-        context.update(|record| {
-            if let Change::Ended(how) = &change {
-                record.gateway_state = WorkloadState::Restarting;
-                let how = ending(&context.options.state, &format!("{}.sidecar", served.key), how);
-                Change::Ended(how).apply(&mut record.gateway);
-                return;
-            }
-            change.apply(&mut record.gateway);
-        });
-    });
+    let sidecar = run(
+        &context,
+        &context.phase,
+        &served,
+        &command,
+        &bootstrap,
+        |change| {
+            context.update(|record| {
+                if let Change::Ended(how) = &change {
+                    record.gateway_state = WorkloadState::Restarting;
+                    let how = ending(&context.options.state, &format!("{}.sidecar", served.key), how);
+                    Change::Ended(how).apply(&mut record.gateway);
+                    return;
+                }
+                change.apply(&mut record.gateway);
+            });
+        },
+    );
     tokio::select! {
         () = sidecar => {}
         () = watch => {}
@@ -144,6 +155,7 @@ fn discovery(context: &Context, command: &SidecarCommand) -> Discovery {
 /// Writes the files, and keeps the process or processes running.
 async fn run(
     context: &Context,
+    phases: &watch::Receiver<Phase>,
     served: &Served,
     command: &SidecarCommand,
     bootstrap: &Value,
@@ -171,7 +183,7 @@ async fn run(
     };
     let processes = async {
         while !first_token.get() {
-            if context.stopping() {
+            if *phases.borrow() != Phase::Run {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(2)).await;
@@ -184,7 +196,7 @@ async fn run(
                         commands::proxy(command, &context.options.state),
                     )
                 };
-                one(context, format!("{}.sidecar", served.key), program, &on).await;
+                one(context, phases, format!("{}.sidecar", served.key), program, &on).await;
             }
             DataPlane::Envoy => {
                 let agent = || {
@@ -200,8 +212,14 @@ async fn run(
                     }
                 };
                 tokio::join!(
-                    one(context, format!("{}.agent", served.key), agent, &agent_ended),
-                    one(context, format!("{}.sidecar", served.key), envoy, &on),
+                    one(
+                        context,
+                        phases,
+                        format!("{}.agent", served.key),
+                        agent,
+                        &agent_ended
+                    ),
+                    one(context, phases, format!("{}.sidecar", served.key), envoy, &on),
                 );
             }
         }
@@ -214,6 +232,7 @@ async fn run(
 
 async fn one(
     context: &Context,
+    phases: &watch::Receiver<Phase>,
     name: String,
     program: impl Fn() -> (PathBuf, Vec<String>),
     on: &impl Fn(Change),
@@ -231,7 +250,7 @@ async fn one(
     };
     keep(
         context,
-        Phase::StopSidecars,
+        (phases, Phase::StopSidecars),
         SIDECAR_GRACE,
         spawn,
         std::future::pending,

@@ -3,11 +3,12 @@
 //! The control plane keeps none of it over a restart, so everything is told again after each of its starts. Between
 //! starts only differences are told, one after the other, so that the last word is always the right one.
 
-use std::{rc::Rc, time::Duration};
+use std::{collections::BTreeMap, rc::Rc, time::Duration};
 
+use rajut_types::Text;
 use serde_json::{Value, json};
 
-use super::{CONTROL_START_MAX, Context, Phase};
+use super::{CONTROL_START_MAX, Context, Phase, reached, slot::Slot};
 use crate::{client::ClientError, state::WorkloadState};
 
 const READY_POLL: Duration = Duration::from_millis(15);
@@ -26,22 +27,26 @@ pub(super) async fn introduce(context: &Context) -> Result<(), String> {
     tokio::time::timeout(CONTROL_START_MAX, serving)
         .await
         .map_err(|_| format!("did not serve within {} s", CONTROL_START_MAX.as_secs()))?;
-    let workloads: Vec<Value> = (0..context.options.plan.instances.len())
-        .map(|index| workload(context, index))
-        .collect();
-    context
-        .control
-        .json("PUT", "/v1/workloads", Some(&json!({"workloads": workloads})))
-        .await
-        .map_err(|error| error.to_string())?;
+    tell_all(context).await.map_err(|error| error.to_string())?;
     context.introductions.set(context.introductions.get() + 1);
     context.control_ready.send_replace(true);
     context.tell.notify_one();
     Ok(())
 }
 
-fn workload(context: &Context, index: usize) -> Value {
-    let instance = context.instance(index);
+/// Tells the whole set of what runs.
+async fn tell_all(context: &Context) -> Result<(), ClientError> {
+    let slots = context.slots();
+    let workloads: Vec<Value> = slots.iter().map(|slot| workload(context, slot)).collect();
+    context
+        .control
+        .json("PUT", "/v1/workloads", Some(&json!({"workloads": workloads})))
+        .await
+        .map(drop)
+}
+
+fn workload(context: &Context, slot: &Slot) -> Value {
+    let instance = &slot.instance;
     json!({
         "name": instance.name,
         "deployment": instance.deployment,
@@ -52,7 +57,7 @@ fn workload(context: &Context, index: usize) -> Value {
         "namedPorts": instance.named_ports(),
         "mesh": true,
         "weight": 1,
-        "health": health_text(context.record.borrow().workloads[index].state),
+        "health": health_text(slot.recorded_state(context)),
     })
 }
 
@@ -66,12 +71,13 @@ fn health_text(state: WorkloadState) -> &'static str {
 
 /// Tells every change of health, until the end.
 pub(super) async fn health(context: Rc<Context>) {
-    let mut told: Vec<Option<&'static str>> = vec![None; context.options.plan.instances.len()];
+    // (namespace, name) → what was told last; as many as there are workloads.
+    let mut told: BTreeMap<(Text, Text), &'static str> = BTreeMap::new();
     let mut introduction = 0;
     loop {
         tokio::select! {
             () = context.tell.notified() => {}
-            () = context.reached(Phase::StopControl) => return,
+            () = reached(&context.phase, Phase::StopControl) => return,
         }
         if !*context.control_ready.borrow() {
             continue;
@@ -79,23 +85,31 @@ pub(super) async fn health(context: Rc<Context>) {
         if introduction != context.introductions.get() {
             // Another control plane: what its predecessor was told last is not what this one knows.
             introduction = context.introductions.get();
-            told.fill(None);
+            told.clear();
         }
-        for (index, told) in told.iter_mut().enumerate() {
-            let health = health_text(context.record.borrow().workloads[index].state);
-            if *told == Some(health) {
+        for slot in context.slots() {
+            let key = (slot.instance.namespace.clone(), slot.instance.name.clone());
+            let health = health_text(slot.recorded_state(&context));
+            if told.get(&key) == Some(&health) {
                 continue;
             }
-            match patch(&context, index, health).await {
-                Ok(()) => *told = Some(health),
+            match patch(&context, &slot, health, None).await {
+                Ok(()) => {
+                    told.insert(key, health);
+                }
                 Err(error) => {
                     tracing::debug!(%error, "the control plane was not told");
-                    *told = None;
+                    told.remove(&key);
                     context.retry_telling();
                 }
             }
         }
     }
+}
+
+/// Tells that a workload takes no new requests, and waits until every proxy has acknowledged that, at most `bound`.
+pub(super) async fn draining(context: &Context, slot: &Slot, bound: Duration) -> Result<(), ClientError> {
+    patch(context, slot, health_text(WorkloadState::Stopping), Some(bound)).await
 }
 
 /// Waits until the control plane knows that all workloads are ready and every proxy has acknowledged that, but not for
@@ -122,16 +136,23 @@ async fn is_settled(context: &Context) -> bool {
         "workloads",
     );
     let proxies = rows(context.control.json("GET", "/v1/proxies", None).await, "proxies");
-    let wanted = context.options.plan.instances.len();
+    let wanted = context.slots.borrow().len();
     workloads.len() == wanted
         && workloads.iter().all(|workload| workload["health"] == "ready")
         && proxies.len() >= wanted
         && proxies.iter().all(|proxy| proxy["upToDate"] == true)
 }
 
-async fn patch(context: &Context, index: usize, health: &str) -> Result<(), ClientError> {
-    let instance = context.instance(index);
-    let path = format!("/v1/workloads/{}/{}", instance.namespace, instance.name);
+async fn patch(
+    context: &Context,
+    slot: &Slot,
+    health: &str,
+    acknowledged_within: Option<Duration>,
+) -> Result<(), ClientError> {
+    let mut path = format!("/v1/workloads/{}/{}", slot.instance.namespace, slot.instance.name);
+    if let Some(bound) = acknowledged_within {
+        path.push_str(&format!("?timeoutSeconds={}", bound.as_secs()));
+    }
     context
         .control
         .json("PATCH", &path, Some(&json!({"health": health})))
