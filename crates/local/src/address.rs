@@ -9,7 +9,7 @@
 //! | `127.K.x.y` | workload number `250·x + y - 1` as the others see it: its inbound ports, its sidecar's admin port 15000 |
 //! | `10.244.x.y` | the same workload inside its own network namespace |
 //! | `127.K.255.1` | the control plane |
-//! | `127.K.255.2` | the host gateway's admin port |
+//! | `127.K.255.2` | the host gateway's admin port; of those for services that came later `127.K.255.3` and up |
 //! | `127.K.255.254:15099` | the claim to the block |
 
 use std::net::{Ipv4Addr, SocketAddr};

@@ -63,12 +63,34 @@ pub fn sidecar(
 pub struct Gateway {
     /// Its own address, for its admin port.
     pub address: Ipv4Addr,
-    /// Its name, also its service account.
+    /// Its name.
     pub name: String,
+    /// Its service account.
+    pub service_account: String,
     /// Its namespace.
     pub namespace: String,
     /// What it listens on for which service.
     pub outbound: Vec<OutboundPort>,
+}
+
+impl Gateway {
+    /// Another one beside this, number `number` (from 1), for services that came later: one that listens on more would
+    /// have to be started anew, and connections with it.
+    #[must_use]
+    pub fn another(&self, number: u8, outbound: Vec<OutboundPort>) -> Self {
+        let [first, second, third, fourth] = self.address.octets();
+        Self {
+            address: Ipv4Addr::new(first, second, third, fourth.saturating_add(number)),
+            name: format!("{}-{}", self.name, number.saturating_add(1)),
+            outbound,
+            ..self.clone()
+        }
+    }
+
+    /// Its admin port.
+    pub fn admin(&self) -> SocketAddr {
+        SocketAddr::from((self.address, crate::address::ADMIN_PORT))
+    }
 }
 
 /// The bootstrap of the host gateway.
@@ -76,9 +98,9 @@ pub fn gateway(gateway: &Gateway, data_plane: DataPlane, discovery: &Discovery) 
     let mut metadata = Map::new();
     metadata.insert("NAMESPACE".into(), json!(gateway.namespace));
     metadata.insert("NAME".into(), json!(gateway.name));
-    metadata.insert("LABELS".into(), json!({"app": gateway.name}));
-    metadata.insert("SERVICE_ACCOUNT".into(), json!(gateway.name));
-    metadata.insert("WORKLOAD_NAME".into(), json!(gateway.name));
+    metadata.insert("LABELS".into(), json!({"app": gateway.service_account}));
+    metadata.insert("SERVICE_ACCOUNT".into(), json!(gateway.service_account));
+    metadata.insert("WORKLOAD_NAME".into(), json!(gateway.service_account));
     metadata.insert("INSTANCE_IPS".into(), json!(gateway.address.to_string()));
     metadata.insert("RAJUT_DATA_PLANE".into(), json!(data_plane));
     metadata.insert("RAJUT_ROLE".into(), json!("host-gateway"));
@@ -88,8 +110,7 @@ pub fn gateway(gateway: &Gateway, data_plane: DataPlane, discovery: &Discovery) 
     );
     let id = node_id(gateway.address, &gateway.name, &gateway.namespace);
     let cluster = format!("{}.{}", gateway.name, gateway.namespace);
-    let admin = SocketAddr::from((gateway.address, crate::address::ADMIN_PORT));
-    bootstrap(&id, &cluster, &metadata, admin, data_plane, discovery)
+    bootstrap(&id, &cluster, &metadata, gateway.admin(), data_plane, discovery)
 }
 
 /// Istio's form: `sidecar~<ip>~<name>.<namespace>~<namespace>.svc.cluster.local`.

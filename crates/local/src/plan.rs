@@ -37,6 +37,8 @@ pub enum CaptureMode {
 /// One instance of a workload.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Instance {
+    /// Its number in the mesh's addresses; kept as long as it runs.
+    pub index: usize,
     /// Unique in the namespace: the deployment's name and a number.
     pub name: Text,
     /// The deployment's name.
@@ -55,6 +57,8 @@ pub struct Instance {
     pub ports: Vec<InstancePort>,
     /// Environment in order; later entries win.
     pub env: Vec<(String, String)>,
+    /// What its manifest says of it.
+    pub declared_env: Vec<(Text, Text)>,
     /// Outbound listeners (explicit mode).
     pub outbound: Vec<OutboundPort>,
     /// What is started.
@@ -79,13 +83,48 @@ impl Instance {
         format!("{}.{}", self.name, self.namespace)
     }
 
+    /// Whether its processes need not be started anew to become `next`. What follows from the services around it (in
+    /// explicit mode ports and variables for those it may call) is as it was when it started.
+    pub fn runs_as(&self, next: &Self) -> bool {
+        let Self {
+            index: _,
+            name,
+            deployment,
+            namespace,
+            labels,
+            service_account,
+            address: _,
+            app_address: _,
+            ports,
+            env: _,
+            declared_env,
+            outbound: _,
+            run,
+            readiness,
+            liveness,
+            grace_period,
+            depends_on: _,
+            directory,
+            host_ports,
+        } = self;
+        (name, deployment, namespace) == (&next.name, &next.deployment, &next.namespace)
+            && (labels, service_account) == (&next.labels, &next.service_account)
+            && (ports, declared_env, run) == (&next.ports, &next.declared_env, &next.run)
+            && (readiness, liveness, grace_period) == (&next.readiness, &next.liveness, &next.grace_period)
+            && (directory, host_ports) == (&next.directory, &next.host_ports)
+    }
+
     /// Where the application is reached by its sidecar and its probes.
     pub fn app_socket(&self, mode: CaptureMode, container_port: u16) -> Option<SocketAddr> {
-        let port = self.ports.iter().find(|port| port.container == container_port)?;
+        let port = self.port(container_port)?;
         Some(match mode {
             CaptureMode::Netns => SocketAddr::from((self.app_address, container_port)),
             CaptureMode::Explicit => SocketAddr::from((Ipv4Addr::LOCALHOST, port.app)),
         })
+    }
+
+    fn port(&self, container_port: u16) -> Option<&InstancePort> {
+        self.ports.iter().find(|port| port.container == container_port)
     }
 
     /// Where the others reach `container_port`.
@@ -206,6 +245,23 @@ pub struct PlanInput<'a> {
     pub mode: CaptureMode,
     /// Where addresses come from.
     pub block: &'a AddressBlock,
+    /// What runs already: it keeps its addresses, ports and folder. Empty at the start.
+    pub previous: &'a [Instance],
+}
+
+impl PlanInput<'_> {
+    fn known(&self, namespace: &str, name: &str) -> Option<&Instance> {
+        self.previous
+            .iter()
+            .find(|known| *known.name == *name && *known.namespace == *namespace)
+    }
+
+    /// An instance of the deployment that runs.
+    fn sibling(&self, deployment: &Deployment) -> Option<&Instance> {
+        self.previous
+            .iter()
+            .find(|known| known.deployment == deployment.name && known.namespace == deployment.namespace)
+    }
 }
 
 /// Makes the plan; `free_port` gives ports for applications in explicit mode.
@@ -213,19 +269,22 @@ pub fn plan(
     input: &PlanInput<'_>,
     mut free_port: impl FnMut() -> io::Result<u16>,
 ) -> Result<Plan, PlanError> {
-    check_runs(input)?;
+    if input.previous.is_empty() {
+        check_runs(input)?;
+    }
     let mut deployments: Vec<&Deployment> = input.deployments.iter().collect();
     deployments.sort_by_key(|deployment| (deployment.namespace.clone(), deployment.name.clone()));
     let mut result = Plan {
         instances: Vec::new(),
         not_started: Vec::new(),
     };
+    let mut taken: BTreeSet<usize> = input.previous.iter().map(|known| known.index).collect();
     for deployment in deployments {
         let given = given_run(deployment, input.runs);
         let directory = if given.is_some() {
             None
         } else {
-            Some(directory(deployment))
+            Some(directory(deployment, input.sibling(deployment)))
         };
         let Some(run) = given.or_else(|| deployment.run.clone()) else {
             result.not_started.push(NotStarted {
@@ -236,12 +295,20 @@ pub fn plan(
             continue;
         };
         for replica in 0..deployment.replicas {
-            let index = result.instances.len();
+            let name: Text = format!("{}-{replica}", deployment.name).into();
+            let index = match input.known(&deployment.namespace, &name) {
+                Some(known) => known.index,
+                None => (0..WORKLOADS_MAX)
+                    .find(|index| !taken.contains(index))
+                    .unwrap_or(WORKLOADS_MAX),
+            };
+            taken.insert(index);
             if index >= WORKLOADS_MAX {
                 let found = input.deployments.iter().map(|one| one.replicas as usize).sum();
                 return Err(PlanError::TooMany { found });
             }
-            let mut instance = instance(input, deployment, run.clone(), replica, index, &mut free_port)?;
+            let place = (replica, name, index);
+            let mut instance = instance(input, deployment, run.clone(), place, &mut free_port)?;
             instance.directory.clone_from(&directory);
             result.instances.push(instance);
         }
@@ -281,11 +348,10 @@ fn instance(
     input: &PlanInput<'_>,
     deployment: &Deployment,
     run: RunCommand,
-    replica: u32,
-    index: usize,
+    (replica, name, index): (u32, Text, usize),
     free_port: &mut impl FnMut() -> io::Result<u16>,
 ) -> Result<Instance, PlanError> {
-    let name: Text = format!("{}-{replica}", deployment.name).into();
+    let known = input.known(&deployment.namespace, &name);
     let mut ports = Vec::new();
     for ContainerPort {
         name: port_name,
@@ -294,10 +360,13 @@ fn instance(
     {
         let app = match input.mode {
             CaptureMode::Netns => number,
-            CaptureMode::Explicit => free_port().map_err(|source| PlanError::Port {
-                workload: name.to_string(),
-                source,
-            })?,
+            CaptureMode::Explicit => match known.and_then(|known| known.port(number)) {
+                Some(port) => port.app,
+                None => free_port().map_err(|source| PlanError::Port {
+                    workload: name.to_string(),
+                    source,
+                })?,
+            },
         };
         ports.push(InstancePort {
             name: port_name,
@@ -306,6 +375,7 @@ fn instance(
         });
     }
     let mut instance = Instance {
+        index,
         name,
         deployment: deployment.name.clone(),
         namespace: deployment.namespace.clone(),
@@ -315,6 +385,7 @@ fn instance(
         app_address: address::inside(index),
         ports,
         env: Vec::new(),
+        declared_env: deployment.env.clone(),
         outbound: Vec::new(),
         run,
         readiness: deployment.readiness.clone(),
@@ -337,8 +408,14 @@ fn instance(
 }
 
 /// Commands in files run in the folder of the file, or in the `workingDir` below it. Standard input has no folder: there
-/// it is where `up` was called, as for commands on the command line.
-fn directory(deployment: &Deployment) -> PathBuf {
+/// it is where `up` was called, as for commands on the command line. What was applied to a running workload leaves it
+/// where it is.
+fn directory(deployment: &Deployment, sibling: Option<&Instance>) -> PathBuf {
+    if deployment.origin.source.starts_with('<')
+        && let Some(directory) = sibling.and_then(|sibling| sibling.directory.clone())
+    {
+        return directory;
+    }
     let folder = Path::new(&*deployment.origin.source)
         .parent()
         .unwrap_or(Path::new(""));

@@ -24,7 +24,6 @@ mod tell;
 use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
-    net::SocketAddr,
     path::PathBuf,
     rc::Rc,
     time::Duration,
@@ -42,7 +41,7 @@ use crate::{
     bootstrap::{DataPlane, Gateway},
     client::{ClientError, ControlClient},
     commands::ControlCommand,
-    plan::{CaptureMode, Instance, Plan},
+    plan::{CaptureMode, Instance, OutboundPort, Plan},
     process::{Spawn, StartError},
     state::{MeshRecord, ProcessRecord, ServiceRecord, StateDir, StateError, WorkloadRecord, WorkloadState},
 };
@@ -75,6 +74,8 @@ pub struct Options {
     pub control: ControlCommand,
     /// The host gateway.
     pub gateway: Gateway,
+    /// Makes the plan anew when the configuration has changed.
+    pub replan: Replan,
     /// What the gateway offers, for people.
     pub services: Vec<ServiceRecord>,
     /// What is to run.
@@ -87,6 +88,29 @@ pub struct Options {
     pub run: String,
     /// After this the observer is told what is not ready.
     pub patience: Duration,
+}
+
+/// What is to run when the configuration is these texts (name and contents), and which of it runs now.
+pub struct Replan(pub ReplanFn);
+
+/// See [`Replan`]; the error is one line for people.
+pub type ReplanFn = Box<dyn Fn(Vec<(Text, String)>, &[Instance]) -> Result<Replanned, String>>;
+
+impl std::fmt::Debug for Replan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Replan")
+    }
+}
+
+/// See [`Replan`].
+#[derive(Debug)]
+pub struct Replanned {
+    /// What is to run.
+    pub plan: Plan,
+    /// Host addresses of services that had none.
+    pub outbound: Vec<OutboundPort>,
+    /// What the gateways offer, the new ones among it.
+    pub services: Vec<ServiceRecord>,
 }
 
 /// What the observer is told.
@@ -159,6 +183,8 @@ struct Context {
     tell: Notify,
     /// The control plane serves and knows the workloads.
     control_ready: watch::Sender<bool>,
+    /// Gateways for services that came later; at most [`follow::GATEWAYS_MAX`].
+    more_gateways: RefCell<Vec<Gateway>>,
     /// How many control planes have been told of the workloads.
     introductions: Cell<u64>,
     phase: watch::Receiver<Phase>,
@@ -222,6 +248,7 @@ pub async fn run(options: Options, observe: &mut dyn FnMut(Event<'_>)) -> Result
         tell: Notify::new(),
         control_ready,
         introductions: Cell::new(0),
+        more_gateways: RefCell::default(),
         phase,
         hurry: Cell::new(false),
     });
@@ -231,8 +258,7 @@ pub async fn run(options: Options, observe: &mut dyn FnMut(Event<'_>)) -> Result
     let writer = tokio::task::spawn_local(write_record(Rc::clone(&context)));
     let mut tasks = Tasks::default();
     let outcome = {
-        let work = supervise(&context, &mut tasks, observe);
-        tokio::pin!(work);
+        let mut work = Box::pin(supervise(&context, &mut tasks, observe));
         tokio::select! {
             outcome = &mut work => outcome,
             () = signals.next() => Ok(()),
@@ -281,13 +307,14 @@ async fn supervise(
         application::spawn_workload(context, &slot);
     }
     if !context.options.gateway.outbound.is_empty() {
-        tasks
-            .sidecars
-            .push(tokio::task::spawn_local(sidecar::gateway(Rc::clone(context))));
+        tasks.sidecars.push(tokio::task::spawn_local(sidecar::gateway(
+            Rc::clone(context),
+            None,
+        )));
     }
     tokio::select! {
         () = watch_progress(context, observe) => {}
-        () = follow::follow(Rc::clone(context)) => {}
+        () = Box::pin(follow::follow(Rc::clone(context), &mut tasks.sidecars)) => {}
     }
     Ok(())
 }
@@ -431,7 +458,7 @@ fn first_record(options: &Options) -> Result<MeshRecord, UpError> {
         discovery: options.control.listen,
         gateway: ProcessRecord::default(),
         gateway_state: WorkloadState::Starting,
-        gateway_admin: SocketAddr::from((options.gateway.address, crate::address::ADMIN_PORT)),
+        gateway_admin: options.gateway.admin(),
         workloads: Vec::new(),
         services: options.services.clone(),
         not_started: options.plan.not_started.clone(),

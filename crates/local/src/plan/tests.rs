@@ -80,6 +80,7 @@ fn made(
         runs,
         mode,
         block: &block,
+        previous: &[],
     };
     let mut next = 41_000;
     plan(&input, || {
@@ -196,4 +197,40 @@ fn a_working_directory_is_relative_to_the_file_that_names_it() {
     );
     assert_eq!(plan.instances[0].host_ports, [(8080, 18)]);
     assert!(plan.instances[1].host_ports.is_empty());
+}
+
+#[test]
+fn what_runs_keeps_its_place_and_what_comes_gets_one_that_is_free() {
+    let block = AddressBlock::claim().unwrap();
+    let mut next = 41_000;
+    let mut made = |deployments: &[Deployment], previous: &[Instance]| {
+        let input = PlanInput {
+            deployments,
+            services: &[],
+            runs: &[],
+            mode: CaptureMode::Explicit,
+            block: &block,
+            previous,
+        };
+        plan(&input, || {
+            next += 1;
+            Ok(next)
+        })
+        .unwrap()
+        .instances
+    };
+    let mut b = deployment("b", 2, Some(RunCommand::Sample));
+    b.origin.source = "/repo/b.yaml".into();
+    let first = made(&[b.clone()], &[]);
+    b.replicas = 1;
+    b.origin.source = "<apply>".into();
+    let second = made(&[deployment("a", 1, Some(RunCommand::Sample)), b.clone()], &first);
+    assert_eq!(&*second[0].name, "a-0");
+    assert_eq!(second[0].index, 2, "b-1 may still be on its way out");
+    assert!(first[0].runs_as(&second[1]), "{:?} {:?}", first[0], second[1]);
+    assert_eq!(first[0], second[1]);
+    b.env.push(("NEW".into(), "1".into()));
+    let third = made(&[b], &second);
+    assert!(!second[1].runs_as(&third[0]));
+    assert_eq!(third[0].ports, second[1].ports);
 }

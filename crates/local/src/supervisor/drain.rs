@@ -17,7 +17,10 @@ use rajut_types::Text;
 use tokio::time::Instant;
 
 use super::{Context, slot::Slot, tell};
-use crate::client::{Ask, Target, ask};
+use crate::{
+    bootstrap::Gateway,
+    client::{Ask, Target, ask},
+};
 
 /// How long proxies may take to acknowledge; one that does not answer is not waited for any longer.
 const ACKNOWLEDGE_MAX: Duration = Duration::from_secs(5);
@@ -65,10 +68,8 @@ async fn is_idle(context: &Context, slot: &Slot) -> bool {
             .map(|other| other.instance.admin())
             .filter(|admin| *admin != own),
     );
-    admins.push(SocketAddr::from((
-        context.options.gateway.address,
-        crate::address::ADMIN_PORT,
-    )));
+    admins.push(context.options.gateway.admin());
+    admins.extend(context.more_gateways.borrow().iter().map(Gateway::admin));
     for admin in admins {
         let request = Ask {
             path: "/clusters",

@@ -1,26 +1,59 @@
-//! Doing what the control plane has for the supervisor: workloads are started anew on request.
+//! Doing what the control plane has for the supervisor: what the configuration says is to run is made to run, and
+//! workloads are started anew on request.
 //!
-//! One question is open at a time; orders are carried out in their order. A control plane that was started anew knows
-//! nothing of what its predecessor was asked, so the counting begins again with it.
+//! ```text
+//!  newer configuration ─► plan ─┬─ new workloads       start
+//!                               ├─ changed ones        one after the other: out of service, stopped, started, ready
+//!                               ├─ those that are gone out of service, stopped
+//!                               └─ new services        a gateway more, with their addresses on this host
+//! ```
+//!
+//! One question is open at a time; what comes while a change is carried out is done after it. A control plane that was
+//! started anew knows nothing of what its predecessor was asked, so the counting begins again with it.
+//!
+//! Bounds: [`GATEWAYS_MAX`] further gateways; services that come after those have no address on this host until the next
+//! `up`. What it does not do: give running processes in explicit mode ports for services that came later.
 
-use std::{rc::Rc, time::Duration};
+use std::{collections::BTreeSet, rc::Rc, time::Duration};
 
 use bytes::Bytes;
 use rajut_types::Text;
 use serde::Deserialize;
+use tokio::task::JoinHandle;
 
-use super::Context;
+use super::{
+    Context, Phase, Replanned, application,
+    drain::drain,
+    sidecar,
+    slot::{self, Slot},
+    tell,
+};
+use crate::{
+    plan::{Instance, OutboundPort},
+    state::WorkloadState,
+};
 
+/// Gateways for services that came later.
+pub(super) const GATEWAYS_MAX: u8 = 100;
 /// The question stays open for 20 s at the control plane.
 const QUESTION_MAX: Duration = Duration::from_secs(30);
 /// After a failed question.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
+/// How long the next of several changed workloads waits for the one before to be ready.
+const READY_MAX: Duration = Duration::from_mins(1);
 
 #[derive(Debug, Deserialize)]
 struct Orders {
     configuration: u64,
     order: u64,
     restarts: Vec<Restart>,
+    sources: Option<Vec<Source>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Source {
+    name: Text,
+    text: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -29,8 +62,8 @@ struct Restart {
     name: Text,
 }
 
-/// Asks and does, for ever.
-pub(super) async fn follow(context: Rc<Context>) {
+/// Asks and does, for ever. `gateways`: where tasks of further gateways are kept for the end.
+pub(super) async fn follow(context: Rc<Context>, gateways: &mut Vec<JoinHandle<()>>) {
     let (mut introduction, mut configuration, mut order) = (0, 0, 0);
     loop {
         context.control_is_ready().await;
@@ -49,6 +82,9 @@ pub(super) async fn follow(context: Rc<Context>) {
         match orders {
             Ok(orders) => {
                 (configuration, order) = (orders.configuration, orders.order);
+                if let Some(sources) = orders.sources {
+                    adopt(&context, sources, gateways).await;
+                }
                 for restart in orders.restarts {
                     restart_one(&context, restart);
                 }
@@ -61,14 +97,172 @@ pub(super) async fn follow(context: Rc<Context>) {
     }
 }
 
+/// Makes what runs what the configuration says.
+async fn adopt(context: &Rc<Context>, sources: Vec<Source>, gateways: &mut Vec<JoinHandle<()>>) {
+    let running: Vec<Instance> = context.slots().iter().map(|slot| slot.instance.clone()).collect();
+    let sources = sources
+        .into_iter()
+        .map(|source| (source.name, source.text))
+        .collect();
+    let planned = (context.options.replan.0)(sources, &running);
+    let Replanned {
+        plan,
+        outbound,
+        services,
+    } = match planned {
+        Ok(planned) => planned,
+        Err(error) => {
+            tracing::warn!(error, "what runs stays as it is");
+            return;
+        }
+    };
+    let change = Difference::between(&running, plan.instances);
+    if change.is_empty() && outbound.is_empty() && context.record.borrow().not_started == plan.not_started {
+        return;
+    }
+    context.update(|record| record.not_started = plan.not_started);
+    start(context, change.new).await;
+    open_gateway(context, outbound, gateways);
+    if context.record.borrow().services != services {
+        context.update(|record| record.services = services);
+    }
+    for instance in change.changed {
+        leave(context, vec![slot_of(context, &instance)]).await;
+        start(context, vec![instance.clone()]).await;
+        wait_ready(context, &instance).await;
+    }
+    let gone = change
+        .gone
+        .iter()
+        .map(|instance| slot_of(context, instance))
+        .collect();
+    leave(context, gone).await;
+}
+
+/// What has to be done.
+#[derive(Debug, PartialEq)]
+struct Difference {
+    new: Vec<Instance>,
+    changed: Vec<Instance>,
+    gone: Vec<Instance>,
+}
+
+impl Difference {
+    fn between(running: &[Instance], wanted: Vec<Instance>) -> Self {
+        let known = |next: &Instance| running.iter().find(|known| known.key() == next.key());
+        let keys: BTreeSet<String> = wanted.iter().map(Instance::key).collect();
+        let gone = running
+            .iter()
+            .filter(|known| !keys.contains(&known.key()))
+            .cloned();
+        let (mut new, mut changed) = (Vec::new(), Vec::new());
+        let gone = gone.collect();
+        for next in wanted {
+            match known(&next) {
+                None => new.push(next),
+                Some(known) if !known.runs_as(&next) => changed.push(next),
+                Some(_) => {}
+            }
+        }
+        Self { new, changed, gone }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.new.is_empty() && self.changed.is_empty() && self.gone.is_empty()
+    }
+}
+
+fn slot_of(context: &Context, instance: &Instance) -> Option<Rc<Slot>> {
+    let key = (instance.namespace.clone(), instance.name.clone());
+    context.slots.borrow().get(&key).cloned()
+}
+
+/// The control plane knows a workload before its sidecar asks for what it is.
+async fn start(context: &Rc<Context>, instances: Vec<Instance>) {
+    if instances.is_empty() {
+        return;
+    }
+    let slots: Vec<Rc<Slot>> = instances
+        .into_iter()
+        .map(|instance| slot::add(context, instance))
+        .collect();
+    tell_all(context).await;
+    for slot in slots {
+        application::spawn_workload(context, &slot);
+    }
+}
+
+/// Takes workloads out of service, all at once, and stops them.
+async fn leave(context: &Rc<Context>, slots: Vec<Option<Rc<Slot>>>) {
+    let mut leaving = tokio::task::JoinSet::new();
+    for slot in slots.into_iter().flatten() {
+        let context = Rc::clone(context);
+        leaving.spawn_local(async move {
+            drain(&context, &slot).await;
+            for step in [Phase::StopApplications, Phase::StopSidecars] {
+                slot.stop(step);
+                slot.ended(step).await;
+            }
+            slot::remove(&context, &slot);
+        });
+    }
+    if leaving.is_empty() {
+        return;
+    }
+    // A task ends in an error only by a panic, and the workload is gone then too.
+    while leaving.join_next().await.is_some() {}
+    tell_all(context).await;
+}
+
+/// A control plane that ends meanwhile is told everything when it is back.
+async fn tell_all(context: &Context) {
+    if let Err(error) = tell::anew(context).await {
+        tracing::warn!(%error, "the control plane was not told what runs");
+    }
+}
+
+async fn wait_ready(context: &Context, instance: &Instance) {
+    let mut changes = context.changed.subscribe();
+    let ready = async {
+        while slot_of(context, instance)
+            .is_some_and(|slot| slot.recorded_state(context) != WorkloadState::Ready)
+        {
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    };
+    // One that does not get ready does not keep the others from what they are to be.
+    let _ = tokio::time::timeout(READY_MAX, ready).await;
+}
+
+fn open_gateway(context: &Rc<Context>, outbound: Vec<OutboundPort>, tasks: &mut Vec<JoinHandle<()>>) {
+    if outbound.is_empty() {
+        return;
+    }
+    let mut gateways = context.more_gateways.borrow_mut();
+    let number = u8::try_from(gateways.len() + 1).unwrap_or(u8::MAX);
+    if number > GATEWAYS_MAX {
+        tracing::warn!("services that came late have no address on this host until the next `rajut up`");
+        return;
+    }
+    let gateway = context.options.gateway.another(number, outbound);
+    gateways.push(gateway.clone());
+    tasks.push(tokio::task::spawn_local(sidecar::gateway(
+        Rc::clone(context),
+        Some(gateway),
+    )));
+}
+
 fn restart_one(context: &Context, Restart { namespace, name }: Restart) {
     let slot = context
         .slots
         .borrow()
         .get(&(namespace.clone(), name.clone()))
         .cloned();
-    match slot {
-        Some(slot) => slot.restart.notify_one(),
-        None => tracing::warn!(%namespace, %name, "there is no such workload to start anew"),
+    if let Some(slot) = slot {
+        slot.restart.notify_one();
+    } else {
+        tracing::warn!(%namespace, %name, "there is no such workload to start anew");
     }
 }

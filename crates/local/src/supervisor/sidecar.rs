@@ -14,7 +14,7 @@ use super::{
     tell,
 };
 use crate::{
-    bootstrap::{self, DataPlane, Discovery},
+    bootstrap::{self, DataPlane, Discovery, Gateway},
     client::{Ask, Target, ask},
     commands::{self, SidecarCommand},
     process::Spawn,
@@ -94,15 +94,16 @@ pub(super) async fn workload(context: Rc<Context>, slot: Rc<Slot>, namespace: Op
     .await;
 }
 
-/// The host gateway, until sidecars stop.
-pub(super) async fn gateway(context: Rc<Context>) {
-    let gateway = &context.options.gateway;
+/// The host gateway, or one for services that came later, until sidecars stop.
+pub(super) async fn gateway(context: Rc<Context>, later: Option<Gateway>) {
+    let is_first = later.is_none();
+    let gateway = later.as_ref().unwrap_or(&context.options.gateway);
     let served = Served {
         key: format!("{}.{}", gateway.name, gateway.namespace),
         namespace: gateway.namespace.clone(),
-        service_account: gateway.name.clone(),
+        service_account: gateway.service_account.clone(),
         workload: gateway.name.clone(),
-        admin: SocketAddr::from((gateway.address, crate::address::ADMIN_PORT)),
+        admin: gateway.admin(),
     };
     let command = served.command(&context, None);
     let bootstrap = bootstrap::gateway(
@@ -111,6 +112,9 @@ pub(super) async fn gateway(context: Rc<Context>) {
         &discovery(&context, &command),
     );
     let watch = async {
+        if !is_first {
+            std::future::pending::<()>().await;
+        }
         loop {
             wait_ready(served.admin).await;
             context.update(|record| record.gateway_state = WorkloadState::Ready);

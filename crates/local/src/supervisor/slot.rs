@@ -76,6 +76,13 @@ pub(super) fn add(context: &Context, instance: Instance) -> Rc<Slot> {
     slot
 }
 
+/// Forgets a workload that has ended.
+pub(super) fn remove(context: &Context, slot: &Slot) {
+    let key = (slot.instance.namespace.clone(), slot.instance.name.clone());
+    context.slots.borrow_mut().remove(&key);
+    context.update(|record| record.workloads.retain(|row| !slot.is(row)));
+}
+
 fn start(runs: &watch::Sender<bool>, half: impl Future<Output = ()> + 'static) {
     runs.send_replace(true);
     let running = Running(runs.clone());

@@ -34,7 +34,15 @@ pub(super) async fn introduce(context: &Context) -> Result<(), String> {
     Ok(())
 }
 
-/// Tells the whole set of what runs.
+/// Tells the whole set of what runs, after workloads have come or gone.
+pub(super) async fn anew(context: &Context) -> Result<(), ClientError> {
+    tell_all(context).await?;
+    // Health that changed meanwhile is told once more.
+    context.introductions.set(context.introductions.get() + 1);
+    context.tell.notify_one();
+    Ok(())
+}
+
 async fn tell_all(context: &Context) -> Result<(), ClientError> {
     let slots = context.slots();
     let workloads: Vec<Value> = slots.iter().map(|slot| workload(context, slot)).collect();
@@ -149,10 +157,13 @@ async fn patch(
     health: &str,
     acknowledged_within: Option<Duration>,
 ) -> Result<(), ClientError> {
-    let mut path = format!("/v1/workloads/{}/{}", slot.instance.namespace, slot.instance.name);
-    if let Some(bound) = acknowledged_within {
-        path.push_str(&format!("?timeoutSeconds={}", bound.as_secs()));
-    }
+    let wait = acknowledged_within.map_or_else(String::new, |bound| {
+        format!("?timeoutSeconds={}", bound.as_secs())
+    });
+    let path = format!(
+        "/v1/workloads/{}/{}{wait}",
+        slot.instance.namespace, slot.instance.name
+    );
     context
         .control
         .json("PATCH", &path, Some(&json!({"health": health})))

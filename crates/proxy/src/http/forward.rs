@@ -256,6 +256,11 @@ impl Forwarding<'_, '_> {
             }
             Err((failure, lost)) => {
                 let method = &self.record.head.method;
+                // A server that closed a kept connection may be ending: what it closes next, new as it is, is no other case.
+                let lost = Lost {
+                    reused: lost.reused || stale > 0,
+                    ..lost
+                };
                 let over_stale = retry::over_stale_connection(method, &failure, lost);
                 if can_replay && over_stale && stale < STALE_MAX {
                     return Verdict::Stale;

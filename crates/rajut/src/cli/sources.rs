@@ -15,7 +15,7 @@ use rajut_config::{LoadOptions, Loaded, MAX_SOURCE_BYTES, Source};
 /// Files of one invocation.
 const FILES_MAX: usize = 20_000;
 /// The name of standard input in findings.
-const STDIN: &str = "<stdin>";
+pub(crate) const STDIN: &str = "<stdin>";
 /// Folders below each other; a loop of links ends here.
 const DEPTH_MAX: usize = 32;
 

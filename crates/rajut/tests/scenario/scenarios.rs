@@ -12,6 +12,7 @@ mod operation;
 mod protocols;
 mod resilience;
 mod rootless;
+mod scaling;
 mod security;
 mod streams;
 mod traffic;
@@ -25,6 +26,7 @@ pub fn all() -> Vec<Scenario> {
     [
         lifecycle::SCENARIOS,
         operation::SCENARIOS,
+        scaling::SCENARIOS,
         rootless::SCENARIOS,
         clinic::SCENARIOS,
         security::SCENARIOS,

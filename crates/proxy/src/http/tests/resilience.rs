@@ -75,6 +75,37 @@ fn a_post_read_on_a_kept_connection_and_reset_is_not_sent_twice() {
 }
 
 #[test]
+fn a_get_outlives_a_server_that_is_ending_and_a_post_that_was_read_is_told() {
+    for (method, status, delivered) in [("GET", 200, 4), ("POST", 503, 2)] {
+        run(async move {
+            let accepted = Rc::new(Cell::new(0));
+            let (app, seen) = server(move |mut client, seen| {
+                accepted.set(accepted.get() + 1);
+                let number = accepted.get();
+                async move {
+                    request(&mut client, &seen).await;
+                    if number == 2 {
+                        // As from the queue of a listener that closes.
+                        rajut_platform::socket::set_reset_on_close(&client.0).unwrap();
+                        return;
+                    }
+                    client.send(OK).await;
+                    request(&mut client, &seen).await;
+                }
+            })
+            .await;
+            let proxy = Setup::to(&[app]).start().await;
+            let mut client = proxy.client().await;
+            assert_eq!(client.post("/", "one").await.status, 200);
+            let text = format!("{method} / HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n");
+            client.send(&text).await;
+            assert_eq!(client.reply(false).await.status, status);
+            assert_eq!(seen.heads.borrow().len(), delivered, "{method}");
+        });
+    }
+}
+
+#[test]
 fn answers_that_the_policy_names_are_retried_with_the_body() {
     run(async {
         let count = Rc::new(Cell::new(0));

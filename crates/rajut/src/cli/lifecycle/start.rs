@@ -1,30 +1,32 @@
 //! From the command line to a running supervisor: capture, configuration, plan, gateway; then `rajut-local` takes over.
 
 use std::{
-    collections::BTreeSet,
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::ExitCode,
+    rc::Rc,
     time::Duration,
 };
 
 use anyhow::{Context, bail};
-use rajut_config::{Loaded, model::Service};
+use rajut_config::{Loaded, Source, model::Service};
 use rajut_local::{
     address::AddressBlock,
     bootstrap::{DataPlane, Gateway},
     commands::ControlCommand,
     env::url_scheme,
-    plan::{self, CaptureMode, OutboundPort, Plan, PlanError, PlanInput},
+    plan::{self, CaptureMode, Instance, OutboundPort, Plan, PlanError, PlanInput},
     process::clean_up,
     state::{MeshRecord, ServiceRecord, make_dir, write_private},
-    supervisor::{self, Event, Options},
+    supervisor::{self, Event, Options, Replan, Replanned},
 };
 use rajut_platform::{
     netns::{Capability, probe, unshare_user},
     socket::{ListenOptions, ReservedPort, listen, reserve_port},
 };
-use rajut_types::Diagnostic;
+use rajut_types::{Diagnostic, Text};
 
 use super::{
     CaptureChoice, DataPlaneChoice, GATEWAY_NAME, GATEWAY_NAMESPACE, Place, UpArgs,
@@ -65,12 +67,7 @@ fn prepared(place: &Place, args: &UpArgs, voice: &mut Voice) -> anyhow::Result<E
         keep_input(place, args)?;
     }
     let setup = setup(place, args, mode, voice)?;
-    let Setup {
-        options,
-        reserved,
-        claims,
-        block,
-    } = setup;
+    let Setup { options, held } = setup;
     tracing_to_stderr(place);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -78,11 +75,14 @@ fn prepared(place: &Place, args: &UpArgs, voice: &mut Voice) -> anyhow::Result<E
     let local = tokio::task::LocalSet::new();
     let ended = local.block_on(&runtime, async {
         let mut late = false;
-        supervisor::run(options, &mut |event| voice.event(&event, &mut late)).await?;
+        Box::pin(supervisor::run(options, &mut |event| {
+            voice.event(&event, &mut late);
+        }))
+        .await?;
         Ok::<_, anyhow::Error>(late)
     });
     // Held as long as something may use them.
-    drop((reserved, claims, block, lock));
+    drop((held, lock));
     voice.finish();
     ended?;
     Ok(ExitCode::SUCCESS)
@@ -204,17 +204,19 @@ pub(super) fn keep_input(place: &Place, args: &UpArgs) -> anyhow::Result<()> {
 /// What is to be supervised, and what must be held meanwhile.
 struct Setup {
     options: Options,
-    reserved: Vec<ReservedPort>,
-    claims: Vec<TcpListener>,
-    block: AddressBlock,
+    held: Rc<Held>,
 }
 
 fn setup(place: &Place, args: &UpArgs, mode: CaptureMode, voice: &mut Voice) -> anyhow::Result<Setup> {
     let (paths, namespace) = paths(place, args)?;
     let loaded = sources::load(&paths, &input_file(place), &namespace)?;
     report(&rajut_config::Report::new(&loaded).diagnostics, voice)?;
-    let block = AddressBlock::claim().context("every block of loopback addresses is taken")?;
-    let (plan, reserved) = plan_of(args, &loaded, mode, &block)?;
+    let planner = Planner::new(place, args, mode, &namespace)?;
+    let held = Rc::clone(&planner.held);
+    let plan = planner.plan_of(&loaded, &[]).map_err(|error| match error {
+        PlanError::UnknownRun { .. } => WrongUsage(error.to_string()).into(),
+        other => anyhow::Error::from(other),
+    })?;
     if plan.instances.is_empty() && plan.not_started.is_empty() {
         bail!("there is no workload in {}", shown(&paths));
     }
@@ -230,8 +232,8 @@ fn setup(place: &Place, args: &UpArgs, mode: CaptureMode, voice: &mut Voice) -> 
         );
     }
     check_ports(&plan)?;
-    let mut claims = Vec::new();
-    let (outbound, services) = host_addresses(&loaded.services, args.first_port, &mut claims)?;
+    let (outbound, services) = planner.host_addresses(&loaded.services)?;
+    let block = &held.block;
     let started = time::now_text();
     let options = Options {
         state: place.state.clone(),
@@ -252,9 +254,15 @@ fn setup(place: &Place, args: &UpArgs, mode: CaptureMode, voice: &mut Voice) -> 
         gateway: Gateway {
             address: block.gateway(),
             name: GATEWAY_NAME.to_owned(),
+            service_account: GATEWAY_NAME.to_owned(),
             namespace: GATEWAY_NAMESPACE.to_owned(),
             outbound,
         },
+        replan: Replan(Box::new(move |sources, running| {
+            planner
+                .again(sources, running)
+                .map_err(|error| format!("{error:#}"))
+        })),
         services,
         plan,
         trust_domain: "cluster.local".to_owned(),
@@ -262,38 +270,136 @@ fn setup(place: &Place, args: &UpArgs, mode: CaptureMode, voice: &mut Voice) -> 
         started,
         patience: Duration::from_secs(args.timeout),
     };
-    Ok(Setup {
-        options,
-        reserved,
-        claims,
-        block,
-    })
+    Ok(Setup { options, held })
 }
 
-fn plan_of(
-    args: &UpArgs,
-    loaded: &Loaded,
+/// Addresses and ports of this machine that are this mesh's for as long as it runs.
+struct Held {
+    block: AddressBlock,
+    /// Ports of applications in explicit mode.
+    ports: RefCell<Vec<ReservedPort>>,
+    /// Of the services' host addresses.
+    claims: RefCell<Vec<TcpListener>>,
+    /// (namespace, name, port) → host address; a service that is gone and comes back has it again.
+    addresses: RefCell<BTreeMap<(Text, Text, u16), SocketAddr>>,
+}
+
+/// Makes the plan: at the start, and whenever the configuration has changed.
+struct Planner {
+    held: Rc<Held>,
+    runs: Vec<(String, String)>,
     mode: CaptureMode,
-    block: &AddressBlock,
-) -> anyhow::Result<(Plan, Vec<ReservedPort>)> {
-    let input = PlanInput {
-        deployments: &loaded.deployments,
-        services: &loaded.services,
-        runs: &args.runs,
-        mode,
-        block,
-    };
-    let mut reserved = Vec::new();
-    let made = plan::plan(&input, || {
-        let port = reserve_port(Ipv4Addr::UNSPECIFIED.into(), 0)?;
-        let number = port.port();
-        reserved.push(port);
-        Ok(number)
-    });
-    match made {
-        Ok(plan) => Ok((plan, reserved)),
-        Err(error @ PlanError::UnknownRun { .. }) => Err(WrongUsage(error.to_string()).into()),
-        Err(other) => Err(other.into()),
+    first_port: u16,
+    namespace: String,
+    /// Where standard input was kept.
+    kept_input: PathBuf,
+    /// Where the control plane keeps what was applied.
+    applied: PathBuf,
+}
+
+impl Planner {
+    fn new(place: &Place, args: &UpArgs, mode: CaptureMode, namespace: &str) -> anyhow::Result<Self> {
+        let held = Held {
+            block: AddressBlock::claim().context("every block of loopback addresses is taken")?,
+            ports: RefCell::default(),
+            claims: RefCell::default(),
+            addresses: RefCell::default(),
+        };
+        Ok(Self {
+            held: Rc::new(held),
+            runs: args.runs.clone(),
+            mode,
+            first_port: args.first_port,
+            namespace: namespace.to_owned(),
+            kept_input: input_file(place),
+            applied: place.state.path().join("applied"),
+        })
+    }
+
+    fn plan_of(&self, loaded: &Loaded, running: &[Instance]) -> Result<Plan, PlanError> {
+        let input = PlanInput {
+            deployments: &loaded.deployments,
+            services: &loaded.services,
+            runs: &self.runs,
+            mode: self.mode,
+            block: &self.held.block,
+            previous: running,
+        };
+        plan::plan(&input, || {
+            let port = reserve_port(Ipv4Addr::UNSPECIFIED.into(), 0)?;
+            let number = port.port();
+            self.held.ports.borrow_mut().push(port);
+            Ok(number)
+        })
+    }
+
+    /// The plan for a configuration that has changed.
+    fn again(&self, sources: Vec<(Text, String)>, running: &[Instance]) -> anyhow::Result<Replanned> {
+        let sources: Vec<Source> = sources
+            .into_iter()
+            .map(|(name, text)| Source::new(self.spoken_name(name), text))
+            .collect();
+        let loaded = rajut_config::load(&sources, &sources::options(&self.namespace));
+        let plan = self.plan_of(&loaded, running)?;
+        let known: BTreeSet<SocketAddr> = self.held.addresses.borrow().values().copied().collect();
+        let (mut outbound, services) = self.host_addresses(&loaded.services)?;
+        outbound.retain(|port| !known.contains(&port.listen));
+        Ok(Replanned {
+            plan,
+            outbound,
+            services,
+        })
+    }
+
+    /// What has no file of the user's is not run in the folder where it is kept.
+    fn spoken_name(&self, name: Text) -> Text {
+        let path = Path::new(&*name);
+        if path == self.kept_input {
+            sources::STDIN.into()
+        } else if path.starts_with(&self.applied) {
+            "<apply>".into()
+        } else {
+            name
+        }
+    }
+
+    /// An address on this host for each service port, in the order of names; what has one keeps it.
+    fn host_addresses(
+        &self,
+        services: &[Service],
+    ) -> anyhow::Result<(Vec<OutboundPort>, Vec<ServiceRecord>)> {
+        let (mut outbound, mut records) = (Vec::new(), Vec::new());
+        let mut next = self.first_port;
+        let own: Vec<_> = services
+            .iter()
+            .filter(|service| !service.external)
+            .cloned()
+            .collect();
+        for (service, port) in plan::service_ports(&own, GATEWAY_NAMESPACE) {
+            let key = (service.namespace.clone(), service.name.clone(), port.number);
+            let known = self.held.addresses.borrow().get(&key).copied();
+            let listen = match known {
+                Some(known) => known,
+                None => free_address(&mut next, &mut self.held.claims.borrow_mut())?,
+            };
+            self.held.addresses.borrow_mut().insert(key, listen);
+            let url = format!("{}://{listen}", url_scheme(port.protocol));
+            outbound.push(OutboundPort {
+                host: service.host.clone(),
+                service: service.name.clone(),
+                namespace: service.namespace.clone(),
+                port: port.number,
+                protocol: port.protocol,
+                listen,
+            });
+            records.push(ServiceRecord {
+                name: service.name.to_string(),
+                namespace: service.namespace.to_string(),
+                port: port.number,
+                url,
+            });
+        }
+        Ok((outbound, records))
     }
 }
 
@@ -417,40 +523,6 @@ fn counted(count: usize, noun: &str) -> String {
         (_, "warning or note") => format!("{count} warnings and notes"),
         _ => format!("{count} {noun}s"),
     }
-}
-
-/// A free address on this host for each service port, in the order of names.
-fn host_addresses(
-    services: &[Service],
-    first: u16,
-    claims: &mut Vec<TcpListener>,
-) -> anyhow::Result<(Vec<OutboundPort>, Vec<ServiceRecord>)> {
-    let (mut outbound, mut records) = (Vec::new(), Vec::new());
-    let mut next = first;
-    let own: Vec<_> = services
-        .iter()
-        .filter(|service| !service.external)
-        .cloned()
-        .collect();
-    for (service, port) in plan::service_ports(&own, GATEWAY_NAMESPACE) {
-        let listen = free_address(&mut next, claims)?;
-        let url = format!("{}://{listen}", url_scheme(port.protocol));
-        outbound.push(OutboundPort {
-            host: service.host.clone(),
-            service: service.name.clone(),
-            namespace: service.namespace.clone(),
-            port: port.number,
-            protocol: port.protocol,
-            listen,
-        });
-        records.push(ServiceRecord {
-            name: service.name.to_string(),
-            namespace: service.namespace.to_string(),
-            port: port.number,
-            url,
-        });
-    }
-    Ok((outbound, records))
 }
 
 fn free_address(next: &mut u16, claims: &mut Vec<TcpListener>) -> anyhow::Result<SocketAddr> {

@@ -26,6 +26,11 @@ pub const SCENARIOS: &[Scenario] = &[
         run: changes,
     },
     Scenario {
+        name: "a_grpc_stream_is_not_cut_by_20_changes_of_weights",
+        planes: BOTH,
+        run: grpc,
+    },
+    Scenario {
         name: "new_certificates_cut_no_connection_and_fail_no_request",
         planes: BOTH,
         run: rotation,
@@ -62,8 +67,15 @@ impl Stream {
     fn open(mesh: &Mesh) -> Result<Self> {
         // An hour: longer than any test.
         let url = "http://web:8080/stream?chunks=180000&interval=20";
+        Self::of(mesh, &["curl", "-sSN", "--fail", url])
+    }
+
+    /// The lines that a program inside `client` prints.
+    fn of(mesh: &Mesh, program: &[&str]) -> Result<Self> {
+        let mut arguments = vec!["exec", "client-0.lab", "--"];
+        arguments.extend(program);
         let mut child = mesh
-            .command(&["exec", "client-0.lab", "--", "curl", "-sSN", "--fail", url])
+            .command(&arguments)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()?;
@@ -156,6 +168,93 @@ fn changes(plane: Plane) -> Result<Outcome> {
         "    20 changes in {took:.1} s, {} lines of the answer",
         stream.goes_on()?
     );
+    drop(stream);
+    mesh.down()?;
+    Ok(Outcome::Passed)
+}
+
+/// Calls of `rpc` go to one of two deployments, or to the other.
+fn weights(first: u32) -> String {
+    format!(
+        "apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: rpc, namespace: lab}}
+spec:
+  hosts: [rpc]
+  http:
+  - route:
+    - {{destination: {{host: rpc}}, weight: {first}}}
+    - {{destination: {{host: rpc-next}}, weight: {}}}
+",
+        100 - first
+    )
+}
+
+fn two_grpc() -> Setup {
+    let mut setup = two();
+    let run = format!(
+        "exec {} {} ${{PORT:-9000}}",
+        lab::python(),
+        lab::app("grpc_server.py").display()
+    );
+    for name in ["rpc", "rpc-next"] {
+        let text = lab::yaml(&Workload {
+            name,
+            port: 9000,
+            port_name: "grpc",
+            replicas: 1,
+            run: run.clone(),
+            more: "",
+        });
+        setup.files.push((format!("{name}.yaml"), text));
+    }
+    setup
+}
+
+/// Which process answers a call that begins now.
+fn answering(mesh: &Mesh) -> Result<u64> {
+    let script = "import grpc, json
+channel = grpc.insecure_channel('rpc:9000')
+answer = channel.unary_unary('/test.Echo/Caller')(b'', timeout=10, wait_for_ready=True)
+print(json.loads(answer)['server'])";
+    Ok(lab::from_client(mesh, script)?.trim().parse()?)
+}
+
+fn grpc(plane: Plane) -> Result<Outcome> {
+    if !lab::python_has("grpc") {
+        return Ok(Outcome::Skipped("grpcio is not here".into()));
+    }
+    let mesh = Mesh::up(plane, &two_grpc())?;
+    mesh.apply(&weights(100))?;
+    let pid = |name: &str| -> Result<u64> {
+        let row = mesh.workload(name)?;
+        row["application"]["pid"]
+            .as_u64()
+            .ok_or_else(|| "no process".into())
+    };
+    let (first, next) = (pid("rpc-0")?, pid("rpc-next-0")?);
+    if answering(&mesh)? != first {
+        return Err("the first weights are not in force".into());
+    }
+    let client = lab::app("grpc_chat.py").display().to_string();
+    let stream = Stream::of(&mesh, &[&lab::python(), &client, "rpc:9000"])?;
+    let started = Instant::now();
+    for number in 0..20 {
+        let applied = mesh.apply(&weights(100 * (number % 2)))?;
+        if applied["acknowledged"].as_u64().unwrap_or(0) == 0 {
+            return Err(format!("nobody took it: {applied:#}").into());
+        }
+        stream.goes_on()?;
+    }
+    let took = started.elapsed().as_secs_f64();
+    mesh.apply(&weights(0))?;
+    // What begins now goes the new way; what began before the first change still comes; its client
+    // ends at a message that is missing or comes twice.
+    if answering(&mesh)? != next {
+        return Err("the last weights are not in force".into());
+    }
+    let lines = stream.goes_on()?;
+    println!("    20 changes in {took:.1} s, {lines} messages on one stream");
     drop(stream);
     mesh.down()?;
     Ok(Outcome::Passed)
