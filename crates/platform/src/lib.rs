@@ -13,6 +13,7 @@
 //! | [`nftables`] | redirection of a workload's traffic to its sidecar (nfnetlink) |
 //! | [`process`] | children in namespaces, process identity, usage, clean-up |
 //! | [`relay`] | bytes between two connections, spliced or copied |
+//! | [`memory`] | giving back what is not needed |
 //! | [`signals`] | asked to end, asked to reload |
 //! | [`cpu`] | how many processors, which thread on which |
 //!
@@ -25,6 +26,7 @@
 
 pub mod cpu;
 mod fork;
+pub mod memory;
 mod netlink;
 pub mod netns;
 pub mod network;

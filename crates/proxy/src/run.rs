@@ -29,6 +29,7 @@ use rajut_ir::{
     wire::bootstrap::{self, Bootstrap},
 };
 use rajut_platform::{
+    memory,
     signals::ShutdownSignals,
     socket::{self, ConnectOptions},
 };
@@ -123,6 +124,7 @@ async fn serve(options: ProxyOptions) -> anyhow::Result<()> {
         });
     }
 
+    tokio::task::spawn_local(slim(readiness.clone()));
     let mut secrets = Secrets::new(bootstrap.resources.secrets.values().cloned());
     let identity = enrolled(&options, &clock, &mut secrets).await?;
     store_known.send_replace(identity.as_ref().map(|own| own.store.clone()));
@@ -151,6 +153,20 @@ async fn serve(options: ProxyOptions) -> anyhow::Result<()> {
         drain,
     };
     main.run(&bootstrap, options.drain_time).await
+}
+
+/// How long after it is ready a proxy lets go of what only its start needed: the first requests are not in its way.
+const SLIM_AFTER: Duration = Duration::from_secs(2);
+
+/// Lets go of what only the start needed.
+async fn slim(readiness: Readiness) {
+    readiness.ready().await;
+    tokio::time::sleep(SLIM_AFTER).await;
+    memory::give_back_now();
+    match memory::forget_startup_code() {
+        Ok(bytes) => tracing::debug!(bytes, "code of the start is unmapped"),
+        Err(error) => tracing::debug!(%error, "code of the start stays mapped"),
+    }
 }
 
 fn read_bootstrap(path: &Path) -> anyhow::Result<Bootstrap> {

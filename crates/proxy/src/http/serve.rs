@@ -134,9 +134,24 @@ enum Waited {
     Request(rajut_codec::h1::Request),
     Malformed(rajut_codec::h1::DecodeError),
     HeadersTimeout,
+    /// No byte came for as long as the caller wanted to wait.
+    Quiet,
     Idle,
     Drained,
     Gone,
+}
+
+/// How long a connection that has served a request is kept ready for the next before it becomes small again: long enough
+/// that busy connections never pay for it, short enough that ten thousand idle ones cost little.
+const READY: Duration = Duration::from_secs(1);
+
+/// An HTTP/1 connection between two requests. What a request needs beyond this lives in a box of its own, which goes back
+/// when the connection has been quiet for [`READY`].
+struct Http1 {
+    server: h1::Server,
+    timer: Timer,
+    opened: Instant,
+    served: u32,
 }
 
 async fn serve_http1(shared: &Rc<Shared>, stream: Stream, first: BytesMut) {
@@ -150,40 +165,70 @@ async fn serve_http1(shared: &Rc<Shared>, stream: Stream, first: BytesMut) {
             .min(4096),
         ..Limits::default()
     };
-    let mut server = h1::Server::new(stream, limits, ir.http1.accept_http_10);
-    server.transport.read = first;
-    let mut timer = Timer::default();
-    let opened = Instant::now();
-    let mut served: u32 = 0;
+    let mut connection = Http1 {
+        server: h1::Server::new(stream, limits, ir.http1.accept_http_10),
+        timer: Timer::default(),
+        opened: Instant::now(),
+        served: 0,
+    };
+    connection.server.transport.read = first;
     loop {
-        let request = match wait_for_request(shared, &mut server, &mut timer).await {
-            Waited::Request(request) => request,
-            other => return end_without_request(shared, &mut server, other).await,
-        };
-        served = served.saturating_add(1);
+        match wait_for_request(shared, &mut connection, None).await {
+            Waited::Request(request) => {
+                if !Box::pin(serve_while_busy(shared, &mut connection, request)).await {
+                    return;
+                }
+            }
+            other => return Box::pin(end_without_request(shared, &mut connection.server, other)).await,
+        }
+    }
+}
+
+/// Serves requests as long as they follow each other; `false` when the connection has ended.
+async fn serve_while_busy(
+    shared: &Rc<Shared>,
+    connection: &mut Http1,
+    first: rajut_codec::h1::Request,
+) -> bool {
+    let ir = shared.manager.ir();
+    let mut request = first;
+    loop {
+        connection.served = connection.served.saturating_add(1);
         let used_up = ir
             .max_requests_per_connection
-            .is_some_and(|max| max > 0 && served >= max);
+            .is_some_and(|max| max > 0 && connection.served >= max);
         let old = ir
             .max_connection_duration
-            .is_some_and(|longest| opened.elapsed() >= longest);
+            .is_some_and(|longest| connection.opened.elapsed() >= longest);
+        let Http1 { server, timer, .. } = &mut *connection;
         if used_up || old || shared.worker.draining() {
             server.machine.close_after();
         }
-        let request = Request {
+        let received = Request {
             head: request.head,
             body: request.body,
             expect_continue: request.expect_continue,
             upgrade: request.upgrade,
         };
-        let complete = serve_request(shared, &mut timer, &mut Downstream::H1(&mut server), request).await;
+        let complete = serve_request(shared, timer, &mut Downstream::H1(server), received).await;
         let next = server.machine.next_exchange();
         let goes_on = complete
-            && (next == ServerNext::Request
-                || (next == ServerNext::Drain && discard_body(&mut server).await));
+            && (next == ServerNext::Request || (next == ServerNext::Drain && discard_body(server).await));
         if !goes_on {
-            return linger(&mut server).await;
+            linger(server).await;
+            return false;
         }
+        request = match wait_for_request(shared, connection, Some(READY)).await {
+            Waited::Request(request) => request,
+            Waited::Quiet => {
+                connection.server.transport.rest();
+                return true;
+            }
+            other => {
+                end_without_request(shared, &mut connection.server, other).await;
+                return false;
+            }
+        };
     }
 }
 
@@ -205,13 +250,21 @@ async fn end_without_request(shared: &Rc<Shared>, server: &mut h1::Server, why: 
         }
         Waited::Idle => count(ManagerCounter::CxIdleTimeout),
         Waited::Drained => count(ManagerCounter::CxDrainClose),
-        Waited::Gone | Waited::Request(_) => {}
+        Waited::Gone | Waited::Quiet | Waited::Request(_) => {}
     }
 }
 
-async fn wait_for_request(shared: &Shared, server: &mut h1::Server, timer: &mut Timer) -> Waited {
+/// Waits for the next request; with `quiet` no longer than that for its first byte.
+async fn wait_for_request(shared: &Shared, connection: &mut Http1, quiet: Option<Duration>) -> Waited {
     let ir = shared.manager.ir();
+    let Http1 { server, timer, .. } = connection;
     let since = Instant::now();
+    let idle = ir.idle_timeout;
+    let until = match (quiet, idle) {
+        (Some(quiet), Some(idle)) => Some(quiet.min(idle)),
+        (one, None) | (None, one) => one,
+    };
+    let is_quiet = quiet.is_some_and(|quiet| idle.is_none_or(|idle| quiet < idle));
     let mut began = server.has_begun().then_some(since);
     let mut drain = pin!(shared.worker.drain_started());
     poll_fn(|cx| {
@@ -226,11 +279,13 @@ async fn wait_for_request(shared: &Shared, server: &mut h1::Server, timer: &mut 
         }
         let deadline = match began {
             Some(began) => ir.request_headers_timeout.map(|limit| began + limit),
-            None => ir.idle_timeout.map(|limit| since + limit),
+            None => until.map(|limit| since + limit),
         };
         if timer.poll(cx, deadline) {
             return Poll::Ready(if began.is_some() {
                 Waited::HeadersTimeout
+            } else if is_quiet {
+                Waited::Quiet
             } else {
                 Waited::Idle
             });

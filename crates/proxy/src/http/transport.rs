@@ -118,6 +118,17 @@ impl Transport {
         Poll::Ready(Ok(()))
     }
 
+    /// Gives back the buffers that hold nothing: the connection is about to wait for long.
+    pub(crate) fn rest(&mut self) {
+        if !self.output.has_remaining() {
+            self.output = Output::new();
+        }
+        if self.read.is_empty() {
+            self.read = BytesMut::new();
+        }
+        self.read_size = READ_MIN;
+    }
+
     /// Shuts the writing half down once everything is written.
     pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_flush(cx))?;

@@ -85,11 +85,48 @@ impl Drop for Open {
     }
 }
 
-/// One connection from its first byte to its last.
+/// One connection from its first byte to its last. Each stage is boxed: a connection that waits for its next request
+/// carries neither the space of the handshake that it had nor that of the stage that it never gets.
 async fn serve(worker: &Rc<Worker>, name: &str, tcp: TcpStream) -> io::Result<()> {
+    let Some(opened) = Box::pin(open(worker, name, tcp)).await? else {
+        return Ok(());
+    };
+    let Opened {
+        stream,
+        connection,
+        chain,
+    } = opened;
+    match &chain.action {
+        Action::Http(manager) => {
+            let manager = manager.clone();
+            drop(chain);
+            http::serve::serve_connection(worker.clone(), stream, connection, manager).await;
+        }
+        Action::Tcp(proxy) => {
+            Box::pin(tcp::serve::serve_connection(
+                worker,
+                stream,
+                &connection,
+                proxy,
+            ))
+            .await;
+        }
+    }
+    Ok(())
+}
+
+/// A connection whose listener, chain and peer are known.
+struct Opened {
+    stream: Stream,
+    connection: Rc<Connection>,
+    chain: Arc<Chain>,
+}
+
+/// Steps 1 to 3; `None` for a connection that nobody takes, which has been counted.
+async fn open(worker: &Rc<Worker>, name: &str, tcp: TcpStream) -> io::Result<Option<Opened>> {
     let epoch = worker.epoch();
     let Some(bound) = epoch.config.listeners.get(name).cloned() else {
-        return Ok(());
+        return Ok(None);
     };
     let remote = tcp.peer_addr()?;
     let mut local = tcp.local_addr()?;
@@ -109,7 +146,7 @@ async fn serve(worker: &Rc<Worker>, name: &str, tcp: TcpStream) -> io::Result<()
     let seen = detect::inspect(&tcp, &listener.ir).await?;
     let Some(seen) = seen else {
         add(&worker.listeners.detection_timeouts, 1);
-        return Ok(());
+        return Ok(None);
     };
     let view = View {
         destination: local,
@@ -122,7 +159,7 @@ async fn serve(worker: &Rc<Worker>, name: &str, tcp: TcpStream) -> io::Result<()
         .map_or(listener.default_chain.as_ref(), |at| listener.chains.get(at));
     let Some(chain) = chain.cloned() else {
         refused(worker, &listener, &view);
-        return Ok(());
+        return Ok(None);
     };
     let opened = std::time::Instant::now();
     let (stream, peer) = match terminate(worker, &chain, tcp).await {
@@ -130,7 +167,7 @@ async fn serve(worker: &Rc<Worker>, name: &str, tcp: TcpStream) -> io::Result<()
         Err(error) => {
             add(&worker.listeners.handshake_failures, 1);
             tracing::debug!(listener = %listener.ir.name, chain = %chain.name, %remote, %error, "TLS handshake failed");
-            return Ok(());
+            return Ok(None);
         }
     };
     let connection = Rc::new(Connection {
@@ -143,13 +180,11 @@ async fn serve(worker: &Rc<Worker>, name: &str, tcp: TcpStream) -> io::Result<()
         peer,
         opened,
     });
-    match &chain.action {
-        Action::Http(manager) => {
-            http::serve::serve_connection(worker.clone(), stream, connection, manager.clone()).await;
-        }
-        Action::Tcp(proxy) => tcp::serve::serve_connection(worker, stream, &connection, proxy).await,
-    }
-    Ok(())
+    Ok(Some(Opened {
+        stream,
+        connection,
+        chain,
+    }))
 }
 
 /// Terminates TLS where the chain says so, within its time.

@@ -11,7 +11,7 @@ use std::{
 use rajut_config::Snapshot;
 use rajut_control::ControlOptions;
 use rajut_local::commands::CONTROL_SERVER_NAME;
-use rajut_platform::signals::ShutdownSignals;
+use rajut_platform::{memory, signals::ShutdownSignals};
 use rajut_proxy::{
     agent::{AgentOptions, grpc::GrpcOptions},
     dns::{DnsOptions, resolvers_of},
@@ -171,6 +171,7 @@ fn start_logging(place: &Place) -> anyhow::Result<()> {
 
 pub(crate) fn control(place: &Place, args: &ControlArgs) -> anyhow::Result<ExitCode> {
     start_logging(place)?;
+    memory::give_back_in_background();
     let options = ControlOptions {
         paths: args.paths.clone(),
         default_namespace: args.namespace.as_str().into(),
@@ -194,6 +195,7 @@ pub(crate) fn control(place: &Place, args: &ControlArgs) -> anyhow::Result<ExitC
 
 pub(crate) fn proxy(place: &Place, args: &ProxyArgs) -> anyhow::Result<ExitCode> {
     start_logging(place)?;
+    memory::give_back_in_background();
     rajut_proxy::run::run(ProxyOptions {
         bootstrap: args.config.clone(),
         concurrency: args.concurrency,
