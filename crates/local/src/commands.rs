@@ -64,6 +64,11 @@ impl SidecarCommand {
         self.folder.join("token")
     }
 
+    /// The last configuration that it was given.
+    pub fn last_known(&self) -> PathBuf {
+        self.folder.join("last-known")
+    }
+
     /// The agent's socket (Envoy).
     pub fn agent_socket(&self) -> PathBuf {
         self.folder.join("agent.sock")
@@ -92,7 +97,13 @@ impl SidecarCommand {
 
 /// `rajut proxy …`
 pub fn proxy(command: &SidecarCommand, state: &StateDir) -> Vec<String> {
-    let mut arguments = vec!["proxy".to_owned(), "-c".to_owned(), text(&command.bootstrap())];
+    let mut arguments = vec![
+        "proxy".to_owned(),
+        "-c".to_owned(),
+        text(&command.bootstrap()),
+        "--last-known".to_owned(),
+        text(&command.last_known()),
+    ];
     arguments.extend(command.identity(state));
     arguments
 }

@@ -17,7 +17,14 @@
 
 mod config_dump;
 
-use std::{cell::RefCell, convert::Infallible, net::SocketAddr, rc::Rc, sync::Arc, time::Instant};
+use std::{
+    cell::RefCell,
+    convert::Infallible,
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
@@ -59,6 +66,8 @@ pub struct Admin {
     pub registry: Arc<Registry>,
     /// The own certificate, once there is one.
     pub identity: watch::Receiver<Option<IdentityStore>>,
+    /// When what the proxy runs on was given, where that was before this process: there was no control plane.
+    pub last_known: watch::Receiver<Option<SystemTime>>,
     /// The time.
     pub clock: Clock,
     /// Turned true to drain.
@@ -175,7 +184,16 @@ impl Admin {
         }
         let pending = self.readiness.pending();
         if pending.is_empty() {
-            text(StatusCode::OK, "LIVE\n")
+            match *self.last_known.borrow() {
+                Some(given) => text(
+                    StatusCode::OK,
+                    format!(
+                        "LIVE (on the last known configuration, given {})\n",
+                        rfc3339(given)
+                    ),
+                ),
+                None => text(StatusCode::OK, "LIVE\n"),
+            }
         } else {
             text(
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -196,6 +214,7 @@ impl Admin {
             "uptime_current_epoch": format!("{}s", self.started.elapsed().as_secs()),
             "node": { "id": self.node },
             "workers": self.workers.count(),
+            "lastKnownConfiguration": self.last_known.borrow().map(rfc3339),
             "configVersion": self.config.borrow().version,
             "activeConnections": self.workers.active_connections(),
         })

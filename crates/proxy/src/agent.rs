@@ -62,7 +62,8 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
 
 /// Serves for ever; `ready` is called when the workload has its certificate and everything listens.
 pub async fn serve(options: &AgentOptions, ready: impl FnOnce()) -> anyhow::Result<()> {
-    let (store, first) = enrol::obtain(&options.enrolment, &Clock::system()).await?;
+    let store = enrol::start(&options.enrolment, &Clock::system())?;
+    let first = enrol::first(&store).await?;
     let (names, named) = watch::channel(Arc::new(NameTable::default()));
     if let Some(grpc) = &options.grpc {
         grpc::write(grpc, &first)?;

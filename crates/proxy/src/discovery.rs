@@ -12,7 +12,7 @@ use std::{
     collections::{BTreeSet, HashMap},
     rc::Rc,
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
@@ -29,6 +29,7 @@ use crate::{
     admin::{Dump, DumpEntry},
     assemble::{Assembler, assignment_names, route_names},
     epoch::Config,
+    last_known::{Known, Remembered},
     sockets::Sockets,
     stats::Registry,
     tls::secrets::Secrets,
@@ -54,6 +55,10 @@ pub struct Discovery {
     held: Vec<(Ticket, Vec<Refusal>)>,
     seen_clusters: bool,
     seen_listeners: bool,
+    /// Running on a file of that time, until the control plane has said what it knows.
+    last_known: Option<SystemTime>,
+    /// What arrived since [`Discovery::take_unsaved`].
+    unsaved: bool,
     published: watch::Sender<Arc<Config>>,
     names: watch::Sender<Arc<NameTable>>,
     dump: Rc<RefCell<Dump>>,
@@ -102,6 +107,8 @@ impl Discovery {
             held: Vec::new(),
             seen_clusters: false,
             seen_listeners: false,
+            last_known: None,
+            unsaved: false,
             published: outlets.config,
             names: outlets.names,
             dump: outlets.dump,
@@ -119,6 +126,64 @@ impl Discovery {
     /// Whether listeners and clusters have come and nothing is waited for: the proxy may take traffic.
     pub fn is_complete(&self) -> bool {
         self.seen_clusters && self.seen_listeners && !self.assembler.is_warming()
+    }
+
+    /// When what it runs on was given, where that was before this process started.
+    pub fn last_known(&self) -> Option<SystemTime> {
+        self.last_known
+    }
+
+    /// What is to be kept for a start without a control plane; `None` where nothing has changed since the last call, or
+    /// nothing whole is there.
+    pub fn take_unsaved(&mut self) -> Option<Vec<Remembered>> {
+        if !self.unsaved || !self.is_complete() {
+            return None;
+        }
+        self.unsaved = false;
+        Some(self.dump.borrow().received())
+    }
+
+    /// Begins with what an earlier process of this proxy was given. What the control plane says later replaces it, and it is
+    /// asked for the differences only.
+    pub async fn restore(&mut self, known: Known) -> Result<(), WorkerGone> {
+        let updated = rajut_runtime::clock::rfc3339(known.written);
+        let mut versions: HashMap<ResourceKind, Vec<(Text, Text)>> = HashMap::new();
+        for Remembered {
+            kind,
+            name,
+            version,
+            body,
+        } in known.resources
+        {
+            if let Err(refused) = self.take(kind, &name, &body) {
+                tracing::warn!(resource = %name, ?refused, "not taken from the last known configuration");
+                continue;
+            }
+            versions
+                .entry(kind)
+                .or_default()
+                .push((name.clone(), version.clone()));
+            let entry = DumpEntry {
+                version,
+                updated: updated.clone(),
+                body,
+                is_static: false,
+            };
+            self.dump.borrow_mut().insert(kind, name, entry);
+        }
+        self.seen_clusters = true;
+        self.seen_listeners = true;
+        self.last_known = Some(known.written);
+        self.subscribe().await;
+        for refused in self.adopt().await? {
+            tracing::warn!(resource = %refused.1.resource, reason = %refused.1.reason, "not in force");
+        }
+        if let Some(control) = &self.control {
+            for (kind, versions) in versions {
+                control.remember(kind.type_url(), versions).await;
+            }
+        }
+        Ok(())
     }
 
     /// Whether something that was asked for is still waited for.
@@ -170,6 +235,8 @@ impl Discovery {
         for name in &update.removed {
             self.forget(kind, name);
         }
+        self.unsaved = true;
+        self.last_known = None;
         self.seen_clusters |= kind == ResourceKind::Cluster;
         self.seen_listeners |= kind == ResourceKind::Listener;
         self.subscribe().await;

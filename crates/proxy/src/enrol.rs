@@ -38,17 +38,20 @@ impl Enrolment {
     }
 }
 
-/// Enrols, waits for the first certificate however long it takes, and keeps it fresh.
-pub async fn obtain(enrolment: &Enrolment, clock: &Clock) -> anyhow::Result<(IdentityStore, Arc<Identity>)> {
+/// Enrols and keeps the certificate fresh; the first comes when the issuer answers.
+pub fn start(enrolment: &Enrolment, clock: &Clock) -> anyhow::Result<IdentityStore> {
     let options = EnrolOptions {
         issuer: enrolment.issuer()?,
         token: Token::File(enrolment.token.clone()),
         ttl: enrolment.ttl,
     };
-    let store = spawn_rotation(options, clock.clone());
-    let first = store
+    Ok(spawn_rotation(options, clock.clone()))
+}
+
+/// The first certificate, however long it takes.
+pub async fn first(store: &IdentityStore) -> anyhow::Result<Arc<Identity>> {
+    store
         .first()
         .await
-        .context("the task that renews the certificate has ended")?;
-    Ok((store, first))
+        .context("the task that renews the certificate has ended")
 }

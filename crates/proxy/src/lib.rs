@@ -32,6 +32,7 @@ pub mod enrol;
 pub mod epoch;
 pub mod failure;
 pub mod http;
+pub mod last_known;
 pub mod listener;
 pub mod resolver;
 pub mod run;

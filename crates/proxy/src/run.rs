@@ -15,7 +15,7 @@ use std::{
     path::{Path, PathBuf},
     rc::Rc,
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use anyhow::Context;
@@ -35,6 +35,7 @@ use rajut_platform::{
 };
 use rajut_runtime::{
     Clock,
+    clock::rfc3339,
     connector::Connector,
     readiness::{Gate, Readiness},
 };
@@ -45,6 +46,7 @@ use rajut_xds::{
 use tokio::{
     runtime::{Builder, LocalOptions},
     sync::{mpsc, watch},
+    time::MissedTickBehavior,
 };
 
 use crate::{
@@ -53,6 +55,7 @@ use crate::{
     dns::{self, DnsOptions},
     enrol::{self, Enrolment},
     epoch::Config,
+    last_known::{GRACE, LastKnown, SAVE_EVERY},
     resolver::Resolver,
     stats::Registry,
     tls::secrets::Secrets,
@@ -72,6 +75,8 @@ pub struct ProxyOptions {
     pub dns: Option<DnsOptions>,
     /// Time for connections to finish after `SIGTERM`; Istio's `terminationDrainDuration` is 5 s.
     pub drain_time: Duration,
+    /// Where the last configuration that the control plane gave is kept; `None`: nowhere.
+    pub last_known: Option<PathBuf>,
 }
 
 /// Runs a proxy until it is told to end.
@@ -99,6 +104,7 @@ async fn serve(options: ProxyOptions) -> anyhow::Result<()> {
     let certificate = options.enrolment.as_ref().map(|_| readiness.gate("certificate"));
     let listeners = readiness.gate("listeners");
     let (store_known, stores) = watch::channel(None);
+    let (source, sources) = watch::channel(None);
     if let Some(address) = bootstrap.admin {
         let admin = Admin {
             node: bootstrap.node.id.to_string(),
@@ -108,6 +114,7 @@ async fn serve(options: ProxyOptions) -> anyhow::Result<()> {
             dump: dump.clone(),
             registry: registry.clone(),
             identity: stores.clone(),
+            last_known: sources,
             clock: clock.clone(),
             drain: drain.clone(),
             quit,
@@ -126,9 +133,14 @@ async fn serve(options: ProxyOptions) -> anyhow::Result<()> {
 
     tokio::task::spawn_local(slim(readiness.clone()));
     let mut secrets = Secrets::new(bootstrap.resources.secrets.values().cloned());
-    let identity = enrolled(&options, &clock, &mut secrets).await?;
+    let last_known = options
+        .last_known
+        .as_deref()
+        .filter(|_| bootstrap.ads.is_some())
+        .map(|path| LastKnown::new(path, bootstrap.node.id.clone()));
+    let identity = enrolled(&options, &clock, &mut secrets, last_known.is_some()).await?;
     store_known.send_replace(identity.as_ref().map(|own| own.store.clone()));
-    if let Some(gate) = certificate {
+    if let Some(gate) = certificate.as_ref().filter(|_| secrets.has_identity()) {
         gate.open();
     }
     let outlets = Outlets {
@@ -148,7 +160,11 @@ async fn serve(options: ProxyOptions) -> anyhow::Result<()> {
         discovery,
         workers,
         listeners,
+        certificate,
         identity,
+        last_known,
+        source,
+        clock,
         quitting,
         drain,
     };
@@ -178,20 +194,33 @@ fn read_bootstrap(path: &Path) -> anyhow::Result<Bootstrap> {
     })
 }
 
-/// The own identity, once the issuer has given it; `None` where there is no enrolment.
+/// The own identity, once the issuer has given it; `None` where there is no enrolment. Where the last known configuration
+/// can be served, an issuer that does not answer is waited for in the background: what needs the certificate is refused
+/// until it comes.
 async fn enrolled(
     options: &ProxyOptions,
     clock: &Clock,
     secrets: &mut Secrets,
+    can_go_on: bool,
 ) -> anyhow::Result<Option<Own>> {
     let Some(enrolment) = &options.enrolment else {
         return Ok(None);
     };
-    let (store, first) = enrol::obtain(enrolment, clock).await?;
-    secrets.set_identity(Some(first.clone()));
+    let store = enrol::start(enrolment, clock)?;
+    let first = enrol::first(&store);
+    let first = if can_go_on {
+        tokio::time::timeout(GRACE, first).await.ok().transpose()?
+    } else {
+        Some(first.await?)
+    };
+    let generation = first.as_ref().map_or(0, |first| first.generation);
+    if first.is_none() {
+        tracing::warn!("no certificate yet; what needs one is refused until the issuer answers");
+    }
+    secrets.set_identity(first);
     Ok(Some(Own {
         store,
-        generation: first.generation,
+        generation,
         issuer: enrolment.issuer()?,
     }))
 }
@@ -201,7 +230,12 @@ struct Main {
     discovery: Discovery,
     workers: Rc<Workers>,
     listeners: Gate,
+    certificate: Option<Gate>,
     identity: Option<Own>,
+    last_known: Option<LastKnown>,
+    /// When what the proxy runs on was given, where that was before this process.
+    source: watch::Sender<Option<SystemTime>>,
+    clock: Clock,
     quitting: watch::Receiver<bool>,
     drain: watch::Sender<bool>,
 }
@@ -239,13 +273,30 @@ impl Main {
         let mut warming = tokio::time::interval(WARMING_CHECK);
         let mut quitting = self.quitting.clone();
         let mut shutdown = ShutdownSignals::listen()?;
+        let mut saving = tokio::time::interval(SAVE_EVERY);
+        saving.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let grace = tokio::time::sleep(GRACE);
+        tokio::pin!(grace);
+        let mut in_grace = events.is_some() && self.last_known.is_some();
         loop {
             resolver.follow(&self.discovery.resources().clusters);
             tokio::select! {
-                event = next(&mut events) => self.event(event).await?,
+                event = next(&mut events) => {
+                    // Either it is there, or its absence is acted upon now.
+                    in_grace = false;
+                    self.event(event).await?;
+                }
+                () = &mut grace, if in_grace => {
+                    in_grace = false;
+                    self.restore().await?;
+                }
+                _ = saving.tick(), if self.last_known.is_some() => self.save(),
                 newer = newer(self.identity.as_ref()) => {
                     if let Some(own) = &mut self.identity {
                         own.generation = newer.generation;
+                    }
+                    if let Some(gate) = &self.certificate {
+                        gate.open();
                     }
                     self.discovery.secrets(|secrets| secrets.set_identity(Some(newer))).await?;
                 }
@@ -303,13 +354,53 @@ impl Main {
             Event::Connected => tracing::info!("connected to the control plane"),
             Event::Disconnected { reason, retry_in } => {
                 tracing::warn!(%reason, ?retry_in, "no control plane; serving on what is known");
+                self.restore().await?;
             }
             Event::Update(update) => {
                 self.discovery.update(update).await?;
+                self.source.send_replace(None);
                 self.open_when_complete();
             }
         }
         Ok(())
+    }
+
+    /// Takes the last known configuration where nothing whole has come from the control plane and it was not tried yet.
+    async fn restore(&mut self) -> anyhow::Result<()> {
+        if self.discovery.is_complete() || self.discovery.last_known().is_some() {
+            return Ok(());
+        }
+        let Some(file) = &self.last_known else {
+            return Ok(());
+        };
+        match file.read(self.clock.wall()) {
+            Ok(known) => {
+                let written = known.written;
+                self.discovery.restore(known).await?;
+                self.source.send_replace(Some(written));
+                tracing::warn!(
+                    given = %rfc3339(written),
+                    "no control plane: serving on the last known configuration"
+                );
+                self.open_when_complete();
+            }
+            Err(error) => tracing::info!(%error, "no last known configuration"),
+        }
+        Ok(())
+    }
+
+    /// Writes what the control plane gave, off this thread.
+    fn save(&mut self) {
+        let Some(file) = &self.last_known else { return };
+        let Some(resources) = self.discovery.take_unsaved() else {
+            return;
+        };
+        let (file, now) = (file.clone(), self.clock.wall());
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = file.write(&resources, now) {
+                tracing::warn!(%error, "the last known configuration can't be kept");
+            }
+        });
     }
 
     fn open_when_complete(&self) {

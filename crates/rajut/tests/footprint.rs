@@ -154,7 +154,11 @@ fn answer_all(mut stream: TcpStream) {
         while let Some(at) = received.windows(4).position(|window| window == b"\r\n\r\n") {
             let large = received.starts_with(b"GET /large");
             received.drain(..at + 4);
-            let body = if large { vec![b'x'; LARGE] } else { b"small".to_vec() };
+            let body = if large {
+                vec![b'x'; LARGE]
+            } else {
+                b"small".to_vec()
+            };
             let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
             if stream.write_all(head.as_bytes()).is_err() || stream.write_all(&body).is_err() {
                 return;

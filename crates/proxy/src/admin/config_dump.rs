@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use rajut_ir::ResourceKind;
-use rajut_proto::{Any, reflect};
+use rajut_proto::{Any, reflect::Descriptors};
 use rajut_types::Text;
 use serde_json::{Value, json};
+
+use crate::last_known::Remembered;
 
 /// One resource as it was received.
 #[derive(Debug, Clone)]
@@ -77,18 +79,34 @@ impl Dump {
         self.entries.remove(&(kind, name.clone()));
     }
 
+    /// What the control plane gave, to be kept for a start without it.
+    pub fn received(&self) -> Vec<Remembered> {
+        let dynamic = self.entries.iter().filter(|(_, entry)| !entry.is_static);
+        dynamic
+            .map(|((kind, name), entry)| Remembered {
+                kind: *kind,
+                name: name.clone(),
+                version: entry.version.clone(),
+                body: entry.body.clone(),
+            })
+            .collect()
+    }
+
     /// Envoy's `ConfigDump`; with `only`, just the lists of that name (as Envoy's `?resource=`).
     pub fn to_json(&self, only: Option<&str>) -> Value {
+        // Some megabytes that are let go of again: a person asks rarely.
+        let descriptors = Descriptors::load();
         let configs: Vec<Value> = FORMS
             .iter()
             .filter(|(_, _, fixed, dynamic, _)| only.is_none_or(|only| only == *fixed || only == *dynamic))
-            .map(|form| self.kind_to_json(form))
+            .map(|form| self.kind_to_json(&descriptors, form))
             .collect();
         json!({ "configs": configs })
     }
 
     fn kind_to_json(
         &self,
+        descriptors: &Descriptors,
         (kind, message, fixed, dynamic, field): &(ResourceKind, &str, &str, &str, &str),
     ) -> Value {
         let (mut statics, mut dynamics) = (Vec::new(), Vec::new());
@@ -99,7 +117,7 @@ impl Dump {
             let resource = if *kind == ResourceKind::Secret {
                 json!({ "name": &**name, "note": "redacted" })
             } else {
-                readable(*kind, &entry.body)
+                readable(descriptors, *kind, &entry.body)
             };
             let mut row = json!({
                 "version_info": &*entry.version,
@@ -124,10 +142,12 @@ impl Dump {
 }
 
 /// The message as JSON; what can't be shown says why in its place.
-fn readable(kind: ResourceKind, body: &Bytes) -> Value {
+fn readable(descriptors: &Descriptors, kind: ResourceKind, body: &Bytes) -> Value {
     let any = Any {
         type_url: kind.type_url().into(),
         value: body.to_vec(),
     };
-    reflect::message_to_json(&any).unwrap_or_else(|error| json!({ "error": error.to_string() }))
+    descriptors
+        .message_to_json(&any)
+        .unwrap_or_else(|error| json!({ "error": error.to_string() }))
 }

@@ -103,13 +103,7 @@ async fn serve(worker: &Rc<Worker>, name: &str, tcp: TcpStream) -> io::Result<()
             http::serve::serve_connection(worker.clone(), stream, connection, manager).await;
         }
         Action::Tcp(proxy) => {
-            Box::pin(tcp::serve::serve_connection(
-                worker,
-                stream,
-                &connection,
-                proxy,
-            ))
-            .await;
+            Box::pin(tcp::serve::serve_connection(worker, stream, &connection, proxy)).await;
         }
     }
     Ok(())

@@ -44,6 +44,11 @@ impl Secrets {
         self.generation
     }
 
+    /// Whether there is an own certificate.
+    pub fn has_identity(&self) -> bool {
+        self.identity.is_some()
+    }
+
     /// A new own certificate, or newer roots.
     pub fn set_identity(&mut self, identity: Option<Arc<Identity>>) {
         self.identity = identity;

@@ -406,7 +406,11 @@ impl ClusterPool {
         hosts.retain(|_, host| {
             host.idle.retain_mut(|entry| {
                 let expired = entry.until.is_some_and(|until| until <= now);
-                !expired && cluster.keeps(entry.connection.guard.host()) && entry.is_alive()
+                let kept = !expired && cluster.keeps(entry.connection.guard.host()) && entry.is_alive();
+                if kept && now.duration_since(entry.since) >= SWEEP {
+                    entry.connection.transport.rest();
+                }
+                kept
             });
             host.h2.retain(|connection| {
                 let old = cluster

@@ -66,6 +66,9 @@ pub(crate) struct ProxyArgs {
     /// An Envoy bootstrap, YAML or JSON
     #[arg(short = 'c', long = "config", value_name = "FILE")]
     pub(crate) config: PathBuf,
+    /// Keep the last configuration that the control plane gave there, and start from it when there is no control plane
+    #[arg(long, value_name = "FILE")]
+    pub(crate) last_known: Option<PathBuf>,
     /// Worker threads
     #[arg(long, value_name = "COUNT", default_value_t = 1)]
     pub(crate) concurrency: usize,
@@ -202,6 +205,7 @@ pub(crate) fn proxy(place: &Place, args: &ProxyArgs) -> anyhow::Result<ExitCode>
         enrolment: args.identity.enrolment(place)?,
         dns: args.identity.dns(),
         drain_time: DRAIN_TIME,
+        last_known: args.last_known.clone(),
     })?;
     Ok(ExitCode::SUCCESS)
 }

@@ -162,6 +162,16 @@ impl ClientMachine {
         }
     }
 
+    /// Holds these versions already, from an earlier life of the process: the next stream begins with them. `false` where a
+    /// stream has begun without them, which then has to be opened anew, or the server would not tell what is gone.
+    pub fn remember(&mut self, type_url: &str, versions: impl IntoIterator<Item = (Text, Text)>) -> bool {
+        let state = self.types.entry(type_url.into()).or_default();
+        for (name, version) in versions {
+            state.accepted.entry(name).or_insert((version, 0));
+        }
+        !(self.connected && state.begun)
+    }
+
     /// A stream is open: the first requests are due.
     pub fn connected(&mut self) {
         self.session += 1;

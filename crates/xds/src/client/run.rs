@@ -67,6 +67,7 @@ enum Command {
     Subscribe(Text, Vec<Text>),
     Unsubscribe(Text, Vec<Text>),
     Answer(Ticket, Vec<Refusal>),
+    Remember(Text, Vec<(Text, Text)>),
 }
 
 /// Tells the client what is wanted. Dropping the last handle ends the client's task.
@@ -87,6 +88,11 @@ impl Handle {
     /// Does not want these any more.
     pub async fn unsubscribe(&self, type_url: &str, names: Vec<Text>) {
         self.tell(Command::Unsubscribe(type_url.into(), names)).await;
+    }
+
+    /// Holds these (names and versions) already, from an earlier life of the process. After the subscriptions to them.
+    pub async fn remember(&self, type_url: &str, versions: Vec<(Text, Text)>) {
+        self.tell(Command::Remember(type_url.into(), versions)).await;
     }
 
     /// The update is adopted, but for the refused resources: ACK, or NACK that names them.
@@ -153,7 +159,9 @@ async fn keep_connected(
             tokio::select! {
                 () = &mut pause => break,
                 command = commands.recv() => match command {
-                    Some(command) => obey(&mut machine, command),
+                    Some(command) => {
+                        obey(&mut machine, command);
+                    }
                     None => return,
                 },
             }
@@ -204,6 +212,7 @@ async fn open(
         }
     };
     for command in early {
+        // No stream has begun, so that none has to be opened anew.
         obey(machine, command);
     }
     match opened {
@@ -266,7 +275,9 @@ async fn converse(
                 },
             },
             command = commands.recv() => match command {
-                Some(command) => obey(machine, command),
+                Some(command) => if !obey(machine, command) {
+                    return End::Lost("to be opened anew with what was remembered".to_owned());
+                },
                 None => return End::Abandoned,
             },
             permit = events.reserve(), if arrived.is_some() => match (permit, arrived.take()) {
@@ -283,13 +294,16 @@ async fn converse(
     }
 }
 
-fn obey(machine: &mut ClientMachine, command: Command) {
+/// `false`: the open stream has to be opened anew.
+fn obey(machine: &mut ClientMachine, command: Command) -> bool {
     match command {
         Command::SubscribeAll(url) => machine.subscribe_all(&url),
         Command::Subscribe(url, names) => machine.subscribe(&url, names),
         Command::Unsubscribe(url, names) => machine.unsubscribe(&url, names.iter().map(|name| &**name)),
         Command::Answer(ticket, refusals) => machine.answer(&ticket, &refusals),
+        Command::Remember(url, versions) => return machine.remember(&url, versions),
     }
+    true
 }
 
 fn status_text(status: &tonic::Status) -> String {
