@@ -7,6 +7,7 @@ use rajut_types::Text;
 use crate::{
     access_log::AccessLog,
     cluster::{Http1Options, Http2Options},
+    filter::HttpFilter,
     route::RouteConfiguration,
 };
 
@@ -147,13 +148,6 @@ pub enum HostPort {
     StripMatching,
     /// Removed.
     StripAny,
-}
-
-/// An HTTP filter. A closed set: what is not here is refused by name.
-#[derive(Debug, Clone, PartialEq)]
-pub enum HttpFilter {
-    /// Sends the request on. Always last.
-    Router(RouterFilter),
 }
 
 /// The router. Source: Envoy `router.v3.Router`.

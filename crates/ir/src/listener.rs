@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use ipnet::IpNet;
 use rajut_types::{Origin, Text};
 
-use crate::{access_log::AccessLog, http::HttpConnectionManager, tls::DownstreamTls};
+use crate::{access_log::AccessLog, http::HttpConnectionManager, rbac::Rbac, tls::DownstreamTls};
 
 /// A listener. Source: Envoy `listener.v3.Listener`.
 #[derive(Debug, Clone, PartialEq)]
@@ -83,6 +83,8 @@ pub struct FilterChain {
     pub tls: Option<DownstreamTls>,
     /// How long the handshake may take; zero is no bound.
     pub transport_connect_timeout: Duration,
+    /// Access control of the connection, in order, before anything of it is served.
+    pub rbac: Vec<Arc<Rbac>>,
     /// What is done with the connection. Network filters that only look on stand before it.
     pub action: ChainAction,
     /// Who wrote it.

@@ -4,7 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use rajut_types::{Origin, Percent, Text};
 
-use crate::matcher::{HeaderMatcher, QueryMatcher, Regex};
+use crate::{
+    filter::FilterOverrides,
+    matcher::{HeaderMatcher, QueryMatcher, Regex},
+    rate_limit::RateLimit,
+};
 
 /// Virtual hosts under a name. Source: Envoy `route.v3.RouteConfiguration`.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,6 +19,8 @@ pub struct RouteConfiguration {
     pub virtual_hosts: Vec<Arc<VirtualHost>>,
     /// The port of the request's host is ignored when a virtual host is chosen.
     pub ignore_port_in_host_matching: bool,
+    /// What is said here about HTTP filters.
+    pub filters: FilterOverrides,
     /// Applied to every request and response after those of the route and the virtual host.
     pub headers: HeaderMutations,
 }
@@ -34,6 +40,10 @@ pub struct VirtualHost {
     pub headers: HeaderMutations,
     /// `x-envoy-attempt-count` is added to requests.
     pub include_request_attempt_count: bool,
+    /// What is said here about HTTP filters.
+    pub filters: FilterOverrides,
+    /// Makes descriptors for rate limits.
+    pub rate_limits: Vec<RateLimit>,
     /// Who wrote it.
     pub origin: Origin,
 }
@@ -51,6 +61,8 @@ pub struct Route {
     pub headers: HeaderMutations,
     /// Istio's decorator: the name of the operation in traces; may be empty.
     pub decorator: Text,
+    /// What is said here about HTTP filters.
+    pub filters: FilterOverrides,
     /// Who wrote it.
     pub origin: Origin,
 }
@@ -129,6 +141,10 @@ pub struct Forward {
     pub mirrors: Vec<Mirror>,
     /// Upgrades (`websocket`), in place of the connection manager's; the flag tells whether it is on.
     pub upgrades: Vec<(Text, bool)>,
+    /// Makes descriptors for rate limits.
+    pub rate_limits: Vec<RateLimit>,
+    /// The virtual host's count too.
+    pub include_virtual_host_limits: bool,
 }
 
 /// Where a route sends requests.
@@ -153,6 +169,8 @@ pub struct WeightedCluster {
     pub headers: HeaderMutations,
     /// What the host becomes.
     pub host_rewrite: Option<Text>,
+    /// What is said here about HTTP filters.
+    pub filters: FilterOverrides,
     /// Who wrote it.
     pub origin: Origin,
 }

@@ -29,6 +29,13 @@ urls! {
     FILE_ACCESS_LOG = "envoy.extensions.access_loggers.file.v3.FileAccessLog";
     STDOUT_ACCESS_LOG = "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog";
     STDERR_ACCESS_LOG = "envoy.extensions.access_loggers.stream.v3.StderrAccessLog";
+    HTTP_RBAC = "envoy.extensions.filters.http.rbac.v3.RBAC";
+    HTTP_RBAC_PER_ROUTE = "envoy.extensions.filters.http.rbac.v3.RBACPerRoute";
+    NETWORK_RBAC = "envoy.extensions.filters.network.rbac.v3.RBAC";
+    LOCAL_RATE_LIMIT = "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit";
+    FILTER_CONFIG = "envoy.config.route.v3.FilterConfig";
+    URI_TEMPLATE = "envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig";
+    OPENTELEMETRY = "envoy.config.trace.v3.OpenTelemetryConfig";
     PREVIOUS_HOSTS = "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate";
     PREVIOUS_PRIORITIES = "envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig";
     PRESERVE_CASE = "envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig";

@@ -20,7 +20,6 @@ use std::{
 use rajut_ir::{
     ResourceKind, Resources,
     cluster::{self, Discovery},
-    decide::RouteTable,
     endpoint::LoadAssignment,
     http::RouteSource,
     listener as ir,
@@ -32,8 +31,8 @@ use rajut_types::Text;
 use crate::{
     cluster::{Cluster, Transports},
     epoch::Config,
-    http::manager::Manager,
-    listener::{Action, Chain, Listener, chain::Matcher},
+    http::{filters::Routes, manager::Manager},
+    listener::{Action, Chain, Listener, access::Access, chain::Matcher},
     stats::Registry,
     tcp,
     tls::secrets::Secrets,
@@ -75,7 +74,7 @@ pub struct Assembler {
     version: u64,
     previous: Arc<Config>,
     clusters: HashMap<Text, CompiledCluster>,
-    routes: HashMap<Text, (Arc<RouteConfiguration>, Arc<RouteTable>)>,
+    routes: HashMap<Text, (Arc<RouteConfiguration>, Arc<Routes>)>,
     listeners: HashMap<Text, (Arc<ir::Listener>, u64, Arc<Listener>)>,
     waiting_since: HashMap<Text, Instant>,
     is_warming: bool,
@@ -270,12 +269,12 @@ impl Assembler {
         compiled
     }
 
-    fn compile_routes(&mut self, resources: &Resources) -> HashMap<Text, Arc<RouteTable>> {
+    fn compile_routes(&mut self, resources: &Resources) -> HashMap<Text, Arc<Routes>> {
         let mut compiled = HashMap::with_capacity(resources.routes.len());
         for (name, ir) in &resources.routes {
             let table = match self.routes.get(name) {
                 Some((known, table)) if Arc::ptr_eq(known, ir) => table.clone(),
-                _ => Arc::new(RouteTable::compile(ir)),
+                _ => Arc::new(Routes::compile(ir, &self.registry)),
             };
             self.routes.insert(name.clone(), (ir.clone(), table.clone()));
             compiled.insert(name.clone(), table);
@@ -361,6 +360,11 @@ fn listener(ir: &Arc<ir::Listener>, secrets: &Secrets, registry: &Registry) -> R
             name: configured.name.clone(),
             tls: tls.map_err(|error| error.to_string())?,
             handshake_timeout: configured.transport_connect_timeout,
+            access: configured
+                .rbac
+                .iter()
+                .map(|rbac| Access::new(rbac.clone(), registry))
+                .collect(),
             action,
         }))
     };

@@ -10,10 +10,9 @@ use std::{
     sync::Arc,
 };
 
-use rajut_ir::decide::RouteTable;
 use rajut_types::Text;
 
-use crate::{cluster::Cluster, listener::Listener, upstream::pool::Pools};
+use crate::{cluster::Cluster, http::filters::Routes, listener::Listener, upstream::pool::Pools};
 
 /// What all workers share of one epoch. Never changed.
 #[derive(Debug, Default)]
@@ -25,7 +24,7 @@ pub struct Config {
     /// Address → the listener without a socket that takes connections to it; an unspecified IP takes every address.
     pub redirected: HashMap<SocketAddr, Arc<Listener>>,
     /// name → compiled routes of RDS; routes in place belong to their connection manager.
-    pub routes: HashMap<Text, Arc<RouteTable>>,
+    pub routes: HashMap<Text, Arc<Routes>>,
     /// name → cluster with its hosts, breakers and TLS.
     pub clusters: HashMap<Text, Arc<Cluster>>,
 }

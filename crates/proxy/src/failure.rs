@@ -14,6 +14,8 @@ pub enum Stage {
     Head,
     /// Choosing a route.
     Decide,
+    /// The HTTP filters.
+    Filter,
     /// Choosing an endpoint.
     Pick,
     /// Making or waiting for a connection.
@@ -82,6 +84,7 @@ flags! {
     UPSTREAM_MAX_DURATION = 15, "UMSDR", "UpstreamMaxStreamDurationReached";
     OVERLOAD = 16, "OM", "OverloadManagerTerminated";
     DNS_FAILURE = 17, "DF", "DnsResolutionFailed";
+    RATE_LIMITED = 18, "RL", "RateLimited";
 }
 
 impl Flags {
@@ -157,6 +160,15 @@ pub enum FailureKind {
     },
     /// The upgrade (or CONNECT) is not allowed here.
     UpgradeRefused,
+    /// A policy refuses the request.
+    AccessDenied,
+    /// The request is over a rate.
+    RateLimited {
+        /// The answer.
+        status: u16,
+        /// A gRPC client gets RESOURCE_EXHAUSTED.
+        exhausted: bool,
+    },
     /// No endpoint can be used.
     NoHealthyUpstream,
     /// A name of the cluster could not be resolved.
@@ -331,6 +343,23 @@ impl FailureKind {
                 policy(Stage::Decide, status, F::NO_CLUSTER, "", "cluster_not_found")
             }
             Self::UpgradeRefused => policy(Stage::Decide, 403, F::NONE, "", "upgrade_failed"),
+            Self::AccessDenied => policy(
+                Stage::Filter,
+                403,
+                F::NONE,
+                "RBAC: access denied",
+                "rbac_access_denied",
+            ),
+            Self::RateLimited { status, exhausted } => Spec {
+                grpc: if exhausted { 8 } else { UNAVAILABLE },
+                ..policy(
+                    Stage::Filter,
+                    status,
+                    F::RATE_LIMITED,
+                    "local_rate_limited",
+                    "local_rate_limited",
+                )
+            },
             Self::NoHealthyUpstream => Spec {
                 stage: Stage::Pick,
                 fault: Fault::Upstream,
@@ -452,11 +481,17 @@ pub struct Failure {
     pub kind: FailureKind,
     /// `%UPSTREAM_TRANSPORT_FAILURE_REASON%`.
     pub reason: Option<Text>,
+    /// `%RESPONSE_CODE_DETAILS%`, where it is not what the table says.
+    pub details: Option<Text>,
 }
 
 impl From<FailureKind> for Failure {
     fn from(kind: FailureKind) -> Self {
-        Self { kind, reason: None }
+        Self {
+            kind,
+            reason: None,
+            details: None,
+        }
     }
 }
 
@@ -466,6 +501,7 @@ impl Failure {
         Self {
             kind,
             reason: Some(reason.into()),
+            details: None,
         }
     }
 

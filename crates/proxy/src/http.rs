@@ -3,6 +3,7 @@
 pub(crate) mod codec;
 mod deadline;
 pub(crate) mod downstream;
+pub mod filters;
 mod forward;
 pub(crate) mod h1;
 pub(crate) mod h2;
@@ -20,4 +21,5 @@ mod source;
 mod tests;
 pub(crate) mod timer;
 pub(crate) mod transport;
+pub(crate) mod view;
 mod websocket;

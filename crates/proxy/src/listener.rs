@@ -5,6 +5,7 @@
 //! that moment.
 
 pub mod accept;
+pub mod access;
 pub mod chain;
 pub mod detect;
 pub mod stats;
@@ -38,6 +39,8 @@ pub struct Chain {
     pub tls: Option<Terminator>,
     /// How long the handshake may take.
     pub handshake_timeout: Duration,
+    /// Access control, in order.
+    pub access: Vec<access::Access>,
     /// What serves the connection then.
     pub action: Action,
 }

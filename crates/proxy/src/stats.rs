@@ -67,6 +67,11 @@ macro_rules! counters {
     };
 }
 
+mod filters;
+
+use filters::FilterStats;
+pub use filters::{RateLimitCounter, RateLimitStats, RbacCounter, RbacStats};
+
 counters! {
     /// What is counted per cluster.
     ClusterCounter {
@@ -416,6 +421,7 @@ impl Row {
 pub struct Registry {
     workers: usize,
     managers: Mutex<BTreeMap<Text, Arc<ManagerStats>>>,
+    filters: FilterStats,
     writers: Writers,
 }
 
@@ -425,6 +431,7 @@ impl Registry {
         Arc::new(Self {
             workers: workers.max(1),
             managers: Mutex::default(),
+            filters: FilterStats::default(),
             writers: Writers::default(),
         })
     }
@@ -453,7 +460,22 @@ impl Registry {
             .clone()
     }
 
-    /// Every value of a scrape: connection managers, then clusters, then the access logs' losses.
+    /// The counters of a connection manager's access control.
+    pub fn http_rbac(&self, prefix: &Text, rules: &Text, shadow: &Text) -> Arc<RbacStats> {
+        self.filters.http_rbac(self.workers, prefix, rules, shadow)
+    }
+
+    /// The counters of access control of connections.
+    pub fn network_rbac(&self, prefix: &Text, shadow: &Text) -> Arc<RbacStats> {
+        self.filters.network_rbac(self.workers, prefix, shadow)
+    }
+
+    /// The counters of a prefix of local rate limits.
+    pub fn rate_limit(&self, prefix: &Text) -> Arc<RateLimitStats> {
+        self.filters.rate_limit(self.workers, prefix)
+    }
+
+    /// Every value of a scrape: connection managers, their filters, then clusters, then the access logs' losses.
     pub fn rows(&self, config: &crate::epoch::Config) -> Vec<Row> {
         let mut out = Vec::new();
         for (prefix, stats) in self
@@ -464,6 +486,7 @@ impl Registry {
         {
             stats.rows(prefix, &mut out);
         }
+        self.filters.rows(&mut out);
         let mut clusters: Vec<_> = config.clusters.values().collect();
         clusters.sort_by(|a, b| a.name().cmp(b.name()));
         for cluster in clusters {

@@ -6,6 +6,12 @@ pub const LABEL_CLUSTER: &str = "envoy_cluster_name";
 pub const LABEL_CODE_CLASS: &str = "envoy_response_code_class";
 /// Label: the prefix of a connection manager.
 pub const LABEL_HTTP_PREFIX: &str = "envoy_http_conn_manager_prefix";
+/// Label: the prefix of access control of connections.
+pub const LABEL_RBAC_PREFIX: &str = "envoy_rbac_prefix";
+/// Label: the prefix of a set of rules of access control.
+pub const LABEL_RBAC_RULES: &str = "envoy_rbac_http_prefix";
+/// Label: the prefix of a local rate limit.
+pub const LABEL_RATE_LIMIT_PREFIX: &str = "envoy_local_http_ratelimit_prefix";
 /// The prefix that connection managers share once there are too many prefixes.
 pub const PREFIX_OVERFLOW: &str = "other";
 
@@ -76,6 +82,18 @@ names! {
     HTTP_RQ_IDLE_TIMEOUT = "envoy_http_downstream_rq_idle_timeout", "Streams that were idle for too long.";
     HTTP_NO_ROUTE = "envoy_http_no_route", "Requests that no route takes.";
     HTTP_UPGRADES_TOTAL = "envoy_http_downstream_cx_upgrades_total", "Upgrades and CONNECT tunnels.";
+    HTTP_RBAC_ALLOWED = "envoy_http_rbac_allowed", "Requests that access control let pass.";
+    HTTP_RBAC_DENIED = "envoy_http_rbac_denied", "Requests that access control refused.";
+    HTTP_RBAC_SHADOW_ALLOWED = "envoy_http_rbac_shadow_allowed", "Requests that the shadow rules would let pass.";
+    HTTP_RBAC_SHADOW_DENIED = "envoy_http_rbac_shadow_denied", "Requests that the shadow rules would refuse.";
+    RBAC_ALLOWED = "envoy_rbac_allowed", "Connections that access control let pass.";
+    RBAC_DENIED = "envoy_rbac_denied", "Connections that access control refused.";
+    RBAC_SHADOW_ALLOWED = "envoy_rbac_shadow_allowed", "Connections that the shadow rules would let pass.";
+    RBAC_SHADOW_DENIED = "envoy_rbac_shadow_denied", "Connections that the shadow rules would refuse.";
+    HTTP_RATE_LIMIT_ENABLED = "envoy_http_local_rate_limit_enabled", "Requests that a local rate limit looked at.";
+    HTTP_RATE_LIMIT_ENFORCED = "envoy_http_local_rate_limit_enforced", "Requests that a local rate limit refused.";
+    HTTP_RATE_LIMIT_OK = "envoy_http_local_rate_limit_ok", "Requests within a local rate limit.";
+    HTTP_RATE_LIMIT_LIMITED = "envoy_http_local_rate_limit_rate_limited", "Requests over a local rate limit.";
     ACCESS_LOG_DROPPED = "rajut_access_log_dropped_total", "Lines of access logs that found no room.";
 }
 

@@ -354,11 +354,15 @@ fn server_listener(workload: &WorkloadView, address: SocketAddr, origin: &Origin
         disable_resumption: false,
     });
     let routes = RouteConfiguration {
+        filters: Vec::new(),
         name: names::inbound_cluster(address.port()),
         virtual_hosts: vec![Arc::new(VirtualHost {
+            filters: Vec::new(),
+            rate_limits: Vec::new(),
             name: format!("inbound|http|{}", address.port()).into(),
             domains: vec!["*".into()],
             routes: vec![Arc::new(Route {
+                filters: Vec::new(),
                 name: "default".into(),
                 matches: route::everything(),
                 action: RouteActionKind::NonForwarding,

@@ -461,6 +461,7 @@ fn routes(port: &Port<'_>, cluster: &Text) -> RouteConfiguration {
         retry::inbound(port.protocol),
     );
     let default = Route {
+        filters: Vec::new(),
         name: "default".into(),
         matches: route::everything(),
         action: RouteActionKind::Forward(Box::new(forward)),
@@ -469,8 +470,11 @@ fn routes(port: &Port<'_>, cluster: &Text) -> RouteConfiguration {
         origin: origin.clone(),
     };
     RouteConfiguration {
+        filters: Vec::new(),
         name: cluster.clone(),
         virtual_hosts: vec![Arc::new(VirtualHost {
+            filters: Vec::new(),
+            rate_limits: Vec::new(),
             name: format!("inbound|http|{service_port}").into(),
             domains: vec!["*".into()],
             routes: vec![Arc::new(default)],

@@ -5,9 +5,10 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use rajut_config::model::{MeshConfig, PathNormalization};
 use rajut_ir::{
     cluster::{Http1Options, Http2Options},
+    filter::HttpFilter,
     http::{
-        ClientCertDetails, Codec, ForwardClientCert, HostPort, HttpConnectionManager, HttpFilter,
-        RouteSource, RouterFilter, ServerHeader,
+        ClientCertDetails, Codec, ForwardClientCert, HostPort, HttpConnectionManager, RouteSource,
+        RouterFilter, ServerHeader,
     },
     listener::{
         ChainAction, Direction, FilterChain, FilterChainMatch, Inspectors, Listener, ListenerAddress,
@@ -38,7 +39,7 @@ pub(crate) fn manager(
         codec: Codec::Auto,
         stat_prefix,
         routes,
-        filters: vec![HttpFilter::Router(RouterFilter::default())],
+        filters: vec![HttpFilter::router(RouterFilter::default())],
         access_logs: access_log::of(mesh),
         use_remote_address: false,
         xff_num_trusted_hops: 0,
@@ -118,6 +119,7 @@ pub(crate) fn chain(
     origin: &Origin,
 ) -> Arc<FilterChain> {
     Arc::new(FilterChain {
+        rbac: Vec::new(),
         name: name.into(),
         matches,
         transport_connect_timeout: if tls.is_some() {

@@ -89,6 +89,7 @@ impl Outbound {
 
     pub(crate) fn put_routes(&mut self, name: Text, virtual_hosts: Vec<Arc<VirtualHost>>) {
         let configuration = RouteConfiguration {
+            filters: Vec::new(),
             name: name.clone(),
             virtual_hosts,
             ignore_port_in_host_matching: true,

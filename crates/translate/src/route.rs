@@ -92,6 +92,7 @@ pub(crate) fn default(
         ..forward(Target::Cluster(cluster), None, context.retry(None, true))
     };
     Arc::new(Route {
+        filters: Vec::new(),
         name: "default".into(),
         matches: everything(),
         action: RouteActionKind::Forward(Box::new(forward)),
@@ -104,6 +105,8 @@ pub(crate) fn default(
 /// A forwarding action without rewrites. No timeout means no bound, and `grpc-timeout` is honoured in any case.
 pub(crate) fn forward(target: Target, timeout: Option<Duration>, retry: Option<RetryPolicy>) -> Forward {
     Forward {
+        include_virtual_host_limits: false,
+        rate_limits: Vec::new(),
         target,
         cluster_not_found_status: 503,
         timeout,
@@ -209,6 +212,7 @@ fn build(route: &HttpRoute, alternative: Option<&HttpMatch>, context: RouteConte
         ),
     };
     Route {
+        filters: Vec::new(),
         name,
         matches: everything(),
         action,
@@ -252,6 +256,7 @@ fn to_destinations(
             weighted
                 .iter()
                 .map(|entry| WeightedCluster {
+                    filters: Vec::new(),
                     name: cluster_of(&entry.destination, context),
                     weight: entry.weight,
                     headers: mutations(&entry.headers),

@@ -140,6 +140,8 @@ pub(crate) fn build(view: &VirtualHostView) -> VirtualHost {
         (None, None) => (Vec::new(), Origin::built_in("virtual-host")),
     };
     VirtualHost {
+        filters: Vec::new(),
+        rate_limits: Vec::new(),
         domains: domains(view),
         name: name.clone(),
         routes,
@@ -247,9 +249,12 @@ pub(crate) fn unknown_hosts(mesh: &MeshConfig) -> VirtualHost {
     };
     let origin = Origin::built_in("outbound-traffic-policy");
     VirtualHost {
+        filters: Vec::new(),
+        rate_limits: Vec::new(),
         name: name.into(),
         domains: vec!["*".into()],
         routes: vec![Arc::new(Route {
+            filters: Vec::new(),
             name: name.into(),
             matches: route::everything(),
             action,

@@ -10,6 +10,8 @@ pub struct Percent(u32);
 pub struct InvalidPercent(pub f64);
 
 impl Percent {
+    /// None of it.
+    pub const NONE: Self = Self(0);
     /// All of it.
     pub const ALL: Self = Self(1_000_000);
 

@@ -76,6 +76,7 @@ fn matches(path: PathMatch) -> RouteMatch {
 
 fn route(name: &str, matches: RouteMatch, target: Target) -> Arc<Route> {
     Arc::new(Route {
+        filters: Vec::new(),
         name: name.into(),
         matches,
         action: RouteActionKind::Forward(Box::new(forward(target))),
@@ -87,6 +88,8 @@ fn route(name: &str, matches: RouteMatch, target: Target) -> Arc<Route> {
 
 fn forward(target: Target) -> Forward {
     Forward {
+        include_virtual_host_limits: false,
+        rate_limits: Vec::new(),
         target,
         cluster_not_found_status: 503,
         timeout: None,
@@ -105,6 +108,8 @@ fn forward(target: Target) -> Forward {
 
 fn host(name: &str, domains: &[&str], routes: Vec<Arc<Route>>) -> Arc<VirtualHost> {
     Arc::new(VirtualHost {
+        filters: Vec::new(),
+        rate_limits: Vec::new(),
         name: name.into(),
         domains: domains.iter().map(|it| Text::from(*it)).collect(),
         routes,
@@ -117,6 +122,7 @@ fn host(name: &str, domains: &[&str], routes: Vec<Arc<Route>>) -> Arc<VirtualHos
 
 fn table(hosts: Vec<Arc<VirtualHost>>, ignore_port: bool) -> RouteTable {
     RouteTable::compile(&Arc::new(RouteConfiguration {
+        filters: Vec::new(),
         name: "test".into(),
         virtual_hosts: hosts,
         ignore_port_in_host_matching: ignore_port,
@@ -321,6 +327,7 @@ fn weighted(entries: &[(&str, u32)]) -> Target {
         entries
             .iter()
             .map(|(name, weight)| WeightedCluster {
+                filters: Vec::new(),
                 name: (*name).into(),
                 weight: *weight,
                 headers: HeaderMutations::default(),
@@ -598,6 +605,7 @@ fn any_configuration() -> impl Strategy<Value = RouteConfiguration> {
                 })
                 .collect();
             RouteConfiguration {
+                filters: Vec::new(),
                 name: "p".into(),
                 virtual_hosts,
                 ignore_port_in_host_matching: false,

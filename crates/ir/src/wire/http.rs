@@ -1,7 +1,6 @@
-//! The HTTP connection manager, its filters, and the HTTP options of a cluster.
+//! The HTTP connection manager, and the HTTP options of a cluster.
 //!
-//! Rejected: scoped routes, HTTP/3, filters that are not in [`HttpFilter`] (refused by name, unless they are marked as
-//! optional, disabled, or only look on), everything that would change requests in ways this proxy does not.
+//! Rejected: scoped routes, HTTP/3, everything that would change requests in ways this proxy does not.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,25 +10,20 @@ use rajut_proto::{
         Http1ProtocolOptions, Http2ProtocolOptions, HttpProtocolOptions as CommonOptions, KeepaliveSettings,
         TypedExtensionConfig, UpstreamHttpProtocolOptions, http1_protocol_options,
     },
-    envoy::extensions::{
-        filters::http::{fault::v3::HttpFault, router::v3::Router},
-        upstreams::http::v3::{
-            HttpProtocolOptions as UpstreamOptionsMessage,
-            http_protocol_options::{
-                AutoHttpConfig, ExplicitHttpConfig, UpstreamProtocolOptions, UseDownstreamHttpConfig,
-                explicit_http_config::ProtocolConfig,
-            },
+    envoy::extensions::upstreams::http::v3::{
+        HttpProtocolOptions as UpstreamOptionsMessage,
+        http_protocol_options::{
+            AutoHttpConfig, ExplicitHttpConfig, UpstreamProtocolOptions, UseDownstreamHttpConfig,
+            explicit_http_config::ProtocolConfig,
         },
     },
-    hcm::{
-        self as pb, http_connection_manager as nested, http_connection_manager::RouteSpecifier, http_filter,
-    },
+    hcm::{self as pb, http_connection_manager as nested, http_connection_manager::RouteSpecifier},
     type_url,
 };
 use rajut_types::Text;
 
 use super::{
-    Fault, access_log,
+    access_log, filter,
     matcher::lower,
     read::{Place, Reader, is_true, number},
     route, write,
@@ -37,12 +31,11 @@ use super::{
 use crate::{
     cluster::{Cluster, Http1Options, Http2Options, UpstreamProtocol},
     http::{
-        ClientCertDetails, Codec, ForwardClientCert, HostPort, HttpConnectionManager, HttpFilter,
-        RouteSource, RouterFilter, ServerHeader,
+        ClientCertDetails, Codec, ForwardClientCert, HostPort, HttpConnectionManager, RouteSource,
+        ServerHeader,
     },
 };
 
-const ROUTER: &str = "envoy.filters.http.router";
 const HOUR: Duration = Duration::from_hours(1);
 const STREAM_IDLE: Duration = Duration::from_mins(5);
 const DRAIN: Duration = Duration::from_secs(5);
@@ -66,7 +59,7 @@ pub(super) fn to_message(manager: &HttpConnectionManager) -> pb::HttpConnectionM
                 route_config_name: name.to_string(),
             }),
         }),
-        http_filters: manager.filters.iter().map(encode_filter).collect(),
+        http_filters: manager.filters.iter().map(filter::encode_filter).collect(),
         access_log: access_log::encode(&manager.access_logs),
         use_remote_address: Some(write::boolean(manager.use_remote_address)),
         xff_num_trusted_hops: manager.xff_num_trusted_hops,
@@ -134,23 +127,6 @@ fn encode_upgrades(manager: &HttpConnectionManager) -> Vec<nested::UpgradeConfig
             enabled: (!enabled).then(|| write::boolean(false)),
         })
         .collect()
-}
-
-fn encode_filter(filter: &HttpFilter) -> pb::HttpFilter {
-    let (name, config) = match filter {
-        HttpFilter::Router(router) => {
-            let config = Router {
-                suppress_envoy_headers: router.suppress_envoy_headers,
-                ..Default::default()
-            };
-            (ROUTER, write::any(type_url::ROUTER, &config))
-        }
-    };
-    pb::HttpFilter {
-        name: name.to_owned(),
-        config_type: Some(http_filter::ConfigType::TypedConfig(config)),
-        ..Default::default()
-    }
 }
 
 /// Options of HTTP/1, left out where all are the defaults.
@@ -245,7 +221,7 @@ pub(super) fn decode(reader: &mut Reader, place: &Place<'_>, config: &Any) -> Op
     let message: pb::HttpConnectionManager = reader.unpack(place, config)?;
     let common_place = place.field("common_http_protocol_options");
     let common = message.common_http_protocol_options.unwrap_or_default();
-    let filters = decode_filters(reader, place, &message.http_filters);
+    let filters = filter::decode_filters(reader, place, &message.http_filters);
     let routes = decode_routes(reader, place, message.route_specifier.as_ref());
     let access_logs = access_log::decode(reader, place, &message.access_log, false);
     refuse_values(reader, place, &message);
@@ -451,105 +427,6 @@ fn decode_upgrades(
         decoded.push((lower(&kind), upgrade.enabled.as_ref().is_none_or(|it| it.value)));
     }
     decoded
-}
-
-// --- decode: filters ---
-
-/// HTTP filters that only look on: the type's full name. (Cross-origin rules of [`EMPTY_IS_NOTHING`] sit on routes.)
-const IGNORABLE_TYPES: [&str; 6] = [
-    "envoy.extensions.filters.http.grpc_stats.v3.FilterConfig",
-    "io.istio.http.peer_metadata.Config",
-    "istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig",
-    "stats.PluginConfig",
-    "envoy.extensions.filters.http.cors.v3.Cors",
-    "envoy.config.filter.http.peak_ewma.v2alpha1.PeakEwmaConfig",
-];
-
-/// The same filters by name, where their configuration is a `TypedStruct`.
-const IGNORABLE_NAMES: [&str; 5] = [
-    "envoy.filters.http.grpc_stats",
-    "istio.alpn",
-    "istio.metadata_exchange",
-    "istio.stats",
-    "istio_authn",
-];
-
-const FAULT: &str = "envoy.extensions.filters.http.fault.v3.HTTPFault";
-const FILTER_CONFIG: &str = "envoy.config.route.v3.FilterConfig";
-
-fn is_ignorable(name: &str, config: Option<&Any>) -> bool {
-    let message = config.map_or("", |it| type_url::message_name(&it.type_url));
-    IGNORABLE_TYPES.contains(&message)
-        || (IGNORABLE_NAMES.contains(&name) && (message.is_empty() || message.ends_with(".TypedStruct")))
-        // Istio puts a fault filter without faults into every chain; routes may give it some, which is refused there.
-        || (message == FAULT && config.is_some_and(is_empty_fault))
-}
-
-fn is_empty_fault(config: &Any) -> bool {
-    prost::Message::decode(&*config.value).is_ok_and(|fault: HttpFault| fault == HttpFault::default())
-}
-
-fn decode_filters(reader: &mut Reader, place: &Place<'_>, filters: &[pb::HttpFilter]) -> Vec<HttpFilter> {
-    let mut decoded = Vec::with_capacity(filters.len());
-    for (at, filter) in filters.iter().enumerate() {
-        let place = place.item("http_filters", at);
-        let config = match &filter.config_type {
-            Some(http_filter::ConfigType::TypedConfig(config)) => Some(config),
-            // Refused by the list of supported fields.
-            Some(http_filter::ConfigType::ConfigDiscovery(_)) => continue,
-            None => None,
-        };
-        let is_router = config.is_some_and(|it| it.type_url == type_url::ROUTER)
-            || (config.is_none() && filter.name == ROUTER);
-        if is_router {
-            let place = place.field("typed_config");
-            let router = config
-                .and_then(|config| reader.unpack::<Router>(&place, config))
-                .unwrap_or_default();
-            if at + 1 < filters.len() {
-                reader.value(&place, ROUTER, "the router must be the last filter");
-            }
-            decoded.push(HttpFilter::Router(RouterFilter {
-                suppress_envoy_headers: router.suppress_envoy_headers,
-            }));
-        } else if filter.disabled || filter.is_optional || is_ignorable(&filter.name, config) {
-            reader.ignore(place.to_string(), filter.name.as_str());
-        } else {
-            let place = place.field("typed_config");
-            reader.extension(&place, "HTTP filter", &filter.name, config, SUPPORTED_FILTERS);
-        }
-    }
-    if !matches!(decoded.last(), Some(HttpFilter::Router(_))) {
-        reader.fault(
-            &place.field("http_filters"),
-            Fault::Missing("envoy.filters.http.router as the last filter"),
-        );
-    }
-    decoded
-}
-
-const SUPPORTED_FILTERS: &str = "envoy.filters.http.router";
-
-/// Settings of filters on a route configuration, virtual host, route or weighted cluster: only those of filters that
-/// are left out anyway.
-pub(super) fn decode_per_filter(
-    reader: &mut Reader,
-    place: &Place<'_>,
-    settings: &std::collections::HashMap<String, Any>,
-) {
-    let mut names: Vec<_> = settings.iter().collect();
-    names.sort_by_key(|(name, _)| *name);
-    for (name, config) in names {
-        let place = place.key("typed_per_filter_config", name);
-        let optional = type_url::message_name(&config.type_url) == FILTER_CONFIG
-            && <rajut_proto::route::FilterConfig as prost::Message>::decode(&*config.value)
-                .is_ok_and(|it| it.is_optional || it.disabled);
-        if optional || is_ignorable(name, Some(config)) {
-            reader.ignore(place.to_string(), name.as_str());
-        } else {
-            reader.extension(&place, "HTTP filter", name, Some(config), SUPPORTED_FILTERS);
-        }
-    }
 }
 
 // --- decode: options of a side ---

@@ -1,7 +1,7 @@
 //! Listeners, filter chains, the TCP proxy.
 //!
-//! Rejected: UDP, internal listeners, additional addresses, filter-chain matcher trees, network filters other than the HTTP
-//! connection manager and the TCP proxy (Istio's statistics and metadata-exchange filters are ignorable).
+//! Rejected: UDP, internal listeners, additional addresses, filter-chain matcher trees, network filters other than access
+//! control, the HTTP connection manager and the TCP proxy (Istio's statistics and metadata-exchange filters are ignorable).
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -19,7 +19,7 @@ use rajut_proto::{
 use rajut_types::Text;
 
 use super::{
-    DecodeResult, Encoded, Fault, access_log, http, origin,
+    DecodeResult, Encoded, Fault, access_log, http, origin, rbac,
     read::{self, Place, Reader, is_true, number},
     tls, write,
 };
@@ -28,11 +28,13 @@ use crate::listener::{
     ChainAction, Direction, FilterChain, FilterChainMatch, Inspectors, Listener, ListenerAddress, TcpProxy,
     TransportProtocol,
 };
+use crate::rbac::Rbac;
 
 const ORIGINAL_DST: &str = "envoy.filters.listener.original_dst";
 const TLS_INSPECTOR: &str = "envoy.filters.listener.tls_inspector";
 const HTTP_INSPECTOR: &str = "envoy.filters.listener.http_inspector";
 const HTTP: &str = "envoy.filters.network.http_connection_manager";
+const RBAC: &str = "envoy.filters.network.rbac";
 const TCP: &str = "envoy.filters.network.tcp_proxy";
 const DIRECTION_KEY: &str = "traffic_direction";
 
@@ -115,12 +117,17 @@ fn encode_chain(chain: &FilterChain) -> pb::FilterChain {
         ),
         ChainAction::Tcp(proxy) => (TCP, write::any(type_url::TCP_PROXY, &encode_tcp(proxy))),
     };
+    let filter = |name: &str, config| pb::Filter {
+        name: name.to_owned(),
+        config_type: Some(ConfigType::TypedConfig(config)),
+    };
+    let access = chain.rbac.iter().map(|it| {
+        let config = write::any(type_url::NETWORK_RBAC, &rbac::encode_network(it));
+        filter(RBAC, config)
+    });
     pb::FilterChain {
         filter_chain_match: encode_match(&chain.matches),
-        filters: vec![pb::Filter {
-            name: name.to_owned(),
-            config_type: Some(ConfigType::TypedConfig(config)),
-        }],
+        filters: access.chain([filter(name, config)]).collect(),
         metadata: write::metadata([Some(origin::encode(&chain.origin))]),
         transport_socket: chain.tls.as_ref().map(tls::encode_downstream_socket),
         transport_socket_connect_timeout: (!chain.transport_connect_timeout.is_zero())
@@ -394,12 +401,14 @@ fn decode_chain(reader: &mut Reader, place: &Place<'_>, chain: &pb::FilterChain)
         .and_then(|socket| tls::decode_downstream_socket(reader, place, socket));
     let timeout_place = place.field("transport_socket_connect_timeout");
     let timeout = reader.duration(&timeout_place, chain.transport_socket_connect_timeout.as_ref());
-    let action = decode_filters(reader, place, &chain.filters);
+    let mut rbac = Vec::new();
+    let action = decode_filters(reader, place, &chain.filters, &mut rbac);
     Some(FilterChain {
         name: chain.name.as_str().into(),
         matches,
         tls,
         transport_connect_timeout: timeout.unwrap_or_default(),
+        rbac,
         action: action?,
         origin: origin::decode(chain.metadata.as_ref(), "FilterChain", &chain.name),
     })
@@ -426,7 +435,13 @@ pub(super) fn is_ignorable_filter(name: &str, config: Option<&Any>) -> bool {
         || (IGNORABLE_NAMES.contains(&name) && (message.is_empty() || message.ends_with(".TypedStruct")))
 }
 
-fn decode_filters(reader: &mut Reader, place: &Place<'_>, filters: &[pb::Filter]) -> Option<ChainAction> {
+/// Access control goes into `rbac`.
+fn decode_filters(
+    reader: &mut Reader,
+    place: &Place<'_>,
+    filters: &[pb::Filter],
+    rbac: &mut Vec<Arc<Rbac>>,
+) -> Option<ChainAction> {
     let mut action = None;
     for (at, filter) in filters.iter().enumerate() {
         let place = place.item("filters", at);
@@ -449,6 +464,11 @@ fn decode_filters(reader: &mut Reader, place: &Place<'_>, filters: &[pb::Filter]
             Some(config) if config.type_url == type_url::TCP_PROXY && is_last => {
                 Some(ChainAction::Tcp(Arc::new(decode_tcp(reader, &place, config)?)))
             }
+            Some(config) if config.type_url == type_url::NETWORK_RBAC && !is_last => {
+                let message = reader.unpack(&place, config)?;
+                rbac.push(Arc::new(rbac::decode_network(reader, &place, &message)));
+                continue;
+            }
             _ => {
                 reader.extension(&place, "network filter", &filter.name, config, SUPPORTED_FILTERS);
                 return None;
@@ -462,8 +482,8 @@ fn decode_filters(reader: &mut Reader, place: &Place<'_>, filters: &[pb::Filter]
     )
 }
 
-const SUPPORTED_FILTERS: &str = "as the last one envoy.filters.network.http_connection_manager or \
-                                 envoy.filters.network.tcp_proxy";
+const SUPPORTED_FILTERS: &str = "envoy.filters.network.rbac, and as the last one \
+                                 envoy.filters.network.http_connection_manager or envoy.filters.network.tcp_proxy";
 
 fn decode_match(
     reader: &mut Reader,
@@ -477,7 +497,7 @@ fn decode_match(
         ranges
             .iter()
             .enumerate()
-            .filter_map(|(at, range)| decode_range(reader, &place.item(name, at), range))
+            .filter_map(|(at, range)| reader.range(&place.item(name, at), range))
             .collect::<Vec<_>>()
     };
     let prefix_ranges = ranges("prefix_ranges", &matches.prefix_ranges);
@@ -550,26 +570,6 @@ fn bound_combinations(reader: &mut Reader, place: &Place<'_>, matches: &pb::Filt
 
 fn texts(values: &[String]) -> Vec<Text> {
     values.iter().map(|it| it.as_str().into()).collect()
-}
-
-/// The address is masked to its prefix, as Envoy does.
-fn decode_range(reader: &mut Reader, place: &Place<'_>, range: &CidrRange) -> Option<IpNet> {
-    let Ok(address) = range.address_prefix.parse() else {
-        reader.bad_text(
-            &place.field("address_prefix"),
-            &range.address_prefix,
-            "an IP address",
-        );
-        return None;
-    };
-    let length = number(range.prefix_len.as_ref()).unwrap_or(0);
-    let net = u8::try_from(length)
-        .ok()
-        .and_then(|length| IpNet::new(address, length).ok());
-    if net.is_none() {
-        reader.out_of_range(&place.field("prefix_len"), length, "0 to 32 (IPv4) or 128 (IPv6)");
-    }
-    net.map(|net| net.trunc())
 }
 
 fn decode_tcp(reader: &mut Reader, place: &Place<'_>, config: &Any) -> Option<TcpProxy> {

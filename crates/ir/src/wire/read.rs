@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use ipnet::IpNet;
 use prost::Message;
 use rajut_proto::{
     Any,
@@ -362,6 +363,26 @@ impl Reader {
             self.fault(&place, Fault::Missing("the share of requests"));
             Percent::ALL
         }
+    }
+
+    /// A range of addresses, masked to its prefix, as Envoy does.
+    pub(super) fn range(&mut self, place: &Place<'_>, range: &pb::CidrRange) -> Option<IpNet> {
+        let Ok(address) = range.address_prefix.parse() else {
+            self.bad_text(
+                &place.field("address_prefix"),
+                &range.address_prefix,
+                "an IP address",
+            );
+            return None;
+        };
+        let length = number(range.prefix_len.as_ref()).unwrap_or(0);
+        let net = u8::try_from(length)
+            .ok()
+            .and_then(|length| IpNet::new(address, length).ok());
+        if net.is_none() {
+            self.out_of_range(&place.field("prefix_len"), length, "0 to 32 (IPv4) or 128 (IPv6)");
+        }
+        net.map(|net| net.trunc())
     }
 
     pub(super) fn port(&mut self, place: &Place<'_>, value: u32) -> u16 {

@@ -1,7 +1,7 @@
 //! Route configurations.
 //!
 //! Rejected: virtual hosts on demand (VHDS), matcher trees, cookies, TLS and metadata as conditions, cluster specifier
-//! plugins, hedging, internal redirects, rate limits, settings of filters that this proxy lacks.
+//! plugins, hedging, internal redirects, settings of filters that this proxy lacks.
 
 mod decode;
 mod encode;
@@ -11,8 +11,8 @@ use rajut_proto::{route as pb, type_url};
 use super::{DecodeResult, Encoded, read, write};
 use crate::route::RouteConfiguration;
 
-pub(super) use decode::from_message;
-pub(super) use encode::to_message;
+pub(super) use decode::{from_message, headers_to_add as decode_headers_to_add};
+pub(super) use encode::{headers_to_add, to_message};
 
 /// Encodes.
 pub fn encode_route_configuration(routes: &RouteConfiguration) -> Encoded {

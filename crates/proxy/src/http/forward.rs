@@ -22,10 +22,11 @@ use tokio::time::Instant;
 use super::{
     deadline::Deadlines,
     downstream::Downstream,
+    filters::Chain,
     headers::{self, Half},
     message::{DownstreamError, Piece},
     mirror,
-    record::Record,
+    record::{Details, Record},
     reply,
     retry::{self, Lost},
     source::Source,
@@ -743,7 +744,7 @@ async fn discard(answer: Answer) {
     drop(answer.sent);
 }
 
-fn cluster_name(cluster: &ChosenCluster<'_>, record: &Record) -> Text {
+pub(crate) fn cluster_name(cluster: &ChosenCluster<'_>, record: &Record) -> Text {
     match cluster {
         ChosenCluster::Named(name) => (*name).clone(),
         ChosenCluster::Weighted(weighted) => weighted.name.clone(),
@@ -886,11 +887,12 @@ fn prepare_response(record: &mut Record, table: &RouteTable, chosen: &Chosen<'_>
             .fields
             .set_number(Known::XEnvoyUpstreamServiceTime, millis);
     }
-    record.details = "via_upstream";
+    record.details = Details::Fixed("via_upstream");
     if let ChosenCluster::Weighted(weighted) = &chosen.cluster {
         headers::mutate(record, &weighted.headers, Half::Response);
     }
     headers::mutate(record, &chosen.route.headers, Half::Response);
     headers::mutate(record, &chosen.virtual_host.headers, Half::Response);
     headers::mutate(record, &table.configuration().headers, Half::Response);
+    Chain::on_response(record);
 }

@@ -297,21 +297,26 @@ pub(crate) enum Half {
 
 /// Removals, then what is set; values may hold operators.
 pub(crate) fn mutate(record: &mut Record, mutations: &HeaderMutations, half: Half) {
-    let (set, remove) = match half {
+    let (add, remove) = match half {
         Half::Request => (&mutations.request_set, &mutations.request_remove),
         Half::Response => (&mutations.response_set, &mutations.response_remove),
     };
-    if set.is_empty() && remove.is_empty() {
+    if add.is_empty() && remove.is_empty() {
         return;
     }
     for name in remove {
         section(record, half).remove(&**name);
     }
-    for header in set {
-        let value = record.expand(&header.value);
-        // A value that came out unusable (a control character from a variable) is left out.
-        let _ = set_header(record, header, &value, half);
+    for header in add {
+        set(record, header, half);
     }
+}
+
+/// Sets one header, whose value may hold operators; one that comes out unusable (a control character from a variable)
+/// is left out.
+pub(crate) fn set(record: &mut Record, header: &HeaderValue, half: Half) {
+    let value = record.expand(&header.value);
+    let _ = set_header(record, header, &value, half);
 }
 
 fn section(record: &mut Record, half: Half) -> &mut Fields {

@@ -4,14 +4,15 @@ use std::{path::PathBuf, sync::Arc};
 
 use rajut_ir::{
     access_log::{AccessLog, LogFormat, LogSink},
-    decide::RouteTable,
-    http::{HttpConnectionManager, HttpFilter, RouteSource},
+    filter::HttpFilterKind,
+    http::{HttpConnectionManager, RouteSource},
 };
 use rajut_telemetry::{
     format::{ENVOY_DEFAULT, Format, FormatError},
     log::{Sink, Writer},
 };
 
+use super::filters::{Chain, Routes};
 use crate::{
     epoch::Config,
     stats::{ManagerStats, Registry},
@@ -39,7 +40,8 @@ pub struct Manager {
     ir: Arc<HttpConnectionManager>,
     stats: Arc<ManagerStats>,
     logs: Vec<(Format, Arc<Writer>)>,
-    inline: Option<Arc<RouteTable>>,
+    inline: Option<Arc<Routes>>,
+    filters: Chain,
     suppresses_envoy_headers: bool,
 }
 
@@ -53,17 +55,20 @@ impl Manager {
             .collect::<Result<_, _>>()?;
         let stats = registry.manager(&ir.stat_prefix);
         let inline = match &ir.routes {
-            RouteSource::Inline(routes) => Some(Arc::new(RouteTable::compile(routes))),
+            RouteSource::Inline(routes) => Some(Arc::new(Routes::compile(routes, registry))),
             RouteSource::Rds(_) => None,
         };
-        let suppresses_envoy_headers = ir.filters.iter().any(|filter| match filter {
-            HttpFilter::Router(router) => router.suppress_envoy_headers,
+        let suppresses_envoy_headers = ir.filters.iter().any(|filter| match &filter.kind {
+            HttpFilterKind::Router(router) => router.suppress_envoy_headers,
+            HttpFilterKind::Rbac(_) | HttpFilterKind::LocalRateLimit(_) => false,
         });
+        let filters = Chain::compile(&ir.filters, &ir.stat_prefix, registry);
         Ok(Arc::new(Self {
             ir,
             stats,
             logs,
             inline,
+            filters,
             suppresses_envoy_headers,
         }))
     }
@@ -78,6 +83,11 @@ impl Manager {
         &self.stats
     }
 
+    /// Its HTTP filters.
+    pub(crate) const fn filters(&self) -> &Chain {
+        &self.filters
+    }
+
     /// Its access logs.
     pub fn logs(&self) -> &[(Format, Arc<Writer>)] {
         &self.logs
@@ -89,7 +99,7 @@ impl Manager {
     }
 
     /// The routes: its own, or those of the epoch under its name.
-    pub fn routes<'e>(&'e self, config: &'e Config) -> Option<&'e Arc<RouteTable>> {
+    pub fn routes<'e>(&'e self, config: &'e Config) -> Option<&'e Arc<Routes>> {
         match &self.ir.routes {
             RouteSource::Inline(_) => self.inline.as_ref(),
             RouteSource::Rds(name) => config.routes.get(name),

@@ -18,7 +18,11 @@ use rajut_telemetry::format::{self, Section, Template, Value, write_number};
 use rajut_types::Text;
 use tokio::time::Instant;
 
-use super::manager::Manager;
+use super::{
+    filters::{self, local_rate_limit::ConnectionLimits},
+    manager::Manager,
+    view::client_address,
+};
 use crate::{
     cluster::{Cluster, Host},
     connection::{Connection, Peer},
@@ -35,6 +39,26 @@ pub(crate) struct Shared {
     pub(crate) manager: Arc<Manager>,
     /// The connection is encrypted.
     pub(crate) is_tls: bool,
+    /// Its own rate limits.
+    pub(crate) limits: RefCell<ConnectionLimits>,
+}
+
+/// `%RESPONSE_CODE_DETAILS%`.
+#[derive(Debug, Clone)]
+pub(crate) enum Details {
+    /// One of Envoy's words.
+    Fixed(&'static str),
+    /// One that a filter made.
+    Text(Text),
+}
+
+impl Details {
+    fn as_str(&self) -> &str {
+        match self {
+            Self::Fixed(text) => text,
+            Self::Text(text) => text,
+        }
+    }
 }
 
 /// One request, from its head to its last byte.
@@ -51,7 +75,9 @@ pub(crate) struct Record {
     pub(crate) start: Instant,
     started: SystemTime,
     pub(crate) flags: Flags,
-    pub(crate) details: &'static str,
+    pub(crate) details: Details,
+    /// What filters remember until the response.
+    pub(crate) filters: filters::State,
     pub(crate) failure_reason: Option<Text>,
     pub(crate) bytes_received: u64,
     pub(crate) bytes_sent: u64,
@@ -90,7 +116,8 @@ impl Record {
             trailers: None,
             start,
             flags: Flags::NONE,
-            details: "",
+            details: Details::Fixed(""),
+            filters: filters::State::default(),
             failure_reason: None,
             bytes_received: 0,
             bytes_sent: 0,
@@ -115,7 +142,10 @@ impl Record {
     pub(crate) fn note(&mut self, failure: &Failure) {
         let spec = failure.spec();
         self.flags = self.flags.with(spec.flag);
-        self.details = spec.details;
+        self.details = match &failure.details {
+            Some(details) => Details::Text(details.clone()),
+            None => Details::Fixed(spec.details),
+        };
         if failure.reason.is_some() {
             self.failure_reason.clone_from(&failure.reason);
         }
@@ -233,9 +263,11 @@ impl Record {
             Value::DownstreamLocalAddress => shown(out, connection.local),
             Value::DownstreamLocalAddressWithoutPort => shown(out, connection.local.ip()),
             Value::DownstreamLocalPort => shown(out, connection.local.port()),
-            Value::DownstreamRemoteAddress => shown(out, connection.remote),
-            Value::DownstreamRemoteAddressWithoutPort => shown(out, connection.remote.ip()),
-            Value::DownstreamRemotePort => shown(out, connection.remote.port()),
+            Value::DownstreamRemoteAddress => shown(out, client_address(self)),
+            Value::DownstreamRemoteAddressWithoutPort => shown(out, client_address(self).ip()),
+            Value::DownstreamRemotePort => shown(out, client_address(self).port()),
+            Value::DownstreamDirectRemoteAddress => shown(out, connection.remote),
+            Value::DownstreamDirectRemoteAddressWithoutPort => shown(out, connection.remote.ip()),
             Value::UpstreamHost => self.host.as_ref().is_some_and(|host| shown(out, &host.address)),
             Value::UpstreamLocalAddress => self.upstream_local.is_some_and(|address| shown(out, address)),
             _ => false,
@@ -259,7 +291,7 @@ impl format::Record for Record {
                 );
                 true
             }
-            Value::ResponseCodeDetails => text(out, self.details),
+            Value::ResponseCodeDetails => text(out, self.details.as_str()),
             Value::ResponseFlags => {
                 self.flags.write_short(out);
                 true
@@ -322,7 +354,9 @@ impl format::Record for Record {
             | Value::DownstreamLocalPort
             | Value::DownstreamRemoteAddress
             | Value::DownstreamRemoteAddressWithoutPort
-            | Value::DownstreamRemotePort => self.address_value(value, out),
+            | Value::DownstreamRemotePort
+            | Value::DownstreamDirectRemoteAddress
+            | Value::DownstreamDirectRemoteAddressWithoutPort => self.address_value(value, out),
         }
     }
 

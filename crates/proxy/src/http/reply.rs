@@ -2,11 +2,12 @@
 //! gets a gRPC status.
 
 use bytes::Bytes;
-use rajut_codec::{Fields, Known, ResponseHead, h1::BodyLength};
+use rajut_codec::{Fields, Known, Method, ResponseHead, h1::BodyLength};
 use rajut_ir::route::{PathMatch, Redirect, RedirectPath};
 
 use super::{
     downstream::Downstream,
+    filters::Chain,
     headers,
     message::{DownstreamError, Piece},
     record::Record,
@@ -95,6 +96,7 @@ pub(crate) fn send(
         ..ResponseHead::default()
     };
     record.has_response = true;
+    Chain::on_response(record);
     if headers::finish_response(record, false).is_err() {
         return Err(DownstreamError::Malformed(500));
     }
@@ -107,7 +109,9 @@ pub(crate) fn send(
     };
     downstream.push_head(&record.response, length)?;
     if !body.is_empty() {
-        record.bytes_sent += body.len() as u64;
+        if record.head.method != Method::Head {
+            record.bytes_sent += body.len() as u64;
+        }
         downstream.push(Piece::Data(body))?;
     }
     downstream.push(Piece::End)

@@ -7,8 +7,7 @@
 //! answer [`DISCARD_MAX`] within [`LINGER`], streams as `h2.rs` says.
 
 use std::{
-    borrow::Cow,
-    cell::Cell,
+    cell::{Cell, RefCell},
     future::{Future, poll_fn},
     pin::pin,
     rc::Rc,
@@ -23,7 +22,7 @@ use rajut_codec::{
     h1::{BodyLength, Limits, ServerNext},
 };
 use rajut_ir::{
-    decide::{Decision, RequestView, decide},
+    decide::{Chosen, Decision, decide},
     http::Codec,
     route::RouteActionKind,
 };
@@ -33,20 +32,23 @@ use super::{
     codec::convert,
     deadline::Deadlines,
     downstream::Downstream,
-    forward::{Ended, Forwarding},
+    forward::{self, Ended, Forwarding},
     h1::{self, HeadError},
     h2::{self, ServerStream},
     headers::{self, Half},
     manager::Manager,
     message::Request,
     prefixed::Prefixed,
-    record::{Record, Shared},
+    record::{Details, Record, Shared},
     reply,
     source::Source,
     timer::Timer,
+    view::View,
 };
 use crate::{
+    cluster::Cluster,
     connection::Connection,
+    epoch::Epoch,
     failure::FailureKind,
     stats::ManagerCounter,
     stream::Stream,
@@ -73,6 +75,7 @@ pub async fn serve_connection(
         worker,
         connection,
         manager,
+        limits: RefCell::default(),
     });
     let stats = shared.manager.stats();
     let index = shared.worker.index;
@@ -516,16 +519,27 @@ async fn walk(
     }
     let epoch = record.worker().epoch();
     let manager = record.shared.manager.clone();
-    let Some(table) = manager.routes(&epoch.config) else {
+    let table = manager.routes(&epoch.config);
+    let draw = record.worker().draw();
+    let decision = table.map(|table| decide(table, &View { record: &*record }, draw));
+    let chosen = match &decision {
+        Some(Decision::Route(chosen)) => Some(chosen),
+        Some(Decision::NoVirtualHost | Decision::NoRoute { .. }) | None => None,
+    };
+    if let Some(chosen) = chosen {
+        record.route = chosen.route.name.clone();
+        record.virtual_host = chosen.virtual_host.name.clone();
+    }
+    if let Err(failure) = manager
+        .filters()
+        .on_request(record, table.map(|it| &**it), chosen)
+    {
+        record.cluster = chosen.and_then(|chosen| cluster_of(record, &epoch, chosen));
+        return Err(failure.into());
+    }
+    let (Some(table), Some(chosen)) = (table, chosen) else {
         return Err(FailureKind::NoRoute.into());
     };
-    let draw = record.worker().draw();
-    let chosen = match decide(table, &View { record: &*record }, draw) {
-        Decision::Route(chosen) => chosen,
-        Decision::NoVirtualHost | Decision::NoRoute { .. } => return Err(FailureKind::NoRoute.into()),
-    };
-    record.route = chosen.route.name.clone();
-    record.virtual_host = chosen.virtual_host.name.clone();
     let forward = match &chosen.route.action {
         RouteActionKind::Forward(forward) => forward,
         RouteActionKind::Redirect(redirect) => {
@@ -533,17 +547,17 @@ async fn walk(
             let location = reply::location(record, redirect, &chosen.route.matches.path);
             // A location that holds control characters is left out.
             let _ = fields.set(Known::Location, location);
-            record.details = "direct_response";
-            return answer(record, downstream, &chosen, redirect.status, Bytes::new(), fields);
+            record.details = Details::Fixed("direct_response");
+            return answer(record, downstream, chosen, redirect.status, Bytes::new(), fields);
         }
         RouteActionKind::DirectResponse(direct) => {
-            record.details = "direct_response";
+            record.details = Details::Fixed("direct_response");
             if *chosen.virtual_host.name == *unknown::BLOCK_ALL {
                 let authority = String::from_utf8_lossy(&record.head.authority);
                 unknown::say(&authority, record.shared.connection.local, Spoke::Http);
             }
             let body = direct.body.clone();
-            return answer(record, downstream, &chosen, direct.status, body, Fields::new());
+            return answer(record, downstream, chosen, direct.status, body, Fields::new());
         }
         RouteActionKind::NonForwarding => return Err(FailureKind::NoRoute.into()),
     };
@@ -561,7 +575,16 @@ async fn walk(
         wants_continue,
         cookie: None,
     };
-    forwarding.run(&epoch, table, &chosen, forward).await
+    forwarding.run(&epoch, table, chosen, forward).await
+}
+
+/// The cluster that a refused request would have gone to, for the log.
+fn cluster_of(record: &Record, epoch: &Epoch, chosen: &Chosen<'_>) -> Option<Arc<Cluster>> {
+    if !matches!(chosen.route.action, RouteActionKind::Forward(_)) {
+        return None;
+    }
+    let name = forward::cluster_name(&chosen.cluster, record);
+    epoch.cluster(&name).cloned()
 }
 
 /// The deadlines that the route and the connection manager set.
@@ -629,7 +652,7 @@ fn allow_upgrade(record: &Record, of_route: &[(rajut_types::Text, bool)]) -> Res
 fn answer(
     record: &mut Record,
     downstream: &mut Downstream<'_>,
-    chosen: &rajut_ir::decide::Chosen<'_>,
+    chosen: &Chosen<'_>,
     status: u16,
     body: Bytes,
     fields: Fields,
@@ -674,41 +697,4 @@ async fn flush(shared: &Shared, timer: &mut Timer, downstream: &mut Downstream<'
         }
     })
     .await
-}
-
-/// A request as decisions see it.
-struct View<'r> {
-    record: &'r Record,
-}
-
-impl RequestView for View<'_> {
-    fn method(&self) -> &[u8] {
-        self.record.head.method.as_str().as_bytes()
-    }
-
-    fn scheme(&self) -> &[u8] {
-        if self.record.shared.is_tls {
-            b"https"
-        } else {
-            b"http"
-        }
-    }
-
-    fn authority(&self) -> &[u8] {
-        &self.record.head.authority
-    }
-
-    fn path(&self) -> &[u8] {
-        &self.record.head.path_and_query
-    }
-
-    fn header(&self, name: &str) -> Option<Cow<'_, [u8]>> {
-        let fields = &self.record.head.fields;
-        let first = fields.get(name)?;
-        if fields.count(name) == 1 {
-            return Some(Cow::Borrowed(first));
-        }
-        let values: Vec<&[u8]> = fields.get_all(name).collect();
-        Some(Cow::Owned(values.join(&b',')))
-    }
 }

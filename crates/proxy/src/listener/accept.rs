@@ -174,6 +174,18 @@ async fn open(worker: &Rc<Worker>, name: &str, tcp: TcpStream) -> io::Result<Opt
         peer,
         opened,
     });
+    let is_tls = matches!(stream, Stream::Tls(_));
+    if !chain
+        .access
+        .iter()
+        .all(|access| access.allows(worker.index, &connection, is_tls))
+    {
+        if let Some(socket) = stream.socket() {
+            // A socket that is already gone needs no reset.
+            drop(socket::set_reset_on_close(socket));
+        }
+        return Ok(None);
+    }
     Ok(Some(Opened {
         stream,
         connection,

@@ -28,10 +28,10 @@ use crate::{
     },
     tls::DataSource,
     wire::{
-        Fault, http,
+        Fault, filter,
         matcher::{self, lower},
-        origin,
-        read::{Place, Reader, number},
+        origin, rate_limit,
+        read::{Place, Reader, is_true, number},
     },
 };
 
@@ -45,7 +45,6 @@ pub(in crate::wire) fn from_message(
     place: &Place<'_>,
     message: &pb::RouteConfiguration,
 ) -> RouteConfiguration {
-    http::decode_per_filter(reader, place, &message.typed_per_filter_config);
     let hosts: Vec<_> = message
         .virtual_hosts
         .iter()
@@ -57,6 +56,7 @@ pub(in crate::wire) fn from_message(
         name: message.name.as_str().into(),
         virtual_hosts: hosts,
         ignore_port_in_host_matching: message.ignore_port_in_host_matching,
+        filters: filter::decode_overrides(reader, place, &message.typed_per_filter_config),
         headers: HeaderMutations {
             request_set: headers_to_add(
                 reader,
@@ -96,7 +96,6 @@ fn unique_hosts(reader: &mut Reader, place: &Place<'_>, hosts: &[Arc<VirtualHost
 }
 
 fn decode_host(reader: &mut Reader, place: &Place<'_>, host: &pb::VirtualHost) -> VirtualHost {
-    http::decode_per_filter(reader, place, &host.typed_per_filter_config);
     if host.domains.is_empty() {
         reader.fault(&place.field("domains"), Fault::Missing("at least one domain"));
     }
@@ -148,12 +147,14 @@ fn decode_host(reader: &mut Reader, place: &Place<'_>, host: &pb::VirtualHost) -
             response_remove: names(&host.response_headers_to_remove),
         },
         include_request_attempt_count: host.include_request_attempt_count,
+        filters: filter::decode_overrides(reader, place, &host.typed_per_filter_config),
+        rate_limits: rate_limit::decode_limits(reader, place, &host.rate_limits),
         origin: origin::decode(host.metadata.as_ref(), "VirtualHost", &host.name),
     }
 }
 
 fn decode_route(reader: &mut Reader, place: &Place<'_>, route: &pb::Route) -> Option<Route> {
-    http::decode_per_filter(reader, place, &route.typed_per_filter_config);
+    let filters = filter::decode_overrides(reader, place, &route.typed_per_filter_config);
     let headers = HeaderMutations {
         request_set: headers_to_add(
             reader,
@@ -200,6 +201,7 @@ fn decode_route(reader: &mut Reader, place: &Place<'_>, route: &pb::Route) -> Op
         matches: matches?,
         action: action?,
         headers,
+        filters,
         decorator: route.decorator.as_ref().map_or("", |it| &it.operation).into(),
         origin: origin::decode(route.metadata.as_ref(), "Route", &route.name),
     })
@@ -266,6 +268,8 @@ fn decode_forward(reader: &mut Reader, place: &Place<'_>, action: &pb::RouteActi
     let longest = action.max_stream_duration.unwrap_or_default();
     let longest_place = place.field("max_stream_duration");
     #[expect(deprecated, reason = "older control planes send the old field")]
+    let include_virtual_host_limits = is_true(action.include_vh_rate_limits.as_ref());
+    #[expect(deprecated, reason = "older control planes send the old field")]
     let grpc_max = longest
         .grpc_timeout_header_max
         .as_ref()
@@ -312,6 +316,8 @@ fn decode_forward(reader: &mut Reader, place: &Place<'_>, action: &pb::RouteActi
                 (upgrade.upgrade_type.to_ascii_lowercase().into(), enabled)
             })
             .collect(),
+        rate_limits: rate_limit::decode_limits(reader, place, &action.rate_limits),
+        include_virtual_host_limits,
     })
 }
 
@@ -357,7 +363,7 @@ fn decode_target(
 }
 
 fn decode_weighted(reader: &mut Reader, place: &Place<'_>, cluster: &ClusterWeight) -> WeightedCluster {
-    http::decode_per_filter(reader, place, &cluster.typed_per_filter_config);
+    let filters = filter::decode_overrides(reader, place, &cluster.typed_per_filter_config);
     let headers = HeaderMutations {
         request_set: headers_to_add(
             reader,
@@ -382,6 +388,7 @@ fn decode_weighted(reader: &mut Reader, place: &Place<'_>, cluster: &ClusterWeig
             let cluster_weight::HostRewriteSpecifier::HostRewriteLiteral(host) = it;
             host.as_str().into()
         }),
+        filters,
         origin: origin::decode(cluster.metadata_match.as_ref(), "WeightedCluster", &cluster.name),
     }
 }
@@ -685,7 +692,7 @@ fn status(reader: &mut Reader, place: &Place<'_>, value: u32, lowest: u16) -> u1
     }
 }
 
-fn headers_to_add(
+pub(in crate::wire) fn headers_to_add(
     reader: &mut Reader,
     place: &Place<'_>,
     field: &'static str,

@@ -28,7 +28,7 @@ use crate::{
         RouteConfiguration, RouteMatch, Target, VirtualHost, WeightedCluster,
     },
     tls::DataSource,
-    wire::{matcher, origin, write},
+    wire::{filter, matcher, origin, rate_limit, write},
 };
 
 pub(in crate::wire) fn to_message(routes: &RouteConfiguration) -> pb::RouteConfiguration {
@@ -41,6 +41,7 @@ pub(in crate::wire) fn to_message(routes: &RouteConfiguration) -> pb::RouteConfi
         request_headers_to_remove: names(&headers.request_remove),
         response_headers_to_add: headers_to_add(&headers.response_set),
         response_headers_to_remove: names(&headers.response_remove),
+        typed_per_filter_config: filter::encode_overrides(&routes.filters),
         // A cluster may arrive after the route that names it.
         validate_clusters: Some(write::boolean(false)),
         ..Default::default()
@@ -64,6 +65,8 @@ fn encode_host(host: &VirtualHost) -> pb::VirtualHost {
         response_headers_to_add: headers_to_add(response_set),
         response_headers_to_remove: names(response_remove),
         include_request_attempt_count: host.include_request_attempt_count,
+        typed_per_filter_config: filter::encode_overrides(&host.filters),
+        rate_limits: rate_limit::encode_limits(&host.rate_limits),
         metadata: write::metadata([Some(origin::encode(&host.origin))]),
         ..Default::default()
     }
@@ -89,6 +92,7 @@ fn encode_route(route: &Route) -> pb::Route {
         request_headers_to_remove: names(&headers.request_remove),
         response_headers_to_add: headers_to_add(&headers.response_set),
         response_headers_to_remove: names(&headers.response_remove),
+        typed_per_filter_config: filter::encode_overrides(&route.filters),
         ..Default::default()
     }
 }
@@ -111,6 +115,10 @@ fn encode_match(matches: &RouteMatch) -> pb::RouteMatch {
     }
 }
 
+#[expect(
+    deprecated,
+    reason = "what Envoy deprecates is the only way to say it per route"
+)]
 fn encode_forward(forward: &Forward) -> pb::RouteAction {
     let (prefix_rewrite, regex_rewrite) = match &forward.path_rewrite {
         None => (String::new(), None),
@@ -169,6 +177,8 @@ fn encode_forward(forward: &Forward) -> pb::RouteAction {
             grpc_timeout_header_max: forward.grpc_timeout_max.map(write::duration),
             grpc_timeout_header_offset: None,
         }),
+        rate_limits: rate_limit::encode_limits(&forward.rate_limits),
+        include_vh_rate_limits: write::set(forward.include_virtual_host_limits),
         ..Default::default()
     }
 }
@@ -187,6 +197,7 @@ fn encode_weighted(cluster: &WeightedCluster) -> ClusterWeight {
             .host_rewrite
             .as_ref()
             .map(|host| cluster_weight::HostRewriteSpecifier::HostRewriteLiteral(host.to_string())),
+        typed_per_filter_config: filter::encode_overrides(&cluster.filters),
         ..Default::default()
     }
 }
@@ -298,7 +309,7 @@ fn encode_response(response: &DirectResponse) -> pb::DirectResponseAction {
     }
 }
 
-fn headers_to_add(headers: &[HeaderValue]) -> Vec<core::HeaderValueOption> {
+pub(in crate::wire) fn headers_to_add(headers: &[HeaderValue]) -> Vec<core::HeaderValueOption> {
     headers
         .iter()
         .map(|header| core::HeaderValueOption {

@@ -50,12 +50,6 @@ lists! {
         "config_sources" = "write dynamic_resources.ads_config"
         "default_config_source" = "write dynamic_resources.ads_config"
     ];
-    "envoy.config.bootstrap.v3.ClusterManager": [] ignorable [
-        "local_cluster_name" "outlier_detection" "enable_deferred_cluster_creation"
-    ] instead [
-        "upstream_bind_config" = "write it on each cluster"
-        "load_stats_config" = "load is not reported"
-    ];
     "envoy.config.bootstrap.v3.Bootstrap.DynamicResources": [
         "lds_config" "cds_config" "ads_config"
     ] ignorable [] instead [
@@ -65,6 +59,12 @@ lists! {
     "envoy.config.bootstrap.v3.Bootstrap.StaticResources": [
         "listeners" "clusters" "secrets"
     ] ignorable [] instead [];
+    "envoy.config.bootstrap.v3.ClusterManager": [] ignorable [
+        "local_cluster_name" "outlier_detection" "enable_deferred_cluster_creation"
+    ] instead [
+        "upstream_bind_config" = "write it on each cluster"
+        "load_stats_config" = "load is not reported"
+    ];
     "envoy.config.cluster.v3.CircuitBreakers": [
         "thresholds"
     ] ignorable [] instead [
@@ -398,6 +398,42 @@ lists! {
     ] instead [
         "config_discovery" = "write typed_config in place"
     ];
+    "envoy.config.rbac.v3.Permission": [
+        "and_rules" "or_rules" "any" "header" "url_path" "destination_ip" "destination_port" "destination_port_range" "not_rule" "requested_server_name" "uri_template"
+    ] ignorable [] instead [
+        "metadata" = "authenticate with the peer's certificate: claims of tokens are not known here"
+        "sourced_metadata" = "authenticate with the peer's certificate: claims of tokens are not known here"
+        "matcher" = "write header, url_path or uri_template"
+    ];
+    "envoy.config.rbac.v3.Permission.Set": [
+        "rules"
+    ] ignorable [] instead [];
+    "envoy.config.rbac.v3.Policy": [
+        "permissions" "principals"
+    ] ignorable [
+        "cel_config"
+    ] instead [
+        "condition" = "write permissions and principals"
+        "checked_condition" = "write permissions and principals"
+    ];
+    "envoy.config.rbac.v3.Principal": [
+        "and_ids" "or_ids" "any" "authenticated" "source_ip" "direct_remote_ip" "remote_ip" "header" "url_path" "filter_state" "not_id"
+    ] ignorable [] instead [
+        "metadata" = "authenticate with the peer's certificate: claims of tokens are not known here"
+        "sourced_metadata" = "authenticate with the peer's certificate: claims of tokens are not known here"
+        "custom" = "write authenticated"
+    ];
+    "envoy.config.rbac.v3.Principal.Authenticated": [
+        "principal_name"
+    ] ignorable [] instead [];
+    "envoy.config.rbac.v3.Principal.Set": [
+        "ids"
+    ] ignorable [] instead [];
+    "envoy.config.rbac.v3.RBAC": [
+        "action" "policies"
+    ] ignorable [] instead [
+        "audit_logging_options" = "write access_log on the connection manager"
+    ];
     "envoy.config.route.v3.Decorator": [
         "operation"
     ] ignorable [
@@ -408,6 +444,9 @@ lists! {
     ] ignorable [] instead [
         "body_format" = "write body"
     ];
+    "envoy.config.route.v3.FilterConfig": [
+        "config" "is_optional" "disabled"
+    ] ignorable [] instead [];
     "envoy.config.route.v3.HeaderMatcher": [
         "name" "exact_match" "safe_regex_match" "range_match" "present_match" "prefix_match" "suffix_match"
         "contains_match" "string_match" "invert_match" "treat_missing_header_as_empty"
@@ -415,6 +454,43 @@ lists! {
     "envoy.config.route.v3.NonForwardingAction": [] ignorable [] instead [];
     "envoy.config.route.v3.QueryParameterMatcher": [
         "name" "string_match" "present_match"
+    ] ignorable [] instead [];
+    "envoy.config.route.v3.RateLimit": [
+        "stage" "actions"
+    ] ignorable [
+        "disable_key"
+    ] instead [
+        "limit" = "buckets are set in the filter"
+        "hits_addend" = "each request takes one token"
+        "apply_on_stream_done" = "tokens are taken when a request begins"
+        "x_ratelimit_option" = "write enable_x_ratelimit_headers on the filter"
+    ];
+    "envoy.config.route.v3.RateLimit.Action": [
+        "destination_cluster" "request_headers" "remote_address" "generic_key" "header_value_match"
+    ] ignorable [] instead [
+        "source_cluster" = "write generic_key"
+        "query_parameters" = "write request_headers"
+        "dynamic_metadata" = "write request_headers"
+        "metadata" = "write generic_key"
+        "masked_remote_address" = "write remote_address"
+        "query_parameter_value_match" = "write header_value_match on :path"
+        "remote_address_match" = "write remote_address"
+        "extension" = "write one of the built-in actions"
+    ];
+    "envoy.config.route.v3.RateLimit.Action.DestinationCluster": [] ignorable [] instead [];
+    "envoy.config.route.v3.RateLimit.Action.GenericKey": [
+        "descriptor_value" "descriptor_key"
+    ] ignorable [] instead [
+        "default_value" = "write descriptor_value"
+    ];
+    "envoy.config.route.v3.RateLimit.Action.HeaderValueMatch": [
+        "descriptor_value" "descriptor_key" "expect_match" "headers"
+    ] ignorable [] instead [
+        "default_value" = "write descriptor_value"
+    ];
+    "envoy.config.route.v3.RateLimit.Action.RemoteAddress": [] ignorable [] instead [];
+    "envoy.config.route.v3.RateLimit.Action.RequestHeaders": [
+        "header_name" "descriptor_key" "skip_if_absent"
     ] ignorable [] instead [];
     "envoy.config.route.v3.RedirectAction": [
         "https_redirect" "scheme_redirect" "host_redirect" "port_redirect" "path_redirect" "prefix_rewrite"
@@ -452,11 +528,10 @@ lists! {
         "cluster" "cluster_header" "weighted_clusters" "cluster_not_found_response_code" "prefix_rewrite"
         "regex_rewrite" "host_rewrite_literal" "auto_host_rewrite" "host_rewrite_header" "append_x_forwarded_host"
         "timeout" "idle_timeout" "retry_policy" "request_mirror_policies" "hash_policy" "max_grpc_timeout"
-        "upgrade_configs" "max_stream_duration"
+        "upgrade_configs" "max_stream_duration" "rate_limits" "include_vh_rate_limits"
     ] ignorable [
-        "metadata_match" "flush_timeout" "early_data_policy" "priority" "include_vh_rate_limits"
+        "metadata_match" "flush_timeout" "early_data_policy" "priority"
     ] instead [
-        "rate_limits" = "requests are not limited by a service"
         "cors" = "use the CORS filter"
         "hedge_policy" = "requests are not hedged"
         "internal_redirect_policy" = "redirections go to the client"
@@ -533,7 +608,7 @@ lists! {
     "envoy.config.route.v3.VirtualHost": [
         "name" "domains" "routes" "request_headers_to_add" "request_headers_to_remove" "response_headers_to_add"
         "response_headers_to_remove" "typed_per_filter_config" "include_request_attempt_count" "retry_policy"
-        "metadata"
+        "metadata" "rate_limits"
     ] ignorable [
         "virtual_clusters" "per_request_buffer_limit_bytes" "request_body_buffer_limit"
     ] instead [
@@ -541,7 +616,6 @@ lists! {
         "cors" = "use the CORS filter"
         "request_mirror_policies" = "write them on each route"
         "matcher" = "write routes"
-        "rate_limits" = "requests are not limited by a service"
     ];
     "envoy.config.route.v3.WeightedCluster": [
         "clusters"
@@ -565,6 +639,33 @@ lists! {
     ] ignorable [] instead [];
     "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog": [
         "log_format"
+    ] ignorable [] instead [];
+    "envoy.extensions.common.ratelimit.v3.LocalRateLimitDescriptor": [
+        "entries" "token_bucket"
+    ] ignorable [] instead [
+        "shadow_mode" = "write filter_enforced"
+    ];
+    "envoy.extensions.common.ratelimit.v3.RateLimitDescriptor.Entry": [
+        "key" "value"
+    ] ignorable [] instead [];
+    "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit": [
+        "stat_prefix" "status" "token_bucket" "filter_enabled" "filter_enforced" "request_headers_to_add_when_not_enforced" "response_headers_to_add" "descriptors" "stage" "local_rate_limit_per_downstream_connection" "enable_x_ratelimit_headers" "vh_rate_limits" "always_consume_default_token_bucket" "rate_limited_as_resource_exhausted" "rate_limits"
+    ] ignorable [
+        "max_dynamic_descriptors"
+    ] instead [
+        "local_cluster_rate_limit" = "buckets are per proxy"
+        "enable_retry_after_header" = "write enable_x_ratelimit_headers"
+    ];
+    "envoy.extensions.filters.http.rbac.v3.RBAC": [
+        "rules" "rules_stat_prefix" "shadow_rules" "shadow_rules_stat_prefix"
+    ] ignorable [
+        "track_per_rule_stats"
+    ] instead [
+        "matcher" = "write rules"
+        "shadow_matcher" = "write shadow_rules"
+    ];
+    "envoy.extensions.filters.http.rbac.v3.RBACPerRoute": [
+        "rbac"
     ] ignorable [] instead [];
     "envoy.extensions.filters.http.router.v3.Router": [
         "suppress_envoy_headers"
@@ -627,6 +728,14 @@ lists! {
     "envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension": [
         "typed_config"
     ] ignorable [] instead [];
+    "envoy.extensions.filters.network.rbac.v3.RBAC": [
+        "rules" "shadow_rules" "shadow_rules_stat_prefix" "stat_prefix" "enforcement_type"
+    ] ignorable [
+        "delay_deny"
+    ] instead [
+        "matcher" = "write rules"
+        "shadow_matcher" = "write shadow_rules"
+    ];
     "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy": [
         "stat_prefix" "cluster" "weighted_clusters" "idle_timeout" "access_log" "max_connect_attempts"
         "max_downstream_connection_duration"
@@ -649,6 +758,9 @@ lists! {
     "envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig": [] ignorable [
         "forward_reason_phrase" "formatter_type_on_envoy_headers"
     ] instead [];
+    "envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig": [
+        "path_template"
+    ] ignorable [] instead [];
     "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate": [] ignorable [] instead [];
     "envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig": [
         "update_frequency"
@@ -749,6 +861,14 @@ lists! {
     ] ignorable [] instead [
         "http3_protocol_options" = "write http2_protocol_options"
     ];
+    "envoy.type.matcher.v3.FilterStateMatcher": [
+        "key" "string_match"
+    ] ignorable [] instead [
+        "address_match" = "write direct_remote_ip"
+    ];
+    "envoy.type.matcher.v3.PathMatcher": [
+        "path"
+    ] ignorable [] instead [];
     "envoy.type.matcher.v3.RegexMatchAndSubstitute": [
         "pattern" "substitution"
     ] ignorable [] instead [];
@@ -763,10 +883,19 @@ lists! {
     "envoy.type.v3.FractionalPercent": [
         "numerator" "denominator"
     ] ignorable [] instead [];
+    "envoy.type.v3.HttpStatus": [
+        "code"
+    ] ignorable [] instead [];
+    "envoy.type.v3.Int32Range": [
+        "start" "end"
+    ] ignorable [] instead [];
     "envoy.type.v3.Int64Range": [
         "start" "end"
     ] ignorable [] instead [];
     "envoy.type.v3.Percent": [
         "value"
+    ] ignorable [] instead [];
+    "envoy.type.v3.TokenBucket": [
+        "max_tokens" "tokens_per_fill" "fill_interval"
     ] ignorable [] instead [];
 }

@@ -19,9 +19,12 @@ use crate::{
     access_log::{AccessLog, LogFormat, LogSink},
     cluster::*,
     endpoint::*,
+    filter::*,
     http::*,
     listener::*,
     matcher::*,
+    rate_limit::*,
+    rbac::{Action, Permission, Policy, Principal, Rbac, Rule, Rules, UriTemplate},
     route::*,
     secret::*,
     tls::*,
@@ -236,15 +239,24 @@ fn retry() -> BoxedStrategy<RetryPolicy> {
 }
 
 fn target() -> BoxedStrategy<Target> {
-    let weighted = (name(), 1..1000u32, mutations(), option::of(name()), origin()).prop_map(
-        |(name, weight, headers, host_rewrite, origin)| WeightedCluster {
-            name,
-            weight,
-            headers,
-            host_rewrite,
-            origin,
-        },
-    );
+    let weighted = (
+        name(),
+        1..1000u32,
+        mutations(),
+        option::of(name()),
+        overrides(),
+        origin(),
+    )
+        .prop_map(
+            |(name, weight, headers, host_rewrite, filters, origin)| WeightedCluster {
+                name,
+                weight,
+                headers,
+                host_rewrite,
+                filters,
+                origin,
+            },
+        );
     prop_oneof![
         name().prop_map(Target::Cluster),
         name().prop_map(Target::Header),
@@ -301,13 +313,15 @@ fn forward() -> BoxedStrategy<Forward> {
             vec(hash, 0..2),
             vec(mirror, 0..2),
             vec((name(), any::<bool>()), 0..2),
+            vec(rate_limit(), 0..2),
+            any::<bool>(),
         ),
     )
         .prop_map(
             |(
                 (target, cluster_not_found_status, timeout, idle_timeout, max_stream_duration),
                 (grpc_timeout_max, retry, path_rewrite, host_rewrite, append_x_forwarded_host),
-                (hash, mirrors, upgrades),
+                (hash, mirrors, upgrades, rate_limits, include_virtual_host_limits),
             )| Forward {
                 target,
                 cluster_not_found_status,
@@ -322,6 +336,8 @@ fn forward() -> BoxedStrategy<Forward> {
                 hash,
                 mirrors,
                 upgrades,
+                rate_limits,
+                include_virtual_host_limits,
             },
         )
         .boxed()
@@ -372,16 +388,20 @@ fn route() -> BoxedStrategy<Route> {
         action(),
         mutations(),
         maybe_empty(),
+        overrides(),
         origin(),
     )
-        .prop_map(|(name, matches, action, headers, decorator, origin)| Route {
-            name,
-            matches,
-            action,
-            headers,
-            decorator,
-            origin,
-        })
+        .prop_map(
+            |(name, matches, action, headers, decorator, filters, origin)| Route {
+                name,
+                matches,
+                action,
+                headers,
+                decorator,
+                filters,
+                origin,
+            },
+        )
         .boxed()
 }
 
@@ -393,10 +413,12 @@ pub(super) fn routes() -> BoxedStrategy<RouteConfiguration> {
         any::<bool>(),
         origin(),
         select(vec!["*.", "", "x."]),
+        overrides(),
+        vec(rate_limit(), 0..2),
     );
-    (name(), vec(host, 0..3), any::<bool>(), mutations())
+    (name(), vec(host, 0..3), any::<bool>(), mutations(), overrides())
         .prop_map(
-            |(name, hosts, ignore_port_in_host_matching, headers)| RouteConfiguration {
+            |(name, hosts, ignore_port_in_host_matching, headers, filters)| RouteConfiguration {
                 name,
                 virtual_hosts: hosts
                     .into_iter()
@@ -404,7 +426,16 @@ pub(super) fn routes() -> BoxedStrategy<RouteConfiguration> {
                     .map(
                         |(
                             at,
-                            (routes, retry_policy, headers, include_request_attempt_count, origin, prefix),
+                            (
+                                routes,
+                                retry_policy,
+                                headers,
+                                include_request_attempt_count,
+                                origin,
+                                prefix,
+                                filters,
+                                rate_limits,
+                            ),
                         )| {
                             Arc::new(VirtualHost {
                                 name: format!("host{at}").into(),
@@ -417,14 +448,220 @@ pub(super) fn routes() -> BoxedStrategy<RouteConfiguration> {
                                 headers,
                                 include_request_attempt_count,
                                 origin,
+                                filters,
+                                rate_limits,
                             })
                         },
                     )
                     .collect(),
                 ignore_port_in_host_matching,
                 headers,
+                filters,
             },
         )
+        .boxed()
+}
+
+// --- filters ---
+
+fn permission(http: bool) -> BoxedStrategy<Rule<Permission>> {
+    let of_http = prop_oneof![
+        header_matcher().prop_map(Permission::Header),
+        string_matcher().prop_map(Permission::UrlPath),
+        select(vec!["/a/{*}/b", "/a/{**}", "/*/c"])
+            .prop_map(|it| Permission::UriTemplate(UriTemplate::parse(it).expect("valid"))),
+    ];
+    let leaf = prop_oneof![
+        net().prop_map(Permission::DestinationIp),
+        any::<u16>().prop_map(Permission::DestinationPort),
+        (0..60_000u32, 1..5_000u32)
+            .prop_map(|(start, more)| Permission::DestinationPorts(start..start + more)),
+        string_matcher().prop_map(Permission::ServerName),
+    ];
+    rule(if http {
+        prop_oneof![of_http, leaf].boxed()
+    } else {
+        leaf.boxed()
+    })
+}
+
+fn principal(http: bool) -> BoxedStrategy<Rule<Principal>> {
+    let of_http = prop_oneof![
+        header_matcher().prop_map(Principal::Header),
+        string_matcher().prop_map(Principal::UrlPath),
+    ];
+    let leaf = prop_oneof![
+        option::of(string_matcher()).prop_map(Principal::Authenticated),
+        net().prop_map(Principal::DirectRemoteIp),
+        net().prop_map(Principal::RemoteIp),
+    ];
+    rule(if http {
+        prop_oneof![of_http, leaf].boxed()
+    } else {
+        leaf.boxed()
+    })
+}
+
+fn rule<L: Clone + std::fmt::Debug + 'static>(leaf: BoxedStrategy<L>) -> BoxedStrategy<Rule<L>> {
+    prop_oneof![1 => Just(Rule::Any), 4 => leaf.prop_map(Rule::Is)]
+        .prop_recursive(3, 12, 3, |inner| {
+            prop_oneof![
+                vec(inner.clone(), 1..3).prop_map(Rule::And),
+                vec(inner.clone(), 1..3).prop_map(Rule::Or),
+                inner.prop_map(|it| Rule::Not(Box::new(it))),
+            ]
+        })
+        .boxed()
+}
+
+fn net() -> impl Strategy<Value = ipnet::IpNet> {
+    select(vec!["10.0.0.0/8", "192.0.2.1/32", "2001:db8::/32"]).prop_map(|it| it.parse().expect("valid"))
+}
+
+fn rbac(http: bool) -> BoxedStrategy<Rbac> {
+    let policy =
+        (vec(permission(http), 1..3), vec(principal(http), 1..3)).prop_map(|(permissions, principals)| {
+            Policy {
+                permissions,
+                principals,
+            }
+        });
+    let rules = (
+        select(vec![Action::Allow, Action::Deny, Action::Log]),
+        prop::collection::btree_map(name(), policy, 0..3),
+    )
+        .prop_map(|(action, policies)| Arc::new(Rules::compile(action, policies)));
+    (
+        option::of(rules.clone()),
+        option::of(rules),
+        name(),
+        maybe_empty(),
+    )
+        .prop_map(|(rules, shadow, stat_prefix, shadow_stat_prefix)| Rbac {
+            rules,
+            shadow,
+            stat_prefix,
+            shadow_stat_prefix,
+        })
+        .boxed()
+}
+
+fn rate_limit() -> BoxedStrategy<RateLimit> {
+    let action = prop_oneof![
+        (name(), name(), any::<bool>()).prop_map(|(name, key, skip)| RateLimitAction::RequestHeader {
+            name,
+            key,
+            skip
+        }),
+        Just(RateLimitAction::RemoteAddress),
+        Just(RateLimitAction::DestinationCluster),
+        (name(), name()).prop_map(|(key, value)| RateLimitAction::GenericKey { key, value }),
+        (name(), name(), any::<bool>(), vec(header_matcher(), 1..3)).prop_map(
+            |(key, value, expect, headers)| RateLimitAction::HeaderValueMatch {
+                key,
+                value,
+                expect,
+                headers
+            }
+        ),
+    ];
+    (0..=10u32, vec(action, 1..3))
+        .prop_map(|(stage, actions)| RateLimit { stage, actions })
+        .boxed()
+}
+
+fn local_rate_limit() -> BoxedStrategy<LocalRateLimit> {
+    let bucket = (1..1000u32, 1..1000u32).prop_map(|(max_tokens, tokens_per_fill)| TokenBucket {
+        max_tokens,
+        tokens_per_fill,
+        fill_interval: Duration::from_secs(1),
+    });
+    let descriptor = (vec((name(), name()), 1..3), bucket.clone())
+        .prop_map(|(entries, bucket)| DescriptorLimit { entries, bucket });
+    let modes = select(vec![
+        VirtualHostLimits::Override,
+        VirtualHostLimits::Include,
+        VirtualHostLimits::Ignore,
+    ]);
+    (
+        (name(), 400..600u16, option::of(bucket), percent(), percent()),
+        (
+            header_values(),
+            header_values(),
+            vec(descriptor, 0..3),
+            0..=10u32,
+            vec(rate_limit(), 0..2),
+        ),
+        (any::<[bool; 4]>(), modes),
+    )
+        .prop_map(
+            |(
+                (stat_prefix, status, bucket, enabled, enforced),
+                (request_headers_when_not_enforced, response_headers, descriptors, stage, rate_limits),
+                (
+                    [
+                        per_connection,
+                        x_ratelimit_headers,
+                        always_consume_default,
+                        resource_exhausted,
+                    ],
+                    virtual_host,
+                ),
+            )| LocalRateLimit {
+                stat_prefix,
+                status,
+                bucket,
+                enabled,
+                enforced,
+                request_headers_when_not_enforced,
+                response_headers,
+                descriptors,
+                stage,
+                per_connection,
+                x_ratelimit_headers,
+                virtual_host,
+                always_consume_default,
+                resource_exhausted,
+                rate_limits,
+            },
+        )
+        .boxed()
+}
+
+fn overrides() -> BoxedStrategy<FilterOverrides> {
+    let over = prop_oneof![
+        Just((Text::from(RBAC), FilterOverride::Disabled)),
+        Just((Text::from(LOCAL_RATE_LIMIT), FilterOverride::Enabled)),
+        rbac(true).prop_map(|it| (Text::from("access"), FilterOverride::Rbac(Arc::new(it)))),
+        local_rate_limit().prop_map(|it| (Text::from("limit"), FilterOverride::LocalRateLimit(Arc::new(it)))),
+    ];
+    prop_oneof![
+        3 => Just(FilterOverrides::new()),
+        1 => over.prop_map(|it| vec![it]),
+    ]
+    .boxed()
+}
+
+fn filters() -> BoxedStrategy<Vec<HttpFilter>> {
+    let filter = prop_oneof![
+        rbac(true).prop_map(|it| HttpFilterKind::Rbac(Arc::new(it))),
+        local_rate_limit().prop_map(|it| HttpFilterKind::LocalRateLimit(Arc::new(it))),
+    ];
+    (vec((filter, any::<bool>()), 0..3), any::<bool>())
+        .prop_map(|(filters, suppress_envoy_headers)| {
+            filters
+                .into_iter()
+                .enumerate()
+                .map(|(at, (kind, disabled))| HttpFilter {
+                    name: format!("filter{at}").into(),
+                    disabled,
+                    kind,
+                })
+                .chain([HttpFilter::router(RouterFilter {
+                    suppress_envoy_headers,
+                })])
+                .collect()
+        })
         .boxed()
 }
 
@@ -844,7 +1081,7 @@ fn manager() -> BoxedStrategy<HttpConnectionManager> {
             select(vec![Codec::Auto, Codec::Http1, Codec::Http2]),
             maybe_empty(),
             routes,
-            any::<bool>(),
+            filters(),
             vec(access_log(), 0..2),
         ),
         (
@@ -886,7 +1123,7 @@ fn manager() -> BoxedStrategy<HttpConnectionManager> {
     )
         .prop_map(
             |(
-                (codec, stat_prefix, routes, suppress_envoy_headers, access_logs),
+                (codec, stat_prefix, routes, filters, access_logs),
                 (
                     use_remote_address,
                     xff_num_trusted_hops,
@@ -905,9 +1142,7 @@ fn manager() -> BoxedStrategy<HttpConnectionManager> {
                 codec,
                 stat_prefix,
                 routes,
-                filters: vec![HttpFilter::Router(RouterFilter {
-                    suppress_envoy_headers,
-                })],
+                filters,
                 access_logs,
                 use_remote_address,
                 xff_num_trusted_hops,
@@ -994,15 +1229,17 @@ fn chain() -> BoxedStrategy<FilterChain> {
         chain_match(),
         option::of(downstream_tls()),
         millis(0),
+        vec(rbac(false).prop_map(Arc::new), 0..2),
         action,
         origin(),
     )
         .prop_map(
-            |(matches, tls, transport_connect_timeout, action, origin)| FilterChain {
+            |(matches, tls, transport_connect_timeout, rbac, action, origin)| FilterChain {
                 name: Text::default(),
                 matches,
                 tls,
                 transport_connect_timeout,
+                rbac,
                 action,
                 origin,
             },

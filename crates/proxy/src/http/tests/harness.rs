@@ -14,9 +14,10 @@ use rajut_ir::{
     access_log::{AccessLog, LogFormat, LogSink},
     cluster::{CircuitBreakers, Cluster as ClusterIr, Discovery, DnsSettings, LbPolicy, UpstreamProtocol},
     endpoint::{Endpoint, EndpointAddress, Health, LoadAssignment, LocalityEndpoints},
+    filter::HttpFilter,
     http::{
-        ClientCertDetails, Codec, ForwardClientCert, HostPort, HttpConnectionManager, HttpFilter,
-        RouteSource, RouterFilter, ServerHeader,
+        ClientCertDetails, Codec, ForwardClientCert, HostPort, HttpConnectionManager, RouteSource,
+        RouterFilter, ServerHeader,
     },
     listener::Direction,
     route::{
@@ -121,7 +122,7 @@ pub(super) fn manager_ir() -> HttpConnectionManager {
         codec: Codec::Auto,
         stat_prefix: "test".into(),
         routes: RouteSource::Rds("routes".into()),
-        filters: vec![HttpFilter::Router(RouterFilter::default())],
+        filters: vec![HttpFilter::router(RouterFilter::default())],
         access_logs: Vec::new(),
         use_remote_address: false,
         xff_num_trusted_hops: 0,
@@ -155,6 +156,8 @@ pub(super) fn manager_ir() -> HttpConnectionManager {
 
 pub(super) fn forward_to(cluster: &str) -> Forward {
     Forward {
+        include_virtual_host_limits: false,
+        rate_limits: Vec::new(),
         target: Target::Cluster(cluster.into()),
         cluster_not_found_status: 503,
         timeout: None,
@@ -187,6 +190,7 @@ pub(super) fn retry_on(on: RetryOn, num_retries: u32) -> RetryPolicy {
 
 pub(super) fn route(action: RouteActionKind) -> Route {
     Route {
+        filters: Vec::new(),
         name: "the-route".into(),
         matches: RouteMatch {
             path: PathMatch::Prefix("/".into()),
@@ -262,6 +266,8 @@ impl Setup {
         }
         let manager = Manager::compile(Arc::new(self.manager), &registry).unwrap();
         let mut virtual_host = VirtualHost {
+            filters: Vec::new(),
+            rate_limits: Vec::new(),
             name: "all".into(),
             domains: vec!["*".into()],
             routes: vec![Arc::new(self.route)],
@@ -272,12 +278,16 @@ impl Setup {
         };
         (self.virtual_host)(&mut virtual_host);
         let routes = RouteConfiguration {
+            filters: Vec::new(),
             name: "routes".into(),
             virtual_hosts: vec![Arc::new(virtual_host)],
             ignore_port_in_host_matching: false,
             headers: HeaderMutations::default(),
         };
-        let table = Arc::new(rajut_ir::decide::RouteTable::compile(&Arc::new(routes)));
+        let table = Arc::new(crate::http::filters::Routes::compile(
+            &Arc::new(routes),
+            &registry,
+        ));
         let config = Arc::new(Config {
             version: 1,
             routes: HashMap::from([("routes".into(), table)]),

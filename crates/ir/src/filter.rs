@@ -1,0 +1,76 @@
+//! HTTP filters: what stands in a connection manager's chain, and what routes say about it.
+//!
+//! A request is routed first; then it meets the filters in the listener's order, and the router comes last. What a
+//! filter does is its own configuration, or the most specific one that the route, its virtual host or the route
+//! configuration has under the filter's name.
+
+use std::sync::Arc;
+
+use rajut_types::Text;
+
+use crate::{http::RouterFilter, rate_limit::LocalRateLimit, rbac::Rbac};
+
+/// An HTTP filter under its name.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HttpFilter {
+    /// By which routes and logs name it.
+    pub name: Text,
+    /// It does nothing unless a route gives it a configuration.
+    pub disabled: bool,
+    /// What it is.
+    pub kind: HttpFilterKind,
+}
+
+/// The filters that there are. A closed set: what is not here is refused by name.
+#[derive(Debug, Clone, PartialEq)]
+pub enum HttpFilterKind {
+    /// Refuses calls by policy.
+    Rbac(Arc<Rbac>),
+    /// Refuses calls over a rate.
+    LocalRateLimit(Arc<LocalRateLimit>),
+    /// Sends the request on. Always last.
+    Router(RouterFilter),
+}
+
+impl HttpFilter {
+    /// The router, under the name that everybody gives it.
+    pub fn router(router: RouterFilter) -> Self {
+        Self {
+            name: ROUTER.into(),
+            disabled: false,
+            kind: HttpFilterKind::Router(router),
+        }
+    }
+
+    /// Access control, under the name that everybody gives it.
+    pub fn rbac(rbac: Rbac) -> Self {
+        Self {
+            name: RBAC.into(),
+            disabled: false,
+            kind: HttpFilterKind::Rbac(Arc::new(rbac)),
+        }
+    }
+}
+
+/// The usual name of the router.
+pub const ROUTER: &str = "envoy.filters.http.router";
+/// The usual name of access control.
+pub const RBAC: &str = "envoy.filters.http.rbac";
+/// The usual name of local rate limits.
+pub const LOCAL_RATE_LIMIT: &str = "envoy.filters.http.local_ratelimit";
+
+/// What a route (virtual host, route configuration, weighted cluster) says about filters, sorted by the filters' names.
+pub type FilterOverrides = Vec<(Text, FilterOverride)>;
+
+/// What is said about one filter. Source: Envoy `typed_per_filter_config`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum FilterOverride {
+    /// It does nothing here.
+    Disabled,
+    /// It does here what it is configured to do, also where it is disabled (Envoy `FilterConfig` without both).
+    Enabled,
+    /// Access control as this says.
+    Rbac(Arc<Rbac>),
+    /// A local rate limit with buckets of its own.
+    LocalRateLimit(Arc<LocalRateLimit>),
+}

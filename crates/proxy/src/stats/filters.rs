@@ -1,0 +1,207 @@
+//! Counters of filters: access control and local rate limits, by the prefixes that the configuration gives them.
+//!
+//! Bounds: as many as [`super::PREFIXES_MAX`] of each kind; further ones share one.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use rajut_telemetry::names;
+use rajut_types::Text;
+
+use super::{PREFIXES_MAX, PerWorker, Row};
+
+counters! {
+    /// What is counted per filter of access control.
+    RbacCounter {
+        /// Calls that passed.
+        Allowed,
+        /// Calls that were refused.
+        Denied,
+        /// Calls that would have passed.
+        ShadowAllowed,
+        /// Calls that would have been refused.
+        ShadowDenied,
+    }
+}
+
+counters! {
+    /// What is counted per local rate limit.
+    RateLimitCounter {
+        /// Requests that were looked at.
+        Enabled,
+        /// Requests within the limit.
+        Ok,
+        /// Requests over the limit.
+        RateLimited,
+        /// Requests that were refused.
+        Enforced,
+    }
+}
+
+/// The counters of one filter of access control.
+#[derive(Debug)]
+pub struct RbacStats(PerWorker<{ RbacCounter::COUNT }>);
+
+impl RbacStats {
+    /// Counts one.
+    pub fn add(&self, worker: usize, counter: RbacCounter) {
+        self.0.add(worker, counter as usize, 1);
+    }
+
+    /// The sum of a counter.
+    pub fn sum(&self, counter: RbacCounter) -> u64 {
+        self.0.sum(counter as usize)
+    }
+}
+
+/// The counters of one prefix of local rate limits.
+#[derive(Debug)]
+pub struct RateLimitStats(PerWorker<{ RateLimitCounter::COUNT }>);
+
+impl RateLimitStats {
+    /// Counts one.
+    pub fn add(&self, worker: usize, counter: RateLimitCounter) {
+        self.0.add(worker, counter as usize, 1);
+    }
+
+    /// The sum of a counter.
+    pub fn sum(&self, counter: RateLimitCounter) -> u64 {
+        self.0.sum(counter as usize)
+    }
+}
+
+/// Whose counters of access control they are.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct RbacKey {
+    /// Of a connection manager's filter, not of a network filter.
+    http: bool,
+    prefix: Text,
+    rules: Text,
+    shadow: Text,
+}
+
+impl RbacKey {
+    fn rows(&self, stats: &RbacStats, out: &mut Vec<Row>) {
+        let (prefix, all) = if self.http {
+            (
+                names::LABEL_HTTP_PREFIX,
+                [
+                    (names::HTTP_RBAC_ALLOWED, RbacCounter::Allowed),
+                    (names::HTTP_RBAC_DENIED, RbacCounter::Denied),
+                    (names::HTTP_RBAC_SHADOW_ALLOWED, RbacCounter::ShadowAllowed),
+                    (names::HTTP_RBAC_SHADOW_DENIED, RbacCounter::ShadowDenied),
+                ],
+            )
+        } else {
+            (
+                names::LABEL_RBAC_PREFIX,
+                [
+                    (names::RBAC_ALLOWED, RbacCounter::Allowed),
+                    (names::RBAC_DENIED, RbacCounter::Denied),
+                    (names::RBAC_SHADOW_ALLOWED, RbacCounter::ShadowAllowed),
+                    (names::RBAC_SHADOW_DENIED, RbacCounter::ShadowDenied),
+                ],
+            )
+        };
+        for (name, counter) in all {
+            let of_shadow = matches!(counter, RbacCounter::ShadowAllowed | RbacCounter::ShadowDenied);
+            let own = if of_shadow { &self.shadow } else { &self.rules };
+            let mut labels = vec![(prefix, self.prefix.clone())];
+            if !own.is_empty() {
+                labels.insert(0, (names::LABEL_RBAC_RULES, own.clone()));
+            }
+            out.push(Row::counter(name, &labels, stats.sum(counter)));
+        }
+    }
+}
+
+/// All counters of filters.
+#[derive(Debug, Default)]
+pub(super) struct FilterStats {
+    rbac: Mutex<BTreeMap<RbacKey, Arc<RbacStats>>>,
+    limits: Mutex<BTreeMap<Text, Arc<RateLimitStats>>>,
+}
+
+impl FilterStats {
+    pub(super) fn http_rbac(
+        &self,
+        workers: usize,
+        prefix: &Text,
+        rules: &Text,
+        shadow: &Text,
+    ) -> Arc<RbacStats> {
+        self.rbac(
+            workers,
+            RbacKey {
+                http: true,
+                prefix: prefix.clone(),
+                rules: rules.clone(),
+                shadow: shadow.clone(),
+            },
+        )
+    }
+
+    pub(super) fn network_rbac(&self, workers: usize, prefix: &Text, shadow: &Text) -> Arc<RbacStats> {
+        self.rbac(
+            workers,
+            RbacKey {
+                http: false,
+                prefix: prefix
+                    .strip_suffix('.')
+                    .map_or_else(|| prefix.clone(), Text::from),
+                rules: Text::default(),
+                shadow: shadow.clone(),
+            },
+        )
+    }
+
+    fn rbac(&self, workers: usize, mut key: RbacKey) -> Arc<RbacStats> {
+        let mut known = self.rbac.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= PREFIXES_MAX && !known.contains_key(&key) {
+            key = RbacKey {
+                http: key.http,
+                prefix: names::PREFIX_OVERFLOW.into(),
+                rules: Text::default(),
+                shadow: Text::default(),
+            };
+        }
+        known
+            .entry(key)
+            .or_insert_with(|| Arc::new(RbacStats(PerWorker::new(workers))))
+            .clone()
+    }
+
+    pub(super) fn rate_limit(&self, workers: usize, prefix: &Text) -> Arc<RateLimitStats> {
+        let mut known = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = if known.len() < PREFIXES_MAX || known.contains_key(prefix) {
+            prefix.clone()
+        } else {
+            names::PREFIX_OVERFLOW.into()
+        };
+        known
+            .entry(key)
+            .or_insert_with(|| Arc::new(RateLimitStats(PerWorker::new(workers))))
+            .clone()
+    }
+
+    pub(super) fn rows(&self, out: &mut Vec<Row>) {
+        let rbac = self.rbac.lock().unwrap_or_else(PoisonError::into_inner);
+        for (key, stats) in rbac.iter() {
+            key.rows(stats, out);
+        }
+        let limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        for (prefix, stats) in limits.iter() {
+            let label = [(names::LABEL_RATE_LIMIT_PREFIX, prefix.clone())];
+            for (name, counter) in [
+                (names::HTTP_RATE_LIMIT_ENABLED, RateLimitCounter::Enabled),
+                (names::HTTP_RATE_LIMIT_ENFORCED, RateLimitCounter::Enforced),
+                (names::HTTP_RATE_LIMIT_OK, RateLimitCounter::Ok),
+                (names::HTTP_RATE_LIMIT_LIMITED, RateLimitCounter::RateLimited),
+            ] {
+                out.push(Row::counter(name, &label, stats.sum(counter)));
+            }
+        }
+    }
+}
