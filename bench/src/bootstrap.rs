@@ -111,6 +111,19 @@ pub(crate) fn files(set: &Set, places: &Places, off: bool) -> Vec<File> {
     }
 }
 
+/// What the probes run through, behind which `origin` listens; the log gets `fields`.
+pub(crate) fn probes(places: &Places, origin: u16, fields: &[(&str, &str)]) -> String {
+    let fields: Map<String, Value> = fields
+        .iter()
+        .map(|(name, operator)| ((*name).to_owned(), json!(operator)))
+        .collect();
+    include_str!("bootstrap/probes.yaml")
+        .replace("{{front}}", &places.front.to_string())
+        .replace("{{origin}}", &origin.to_string())
+        .replace("{{log}}", &places.file("probes.log"))
+        .replace("{{log_fields}}", &Value::Object(fields).to_string())
+}
+
 /// One process on the way.
 #[derive(Debug, Clone, Copy)]
 struct Hop {

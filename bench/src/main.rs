@@ -5,6 +5,7 @@
 //! `load` and `bulk` ask, `relay` is the floor (a hop that only moves bytes). All are single-threaded, speak only on
 //! 127.0.0.1 and end by themselves or with the orchestrator. `README.md` of this folder says how it measures.
 
+mod alike;
 mod args;
 mod backend;
 mod bootstrap;
@@ -14,6 +15,7 @@ mod http2;
 mod load;
 mod machine;
 mod measure;
+mod origin;
 mod peer;
 mod poll;
 mod process;
@@ -33,7 +35,7 @@ use crate::args::Args;
 const USAGE: &str =
     "usage: rajut-bench run [SET…] [--short|--full|--smoke] [--rounds N] [--secs S] [--rate R]
                        [--held N] [--rest S] [--peers a,b] [--rt] [--root DIR] [--profile NAME]
-       rajut-bench backend
+       rajut-bench backend|origin
        rajut-bench load --proto http1|http1-16|http1-large|http2|grpc|grpc-stream|echo --port P [--conns N]
                        [--streams N] [--secs S] [--rate R] [--expect BYTES] [--fresh|--hold] [--tls DIR]
        rajut-bench bulk --port P [--conns N] [--secs S]
@@ -57,6 +59,7 @@ fn command() -> Result<ExitCode> {
     match command.as_str() {
         "run" => return run::run(&args),
         "backend" => backend::serve()?,
+        "origin" => origin::serve()?,
         "load" => load::load(&args)?,
         "bulk" => bulk::sink(&args)?,
         "relay" => relay::serve(&args)?,

@@ -104,9 +104,13 @@ impl Places {
 
     /// Writes one file (JSON, which is YAML too).
     pub(crate) fn write_bootstrap(&self, (name, value): bootstrap::File) -> Result<(PathBuf, String)> {
-        let text = serde_json::to_string_pretty(&value)? + "\n";
+        self.write_text(&name, &(serde_json::to_string_pretty(&value)? + "\n"))
+    }
+
+    /// Writes a file's text; its path, and a hash of its bytes.
+    pub(crate) fn write_text(&self, name: &str, text: &str) -> Result<(PathBuf, String)> {
         let path = self.dir.join(name);
-        fs::write(&path, &text)?;
+        fs::write(&path, text)?;
         Ok((path, format!("{:016x}", fnv(text.as_bytes()))))
     }
 }

@@ -8,6 +8,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 
+use crate::alike::Alike;
 use crate::machine;
 use crate::peer::Peer;
 use crate::run::{Figures, Options, Row, SetResult};
@@ -151,6 +152,43 @@ fn direct(result: &SetResult) -> Option<&Row> {
     result.rows.iter().find(|row| row.installed.peer == Peer::Direct)
 }
 
+/// Prints whether we answer as Envoy does and keeps it; whether all is well.
+pub(crate) fn alike(alike: Result<Alike>, options: &Options) -> Result<bool> {
+    println!("\n== alike: answers, edited requests and log lines, rajut against envoy");
+    let (text, well) = match alike {
+        Ok(alike) => {
+            println!("   bootstrap of both: probes.yaml, fnv {}", alike.bootstrap);
+            println!(
+                "{} probes, {} without any difference; {} log lines of {} fields",
+                alike.probes, alike.same, alike.log_lines, alike.log_fields
+            );
+            for (reason, probes) in &alike.known {
+                println!("   known, {} probes: {reason}", probes.len());
+            }
+            for difference in &alike.differences {
+                println!("   DIFFERS: {difference}");
+            }
+            (alike.describe(), alike.differences.is_empty())
+        }
+        Err(why) => {
+            println!("   FAILED: {why:#}");
+            (json!({ "failed": format!("{why:#}") }), false)
+        }
+    };
+    if !options.smoke {
+        keep(&options.root, "alike", &text)?;
+    }
+    Ok(well)
+}
+
+/// Writes `bench/results/NAME.json`.
+fn keep(root: &Path, name: &str, whole: &Value) -> Result<()> {
+    let dir = root.join("bench/results");
+    fs::create_dir_all(&dir)?;
+    let file = dir.join(format!("{name}.json"));
+    fs::write(&file, serde_json::to_string_pretty(whole)? + "\n").with_context(|| file.display().to_string())
+}
+
 /// Prints a set's figures with their spread, and who is absent.
 pub(crate) fn print(result: &SetResult, options: &Options) {
     println!("\n== {}: {}", result.set.name, result.set.title);
@@ -230,10 +268,7 @@ pub(crate) fn write(result: &SetResult, options: &Options, machine: &Value, root
         "set": result.set.name, "title": result.set.title, "machine": machine, "options": options.describe(),
         "bootstraps": bootstraps, "columns": table, "peers": peers, "absent": absent,
     });
-    let dir = root.join("bench/results");
-    fs::create_dir_all(&dir)?;
-    let file = dir.join(format!("{}.json", result.set.name));
-    fs::write(&file, serde_json::to_string_pretty(&whole)? + "\n").with_context(|| file.display().to_string())
+    keep(root, result.set.name, &whole)
 }
 
 /// Writes `bench/RESULTS.md` from all results that there are, and the README's summary.

@@ -20,7 +20,7 @@ use crate::measure::Bench;
 use crate::peer::{Backends, Installed, Peer, Places, certificates};
 use crate::process::{self, Process};
 use crate::set::{self, Set};
-use crate::{machine, report};
+use crate::{alike, machine, report};
 
 /// Core of the load generator and the backend.
 pub(crate) const LOAD_CORE: usize = 0;
@@ -66,9 +66,11 @@ pub(crate) struct Options {
     pub(crate) held: usize,
     /// How long after the load memory is read (in the last round; the others do not wait).
     pub(crate) rest: Duration,
+    /// Whether answers are compared first.
+    alike: bool,
     sets: Vec<&'static Set>,
     peers: Option<Vec<String>>,
-    root: PathBuf,
+    pub(crate) root: PathBuf,
 }
 
 impl Options {
@@ -82,10 +84,15 @@ impl Options {
             _ => bail!("either --short or --full"),
         };
         let mut sets = Vec::new();
+        let mut alike = args.words().is_empty();
         for word in args.words() {
+            if word == "alike" {
+                alike = true;
+                continue;
+            }
             sets.push(set::named(word)?);
         }
-        if sets.is_empty() {
+        if args.words().is_empty() {
             sets = set::ALL.iter().collect();
         }
         let options = Self {
@@ -97,6 +104,7 @@ impl Options {
             smoke,
             held: args.number("held", if smoke { 200 } else { 10_000 })?,
             rest: Duration::from_secs(args.number("rest", rest)?),
+            alike,
             sets,
             peers: args
                 .text("peers")
@@ -150,7 +158,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let work = WorkDir(std::env::temp_dir().join(format!("rajut-bench-{}", std::process::id())));
     fs::create_dir_all(&work.0)?;
     let (backend, backends) = start_backend(&work.0)?;
-    let mut failed = false;
+    let mut failed = options.alike && !answers_alike(&options, &work.0, backends)?;
     for set in &options.sets {
         let result = measure_set(set, &options, &work.0, backends, backend.pid())?;
         failed |= result.rows.iter().any(|row| row.failed.is_some());
@@ -199,6 +207,29 @@ fn start_backend(dir: &Path) -> Result<(Process, Backends)> {
         source: port("source")?,
     };
     Ok((process, backends))
+}
+
+/// Before anything is timed: whether we answer as Envoy does.
+fn answers_alike(options: &Options, dir: &Path, backends: Backends) -> Result<bool> {
+    let [front, second, middle, middle_small] = free_ports()?;
+    let places = Places {
+        dir: dir.to_owned(),
+        front,
+        second,
+        middle,
+        middle_small,
+        backends,
+    };
+    let found = |peer: Peer| peer.find(&options.root, &options.profile, dir);
+    let ours = found(Peer::Rajut)?;
+    let alike = match found(Peer::Envoy) {
+        Ok(theirs) => alike::compare(&ours, &theirs, &places),
+        Err(why) => {
+            println!("\n== alike: not shown, Envoy is absent: {why:#}");
+            return Ok(true);
+        }
+    };
+    report::alike(alike, options)
 }
 
 fn measure_set(
