@@ -159,9 +159,15 @@ fn judge(ours: &Side, theirs: &Side, alike: &mut Alike) {
     for ((name, our), (_, their)) in ours.answers.iter().zip(&theirs.answers) {
         alike.probes += 1;
         let mut differences = answer::differences(our, their);
+        let body_differs = differences
+            .iter()
+            .any(|it| it.starts_with("body:") || it.starts_with("refusal:"));
         let none = Vec::new();
         let logged = |side: &Side| side.log.get(name).unwrap_or(&none).clone();
-        differences.extend(log_differences(&logged(ours), &logged(theirs)));
+        let mut log = log_differences(&logged(ours), &logged(theirs));
+        // The length follows from the body.
+        log.retain(|difference| !(body_differs && difference.starts_with("log: bytes_sent")));
+        differences.extend(log);
         alike.note(name, differences);
     }
     let none = Vec::new();

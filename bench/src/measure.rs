@@ -15,8 +15,10 @@ use crate::{load, stats};
 const START_WAIT: Duration = Duration::from_secs(15);
 /// It is left alone so long before its idle memory is read.
 const SETTLE: Duration = Duration::from_millis(500);
-/// Held connections are left alone so long before memory is read, and the proxy after they are gone.
+/// Held connections are left alone so long before memory is read.
 const HELD_REST: Duration = Duration::from_secs(2);
+/// After they are gone the proxy is left alone for at least so long.
+const CLOSED_REST: Duration = Duration::from_secs(10);
 
 /// One set's measurements.
 #[derive(Debug)]
@@ -164,7 +166,11 @@ impl Bench<'_> {
         std::thread::sleep(SETTLE);
         let (idle, wall, _) = window.close(&running.pids);
         drop(process);
-        std::thread::sleep(HELD_REST.max(self.options.rest.min(Duration::from_secs(10))));
+        std::thread::sleep(if self.options.smoke {
+            HELD_REST
+        } else {
+            CLOSED_REST.max(self.options.rest)
+        });
         let after = process::memory(&running.pids);
         let before = figures.get("pss_idle_mib").copied().unwrap_or_default();
         figures.insert("held", held as f64);

@@ -18,6 +18,8 @@ const HEAD_MAX: u64 = 256 * 1024;
 const BODY_MAX: usize = 1 << 20;
 /// Fields whose value is made up by a proxy for each request.
 const MADE_UP: &[&str] = &["x-request-id", "traceparent", "tracestate"];
+/// What is left of a timeout when a request is tried again depends on the time.
+const TIMED: &str = "x-envoy-expected-rq-timeout-ms";
 
 /// How often each probe arrived, for answers that change.
 type Counts = Arc<Mutex<HashMap<String, usize>>>;
@@ -160,7 +162,8 @@ fn seen(request: &Request, count: usize) -> String {
         .fields
         .iter()
         .map(|(name, value)| {
-            let value = if MADE_UP.contains(&name.as_str()) && value.len() >= 32 {
+            let made_up = MADE_UP.contains(&name.as_str()) && value.len() >= 32;
+            let value = if made_up || (name == TIMED && count > 1) {
                 "*"
             } else {
                 value

@@ -155,6 +155,22 @@ pub(crate) fn pin(core: usize) -> Result<()> {
     rustix::thread::sched_setaffinity(None, &set).with_context(|| format!("core {core}"))
 }
 
+/// Lets this process and those that it starts open so many files, as far as it may.
+pub(crate) fn allow_files(files: u64) -> Result<()> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|current| current >= files) {
+        return Ok(());
+    }
+    let maximum = limit.maximum.map(|maximum| maximum.max(files));
+    let raised = Rlimit {
+        current: Some(files),
+        maximum,
+    };
+    setrlimit(Resource::Nofile, raised)
+        .with_context(|| format!("no more than {:?} open files are allowed", limit.maximum))
+}
+
 /// A program on `PATH`, also in the folders for administrators, where Debian puts proxies.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     if program.contains('/') {

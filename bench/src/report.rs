@@ -348,7 +348,7 @@ fn write_set(page: &mut String, result: &Value) -> Result<()> {
             .iter()
             .filter(|(name, _)| !matches!(name.as_str(), "rajut" | "direct"))
         {
-            let ratio = |c: &Value| middle(ours, c).zip(middle(about, c)).map(|(a, b)| a / b);
+            let ratio = |c: &Value| ratio(middle(ours, c), middle(about, c));
             let cells: Vec<String> = columns.iter().map(|c| cell(ratio(c), 2)).collect();
             writeln!(page, "| **rajut / {name}** | {} |", cells.join(" | "))?;
         }
@@ -391,7 +391,7 @@ fn summary(results: &[Value]) -> String {
             );
             for peer in SUMMARY_PEERS {
                 let theirs = middle(&result["peers"][peer], column);
-                let ratio = ours.zip(theirs).map(|(a, b)| a / b);
+                let ratio = ratio(ours, theirs);
                 let _ = write!(page, " {} | {} |", cell(theirs, digits(column)), cell(ratio, 2));
             }
         }
@@ -406,6 +406,12 @@ fn between_marks(text: &str, new: &str) -> Option<String> {
     let from = text.find(begin)? + begin.len();
     let to = from + text[from..].find(end)?;
     Some(format!("{}\n{new}{}", &text[..from], &text[to..]))
+}
+
+/// Ours over theirs, where both are more than nothing.
+fn ratio(ours: Option<f64>, theirs: Option<f64>) -> Option<f64> {
+    let (ours, theirs) = ours.zip(theirs)?;
+    (ours > 0.0 && theirs > 0.0).then(|| ours / theirs)
 }
 
 fn middle(about: &Value, column: &Value) -> Option<f64> {

@@ -29,6 +29,8 @@ pub(crate) const PROXY_CORE: usize = 1;
 /// Who takes part in the smoke form, where it is not the plain set: who runs from the same bytes.
 const SMOKE_PEERS: [Peer; 4] = [Peer::Rajut, Peer::RajutOff, Peer::Envoy, Peer::EnvoyOff];
 
+/// Open files of a proxy beside two for each connection.
+const FILES_SPARE: u64 = 2000;
 /// What our proxy says of a bootstrap that it does not take.
 const REFUSED: &str = "can't be used";
 
@@ -114,8 +116,8 @@ impl Options {
         if !(1..=20).contains(&options.rounds) || !(0.2..=60.0).contains(&options.seconds) {
             bail!("--rounds 1 to 20, --secs 0.2 to 60");
         }
-        if !(1..=18_000).contains(&options.held) || options.rest.as_secs() > 600 {
-            bail!("--held 1 to 18000, --rest 0 to 600");
+        if !(1..=10_000).contains(&options.held) || options.rest.as_secs() > 600 {
+            bail!("--held 1 to 10000, --rest 0 to 600");
         }
         Ok(options)
     }
@@ -153,6 +155,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let options = Options::parse(args)?;
     process::pin(PROXY_CORE).context("the benchmark needs two cores")?;
     process::pin(LOAD_CORE)?;
+    if let Err(why) = process::allow_files(2 * options.held as u64 + FILES_SPARE) {
+        println!("held connections: {why:#}: a proxy that opens another for each may fail; then say --held");
+    }
     let machine = machine::describe(&options.root);
     println!("{}", machine::line(&machine));
     let work = WorkDir(std::env::temp_dir().join(format!("rajut-bench-{}", std::process::id())));

@@ -80,8 +80,8 @@ const TCP: &[Peer] = &[
 ];
 /// Everything on, with the same hop with everything off in the same rounds.
 const ON: &[Peer] = &[Direct, Relay, Rajut, RajutOff, Envoy, EnvoyOff, Haproxy, Nginx];
-const HELD: &[Peer] = &[Relay, Rajut, Envoy, Haproxy, Nginx];
-const TLS_HELD: &[Peer] = &[Rajut, Envoy, Haproxy, Nginx];
+const IDLE: &[Peer] = &[Relay, Rajut, Envoy, Haproxy, Nginx];
+const HELD: &[Peer] = &[Rajut, Envoy, Haproxy, Nginx];
 const OURS: &[Peer] = &[Rajut, Envoy];
 
 const PLAIN: Set = Set {
@@ -194,7 +194,7 @@ pub(crate) const ALL: &[Set] = &[
         name: "idle-memory",
         title: "started and idle: one listener, one cluster",
         kind: Kind::Idle,
-        peers: HELD,
+        peers: IDLE,
         ..PLAIN
     },
     Set {
@@ -209,7 +209,7 @@ pub(crate) const ALL: &[Set] = &[
         title: "idle HTTP/1.1 connections under mutual TLS 1.3, each with one request behind it",
         kind: Kind::Held,
         way: Way::TlsIn,
-        peers: TLS_HELD,
+        peers: HELD,
         ..PLAIN
     },
     Set {
@@ -223,7 +223,7 @@ pub(crate) const ALL: &[Set] = &[
         title: "a new connection with a full handshake of mutual TLS 1.3 for each request, HTTP/1.1, 1 KiB, 32 at a time",
         kind: Kind::Fresh,
         way: Way::TlsIn,
-        peers: TLS_HELD,
+        peers: HELD,
         ..PLAIN
     },
     Set {

@@ -290,9 +290,34 @@ fn between(our: &Answer, their: &Answer, differences: &mut Vec<String>) {
     if interim != their_interim {
         differences.push(format!("interim: {interim:?}, envoy {their_interim:?}"));
     }
-    if line != their_line {
+    let parts = |line: &str| {
+        let mut parts = line.splitn(3, ' ').map(str::to_owned);
+        std::array::from_fn::<String, 3, _>(|_| parts.next().unwrap_or_default())
+    };
+    let ([version, code, phrase], [their_version, their_code, their_phrase]) =
+        (parts(line), parts(their_line));
+    if code != their_code {
         differences.push(format!("status: {line}, envoy {their_line}"));
+    } else if phrase != their_phrase {
+        differences.push(format!("phrase: {line}, envoy {their_line}"));
     }
+    if version != their_version {
+        differences.push(format!("version: {version}, envoy {their_version}"));
+    }
+    // What follows from one that is told already is not told again.
+    let refusal = body.is_empty() && their_line.ends_with(their_body.as_str()) && code.as_str() >= "400";
+    let (ours_told, theirs_told) = if refusal && !their_body.is_empty() {
+        differences.push(format!("refusal: no body, envoy `{their_body}`"));
+        let without = |(name, _): &&(String, String)| name != "content-type" && name != "content-length";
+        let told = |fields: &[(String, String)]| fields.iter().filter(without).cloned().collect::<Vec<_>>();
+        (told(fields), told(their_fields))
+    } else if body != their_body {
+        let without = |(name, _): &&(String, String)| name != "content-length";
+        let told = |fields: &[(String, String)]| fields.iter().filter(without).cloned().collect::<Vec<_>>();
+        (told(fields), told(their_fields))
+    } else {
+        (fields.clone(), their_fields.clone())
+    };
     if cut != their_cut {
         differences.push(format!("cut: {cut}, envoy {their_cut}"));
     }
@@ -302,9 +327,11 @@ fn between(our: &Answer, their: &Answer, differences: &mut Vec<String>) {
             .map(|(name, value)| format!("{name}: {value}"))
             .collect()
     };
-    list("field", &lines(fields), &lines(their_fields), differences);
-    let lines = |body: &str| -> Vec<String> { body.split('\n').map(str::to_owned).collect() };
-    list("body", &lines(body), &lines(their_body), differences);
+    list("field", &lines(&ours_told), &lines(&theirs_told), differences);
+    if !refusal {
+        let lines = |body: &str| -> Vec<String> { body.split('\n').map(str::to_owned).collect() };
+        list("body", &lines(body), &lines(their_body), differences);
+    }
 }
 
 /// What stands in one list and not in the other.
@@ -359,6 +386,21 @@ mod tests {
                 "body: only rajut: y",
                 "answer: stays(true), envoy stays(false)",
             ]
+        );
+        let silent = [whole("HTTP/1.1 400 Bad Request", &[("content-length", "0")], "")];
+        let loud = [whole(
+            "HTTP/1.1 400 Bad Request",
+            &[("content-length", "11")],
+            "Bad Request",
+        )];
+        assert_eq!(
+            differences(&silent, &loud),
+            ["refusal: no body, envoy `Bad Request`"]
+        );
+        let other = [whole("HTTP/1.1 400 Wrong", &[], "")];
+        assert_eq!(
+            differences(&other, &[whole("HTTP/1.1 400 Bad Request", &[], "")]),
+            ["phrase: HTTP/1.1 400 Wrong, envoy HTTP/1.1 400 Bad Request"]
         );
         assert_eq!(
             differences(&ours, &[Answer::Closed]),

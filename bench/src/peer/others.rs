@@ -12,7 +12,7 @@ use crate::set::{Answers, Kind, Set, Way};
 
 /// Most connections at a time; more where that is what is measured.
 const CONNECTIONS: usize = 4096;
-const CONNECTIONS_HELD: usize = 19_000;
+const CONNECTIONS_HELD: usize = 10_500;
 
 const HAPROXY: &str = "defaults
   timeout connect 10s
@@ -74,7 +74,7 @@ pub(super) fn haproxy(set: &Set, places: &Places, splice: bool) -> Result<Vec<Pa
     };
     write(places, "haproxy", "cfg", &texts, |text, _| {
         format!(
-            "global\n  nbthread 1\n  maxconn {}\n{HAPROXY}{text}",
+            "global\n  nbthread 1\n  maxconn {}\n  no strict-limits\n{HAPROXY}{text}",
             most_connections(set)
         )
     })
@@ -132,7 +132,7 @@ pub(super) fn nginx(set: &Set, places: &Places) -> Result<Vec<PathBuf>> {
         ],
     };
     let connections = if set.kind == Kind::Held {
-        19_900
+        2 * CONNECTIONS_HELD
     } else {
         CONNECTIONS
     };

@@ -71,6 +71,9 @@ fn normalize_target(
     if ir.strip_host_port != HostPort::Keep {
         strip_port(head, ir.strip_host_port, listener_port)?;
     }
+    if ir.normalize_path && escapes_nul(&head.path_and_query) {
+        return Err(BAD_REQUEST);
+    }
     if (ir.normalize_path || ir.merge_slashes)
         && let Some(path) = normalized(&head.path_and_query, ir.normalize_path, ir.merge_slashes)
     {
@@ -98,8 +101,22 @@ fn strip_port(head: &mut RequestHead, how: HostPort, listener_port: u16) -> Resu
     head.set_authority(authority).map_err(|_| BAD_REQUEST)
 }
 
-/// The path without dot segments (RFC 3986 §5.2.4, `%2e` and `\` taken as what they stand for) and, where asked,
-/// without repeated slashes; `None` where nothing changes.
+/// Whether the path holds an escaped NUL, which no path may hold once it is normalised (as Envoy refuses it too).
+fn escapes_nul(target: &[u8]) -> bool {
+    let path = target.split(|byte| *byte == b'?').next().unwrap_or_default();
+    path.windows(3).any(|window| window == b"%00")
+}
+
+/// The unreserved character (RFC 3986 §2.3) that an escape stands for: both forms are the same path (§6.2.2.2), so a
+/// rule about one must not be passed by writing the other.
+fn unescaped(high: u8, low: u8) -> Option<u8> {
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    let byte = u8::try_from(digit(high)? * 16 + digit(low)?).ok()?;
+    (byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')).then_some(byte)
+}
+
+/// The path with unreserved characters unescaped, without dot segments (RFC 3986 §5.2.4, `\` taken as what it stands
+/// for) and, where asked, without repeated slashes; `None` where nothing changes.
 fn normalized(target: &Bytes, dots: bool, slashes: bool) -> Option<Bytes> {
     let end = target
         .iter()
@@ -110,7 +127,8 @@ fn normalized(target: &Bytes, dots: bool, slashes: bool) -> Option<Bytes> {
         path.windows(needle.len())
             .any(|window| window.eq_ignore_ascii_case(needle))
     };
-    let odd_dots = dots && (has(b"/.") || has(b"%2e") || path.contains(&b'\\'));
+    let escaped = |window: &[u8]| matches!(window, [b'%', high, low] if unescaped(*high, *low).is_some());
+    let odd_dots = dots && (has(b"/.") || path.windows(3).any(escaped) || path.contains(&b'\\'));
     let odd_slashes = slashes && has(b"//");
     if !path.starts_with(b"/") || !(odd_dots || odd_slashes) {
         return None;
@@ -119,8 +137,8 @@ fn normalized(target: &Bytes, dots: bool, slashes: bool) -> Option<Bytes> {
     let mut rest = path;
     while let [first, after @ ..] = rest {
         match (first, after) {
-            (b'%', [b'2', b'e' | b'E', after @ ..]) if dots => {
-                decoded.push(b'.');
+            (b'%', [high, low, after @ ..]) if dots && unescaped(*high, *low).is_some() => {
+                decoded.extend(unescaped(*high, *low));
                 rest = after;
                 continue;
             }
@@ -511,6 +529,8 @@ mod tests {
             ("//a///b/", "/a/b/"),
             ("/a\\..\\b", "/b"),
             ("/.well-known", "/.well-known"),
+            ("/%73ecre%74/%7Eme?a=%73", "/secret/~me?a=%73"),
+            ("/a%2Fb%2fc%20%c3%a9%zz%", "/a%2Fb%2fc%20%c3%a9%zz%"),
         ] {
             assert_eq!(path(given), wanted, "{given}");
         }
