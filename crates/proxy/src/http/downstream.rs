@@ -27,6 +27,14 @@ impl Downstream<'_> {
         }
     }
 
+    /// Whether the next piece is known to be the request's end, which needs no room on the other side.
+    pub(crate) fn is_at_end(&self) -> bool {
+        match self {
+            Self::H1(_) => false,
+            Self::H2(stream) => stream.is_at_end(),
+        }
+    }
+
     /// After the request's end: `Ready(true)` when the client is gone, `Ready(false)` when it has finished sending
     /// and may still listen.
     pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<bool> {

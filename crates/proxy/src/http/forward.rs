@@ -524,7 +524,9 @@ impl Forwarding<'_, '_> {
         let mut moved = false;
         while exchange.broken.is_none() {
             let mut stalled = self.source.sent;
-            while !self.source.sent && exchange.upstream.has_room() {
+            while !self.source.sent
+                && (exchange.upstream.has_room() || self.source.is_at_end(self.downstream))
+            {
                 match self.source.poll_next(self.downstream, cx) {
                     Poll::Ready(Ok(piece)) => {
                         moved = true;
@@ -642,7 +644,7 @@ impl Forwarding<'_, '_> {
         let mut moved = false;
         let flushed = loop {
             let mut stalled = relay.received;
-            while !relay.received && self.downstream.has_room() {
+            while !relay.received && (self.downstream.has_room() || exchange.upstream.is_at_end()) {
                 match exchange.upstream.poll_piece(cx) {
                     Poll::Ready(Ok(piece)) => {
                         moved = true;

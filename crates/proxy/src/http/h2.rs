@@ -199,6 +199,15 @@ impl Receiver {
         Self { stream, state }
     }
 
+    /// Whether the end has arrived and nothing waits before it: the next piece is the end, which needs no room, so that
+    /// the last DATA frame can carry `END_STREAM` on.
+    pub(crate) fn is_at_end(&self) -> bool {
+        match self.state {
+            Receiving::Data => self.stream.is_end_stream(),
+            Receiving::Trailers | Receiving::Done => false,
+        }
+    }
+
     pub(crate) fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, h2::Error>> {
         loop {
             match self.state {
@@ -256,6 +265,11 @@ impl ServerStream {
                 DownstreamError::Gone
             }
         })
+    }
+
+    /// Whether the next piece is known to be the end.
+    pub(crate) fn is_at_end(&self) -> bool {
+        self.receiver.is_at_end()
     }
 
     pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {

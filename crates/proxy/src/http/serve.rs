@@ -29,6 +29,7 @@ use rajut_ir::{
 use tokio::{io::AsyncReadExt, task::spawn_local, time::Instant};
 
 use super::{
+    batch::batched,
     codec::convert,
     deadline::Deadlines,
     downstream::Downstream,
@@ -38,7 +39,6 @@ use super::{
     headers::{self, Half},
     manager::Manager,
     message::Request,
-    prefixed::Prefixed,
     record::{Details, Record, Shared},
     reply,
     source::Source,
@@ -85,7 +85,7 @@ pub async fn serve_connection(
     if speaks_http2(&shared, &mut stream, &mut first).await {
         stats.add(index, ManagerCounter::CxHttp2);
         // Boxed, as is the other: the task of a connection carries only what its version needs.
-        Box::pin(serve_http2(&shared, Prefixed::new(stream, first.freeze()))).await;
+        Box::pin(serve_http2(&shared, stream, first.freeze())).await;
     } else {
         stats.add(index, ManagerCounter::CxHttp1);
         Box::pin(serve_http1(&shared, stream, first)).await;
@@ -348,11 +348,12 @@ async fn linger(server: &mut h1::Server) {
     let _ = tokio::time::timeout(LINGER, close).await;
 }
 
-async fn serve_http2(shared: &Rc<Shared>, io: Prefixed) {
+async fn serve_http2(shared: &Rc<Shared>, stream: Stream, first: Bytes) {
     let ir = shared.manager.ir();
     let head_bytes = ir.max_request_headers_kb.saturating_mul(1024);
     let stats = shared.manager.stats();
     let index = shared.worker.index;
+    let (io, batch) = batched(stream, first);
     let handshake = h2::server_builder(&ir.http2, head_bytes).handshake::<_, Bytes>(io);
     let limit = ir
         .request_headers_timeout
@@ -362,6 +363,7 @@ async fn serve_http2(shared: &Rc<Shared>, io: Prefixed) {
         stats.add(index, ManagerCounter::CxProtocolError);
         return;
     };
+    batch.collect();
     let streams = Rc::new(Cell::new(0_u32));
     let opened = Instant::now();
     let mut idle_since = opened;
@@ -371,9 +373,13 @@ async fn serve_http2(shared: &Rc<Shared>, io: Prefixed) {
     let mut pings = pin!(keep_alive(connection.ping_pong(), ir.http2.keepalive));
     loop {
         let accepted = poll_fn(|cx| {
-            match connection.poll_accept(cx) {
-                Poll::Ready(accepted) => return Poll::Ready(Some(accepted)),
-                Poll::Pending => {}
+            if let Poll::Ready(accepted) = connection.poll_accept(cx) {
+                return Poll::Ready(Some(accepted));
+            }
+            if batch.poll_flush(cx) == Poll::Ready(true)
+                && let Poll::Ready(accepted) = connection.poll_accept(cx)
+            {
+                return Poll::Ready(Some(accepted));
             }
             if pings.as_mut().poll(cx).is_ready() {
                 // As if the client had closed it: it does not answer.
@@ -697,4 +703,20 @@ async fn flush(shared: &Shared, timer: &mut Timer, downstream: &mut Downstream<'
         }
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size<A, B, C, D, F: Future>(_: fn(A, B, C, D) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn the_task_of_a_stream_is_small() {
+        // What a stream costs beside the bytes of its heads and of one piece of its body.
+        let size = size(serve_stream);
+        assert!(size <= 4096, "{size} bytes");
+    }
 }

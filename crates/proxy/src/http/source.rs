@@ -82,6 +82,11 @@ impl Source {
         (self.ended && (self.keeps || !self.pulled)).then(|| self.kept.clone())
     }
 
+    /// Whether the next piece for the current try is the end, which needs no room on the other side.
+    pub(crate) fn is_at_end(&self, downstream: &Downstream<'_>) -> bool {
+        self.at >= self.kept.len() && (self.ended || downstream.is_at_end())
+    }
+
     /// The next piece for the current try.
     pub(crate) fn poll_next(
         &mut self,

@@ -118,6 +118,14 @@ impl Upstream {
         }
     }
 
+    /// Whether the next piece is known to be the end, which needs no room on the other side.
+    pub(crate) fn is_at_end(&self) -> bool {
+        match self {
+            Self::H1(_) => false,
+            Self::H2(exchange) => exchange.receiver.as_ref().is_some_and(Receiver::is_at_end),
+        }
+    }
+
     /// Shuts down the sending half of a tunnel.
     pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         match self {

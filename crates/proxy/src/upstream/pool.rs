@@ -19,11 +19,12 @@
 use std::{
     cell::{Cell, RefCell},
     collections::{HashMap, VecDeque},
+    future::poll_fn,
     net::SocketAddr,
-    pin::pin,
+    pin::{Pin, pin},
     rc::{Rc, Weak},
     sync::Arc,
-    task::{Context, Waker},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -51,6 +52,7 @@ use crate::{
     epoch::Config,
     failure::{Failure, FailureKind},
     http::{
+        batch::{Batch, Batched, batched},
         h2::{CONNECTION_WINDOW, DATA_FRAME_BUDGET, SEND_BUFFER, STREAM_WINDOW, STREAMS_DEFAULT},
         transport::Transport,
     },
@@ -769,7 +771,10 @@ impl Acquire<'_> {
         } = self;
         let Established { stream, permit } = established;
         let local = stream.socket().and_then(|socket| socket.local_addr().ok());
-        let handshake = client_builder(options).handshake::<_, Bytes>(stream);
+        let (io, batch) = batched(stream, Bytes::new());
+        // The preface and the settings leave with the first request.
+        batch.collect();
+        let handshake = client_builder(options).handshake::<_, Bytes>(io);
         let made = tokio::time::timeout(cluster.ir().connect_timeout, handshake).await;
         let (send, driver) = made
             .map_err(|_| Failure::from(FailureKind::ConnectTimeout))?
@@ -786,7 +791,13 @@ impl Acquire<'_> {
             freed: Notify::new(),
         });
         let keepalive = options.keepalive;
-        spawn_local(drive(driver, Rc::downgrade(&connection), permit, keepalive));
+        spawn_local(drive(
+            driver,
+            batch,
+            Rc::downgrade(&connection),
+            permit,
+            keepalive,
+        ));
         if !pool.retired.get() {
             let mut hosts = pool.hosts.borrow_mut();
             hosts.entry(host.id).or_default().h2.push(connection.clone());
@@ -888,7 +899,8 @@ fn client_builder(options: &Http2Options) -> h2::client::Builder {
 
 /// Runs an HTTP/2 connection to its end; with keep-alive, closes it when a PING is not answered in time.
 async fn drive(
-    mut driver: h2::client::Connection<Stream, Bytes>,
+    mut driver: h2::client::Connection<Batched, Bytes>,
+    batch: Batch,
     connection: Weak<H2Connection>,
     guard: ConnectionGuard,
     keepalive: Option<(Duration, Duration)>,
@@ -906,11 +918,20 @@ async fn drive(
         }
         std::future::pending::<()>().await;
     };
-    tokio::select! {
-        ended = &mut driver => if let Err(error) = ended {
-            tracing::debug!(endpoint = %guard.host().address, %error, "HTTP/2 connection ended");
-        },
-        () = pings => {}
+    let mut pings = pin!(pings);
+    let ended = poll_fn(|cx| {
+        let mut driven = Pin::new(&mut driver).poll(cx);
+        if batch.poll_flush(cx) == Poll::Ready(true) && driven.is_pending() {
+            driven = Pin::new(&mut driver).poll(cx);
+        }
+        if driven.is_pending() && pings.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        driven
+    })
+    .await;
+    if let Err(error) = ended {
+        tracing::debug!(endpoint = %guard.host().address, %error, "HTTP/2 connection ended");
     }
     if let Some(connection) = connection.upgrade() {
         connection.closed.set(true);
