@@ -3,6 +3,8 @@
 //! An extended CONNECT for a protocol is the same thing as an HTTP/1 upgrade to it; inside the proxy it is a GET with
 //! an `upgrade` field, whichever version carried it. What it does not do: judge values (`h2` has, and `Fields` does).
 
+use std::sync::LazyLock;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, uri};
 use rajut_codec::{
@@ -132,15 +134,46 @@ const NOT_IN_H2: KnownSet = KnownSet::of(&[
     Known::Http2Settings,
 ]);
 
+/// Fields whose values are new with every message, or with most. Put into HPACK's dynamic table they would push out all
+/// that repeats, and `h2` compares a new value with every older one of its name; so they are sent as literals
+/// (RFC 7541 §6.2.3). Credentials have a second reason: what is in the table can be guessed (§7.1).
+const NEVER_INDEXED: KnownSet = KnownSet::of(&[
+    Known::Authorization,
+    Known::B3,
+    Known::Baggage,
+    Known::Cookie,
+    Known::GrpcMessage,
+    Known::GrpcTimeout,
+    Known::ProxyAuthorization,
+    Known::SetCookie,
+    Known::Traceparent,
+    Known::Tracestate,
+    Known::XForwardedFor,
+    Known::XRequestId,
+]);
+
+/// The known names as `http` has them, by their number.
+static NAMES: LazyLock<Vec<HeaderName>> = LazyLock::new(|| {
+    Known::all()
+        .iter()
+        .map(|known| HeaderName::from_static(known.as_str()))
+        .collect()
+});
+
 /// Header fields for `h2`.
 pub(crate) fn map_from(fields: &Fields) -> Result<HeaderMap, Unrepresentable> {
     let mut map = HeaderMap::with_capacity(fields.len());
+    let names = &*NAMES;
     for (field, value) in fields.iter_shared() {
-        if field.known.is_some_and(|known| NOT_IN_H2.contains(known)) {
-            continue;
-        }
-        let name = HeaderName::from_bytes(field.name).map_err(|_| Unrepresentable)?;
-        let value = HeaderValue::from_maybe_shared(value).map_err(|_| Unrepresentable)?;
+        let mut value = HeaderValue::from_maybe_shared(value).map_err(|_| Unrepresentable)?;
+        let name = match field.known {
+            Some(known) if NOT_IN_H2.contains(known) => continue,
+            Some(known) => {
+                value.set_sensitive(NEVER_INDEXED.contains(known));
+                names[known as usize].clone()
+            }
+            None => HeaderName::from_bytes(field.name).map_err(|_| Unrepresentable)?,
+        };
         map.append(name, value);
     }
     Ok(map)
@@ -152,22 +185,26 @@ pub(crate) fn request_to_h2(
     scheme: Scheme,
 ) -> Result<http::Request<()>, Unrepresentable> {
     let protocol = head.fields.get_str(Known::Upgrade).map(h2::ext::Protocol::from);
-    let mut uri = Uri::builder();
+    let mut uri = uri::Parts::default();
     let plain_connect = head.method == Method::Connect && protocol.is_none();
     if !head.authority.is_empty() {
-        uri = uri.authority(&head.authority[..]);
+        let authority = uri::Authority::from_maybe_shared(head.authority.clone());
+        uri.authority = Some(authority.map_err(|_| Unrepresentable)?);
     }
     if !plain_connect {
-        let scheme = head.scheme.unwrap_or(scheme);
-        uri = uri
-            .scheme(scheme.as_str())
-            .path_and_query(match &head.path_and_query[..] {
-                b"" => b"/",
-                path => path,
-            });
+        uri.scheme = Some(match head.scheme.unwrap_or(scheme) {
+            Scheme::Http => uri::Scheme::HTTP,
+            Scheme::Https => uri::Scheme::HTTPS,
+        });
+        uri.path_and_query = Some(if head.path_and_query.is_empty() {
+            uri::PathAndQuery::from_static("/")
+        } else {
+            let path = uri::PathAndQuery::from_maybe_shared(head.path_and_query.clone());
+            path.map_err(|_| Unrepresentable)?
+        });
     }
     let mut request = http::Request::new(());
-    *request.uri_mut() = uri.build().map_err(|_| Unrepresentable)?;
+    *request.uri_mut() = Uri::from_parts(uri).map_err(|_| Unrepresentable)?;
     *request.method_mut() = match (&head.method, &protocol) {
         (_, Some(_)) => http::Method::CONNECT,
         (Method::Get, None) => http::Method::GET,
@@ -218,6 +255,22 @@ mod tests {
         let sent = request_to_h2(&received.head, Scheme::Http).unwrap();
         assert_eq!(sent.uri(), "https://clinic:8080/visits?day=1");
         assert_eq!(sent.headers()["cookie"], "a=1; b=2");
+    }
+
+    #[test]
+    fn values_that_do_not_repeat_stay_out_of_the_compression_table() {
+        let mut fields = Fields::new();
+        fields.append("x-request-id", "6f1d0c9a").unwrap();
+        fields.append("authorization", "Bearer secret").unwrap();
+        fields.append("content-type", "text/plain").unwrap();
+        fields.append("x-own", "kept").unwrap();
+        let map = map_from(&fields).unwrap();
+        let sensitive = |name: &str| map[name].is_sensitive();
+        assert!(sensitive("x-request-id") && sensitive("authorization"));
+        assert!(!sensitive("content-type") && !sensitive("x-own"));
+        for known in Known::all() {
+            assert_eq!(NAMES[*known as usize].as_str(), known.as_str());
+        }
     }
 
     #[test]
