@@ -1,5 +1,6 @@
 //! Steps 4 to 12 of walk one for HTTP. [`serve`] reads top to bottom; `forward.rs` is its middle.
 
+pub(crate) mod batch;
 pub(crate) mod codec;
 mod deadline;
 pub(crate) mod downstream;
@@ -11,7 +12,6 @@ mod headers;
 pub mod manager;
 pub(crate) mod message;
 mod mirror;
-mod prefixed;
 pub(crate) mod record;
 mod reply;
 mod retry;

@@ -6,6 +6,7 @@
 
 pub mod accept;
 pub mod access;
+pub mod balance;
 pub mod chain;
 pub mod detect;
 pub mod stats;

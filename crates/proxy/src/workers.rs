@@ -19,7 +19,8 @@ use tokio::{
 use crate::{
     epoch::{Config, Epoch},
     listener::{
-        accept::{CONNECTIONS_MAX, accept_loop},
+        accept::{CONNECTIONS_MAX, Share, accept_loop, serve_handed},
+        balance::{Balance, Handed},
         stats::ListenerCounters,
     },
     worker::Worker,
@@ -73,7 +74,8 @@ impl Workers {
             threads: Vec::new(),
             counters: Vec::new(),
         };
-        for index in 0..count {
+        let (balance, handed) = Balance::new(count);
+        for (index, handed) in handed.into_iter().enumerate() {
             let (sender, receiver) = mpsc::channel(COMMANDS_MAX);
             let counters = Arc::new(ListenerCounters::default());
             let start = Start {
@@ -82,6 +84,8 @@ impl Workers {
                 seed: seeds(index),
                 drain: drain.clone(),
                 counters: counters.clone(),
+                balance: (count > 1).then(|| balance.clone()),
+                handed,
             };
             let thread = std::thread::Builder::new()
                 .name(format!("worker-{index}"))
@@ -158,6 +162,9 @@ struct Start {
     seed: u64,
     drain: watch::Receiver<bool>,
     counters: Arc<ListenerCounters>,
+    /// `None` where it is the only one.
+    balance: Option<Arc<Balance>>,
+    handed: mpsc::Receiver<Handed>,
 }
 
 fn run_worker(start: Start, mut commands: mpsc::Receiver<Command>) {
@@ -178,9 +185,18 @@ fn run_worker(start: Start, mut commands: mpsc::Receiver<Command>) {
             seed,
             drain,
             counters,
+            balance,
+            handed,
         } = start;
         let worker = Worker::new(index, Rc::new(Epoch::first(config)), seed, drain, counters);
-        let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let share = Share {
+            permits: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+            balance,
+        };
+        if let Some(balance) = &share.balance {
+            balance.watch(index, tokio::runtime::Handle::current().metrics());
+            tokio::task::spawn_local(serve_handed(worker.clone(), handed, share.permits.clone()));
+        }
         if index == 0 {
             // One sweep brings ejected endpoints back, for all workers.
             tokio::task::spawn_local(crate::cluster::outlier::sweep_forever(worker.clone()));
@@ -194,7 +210,7 @@ fn run_worker(start: Start, mut commands: mpsc::Receiver<Command>) {
                 }
                 Command::Listen { name, socket, stop } => match TcpListener::from_std(socket) {
                     Ok(socket) => {
-                        let accepting = accept_loop(worker.clone(), name, socket, permits.clone(), stop);
+                        let accepting = accept_loop(worker.clone(), name, socket, share.clone(), stop);
                         tokio::task::spawn_local(accepting);
                     }
                     Err(error) => tracing::error!(listener = %name, %error, "the socket can't be served"),
@@ -203,3 +219,6 @@ fn run_worker(start: Start, mut commands: mpsc::Receiver<Command>) {
         }
     });
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,5 @@
-//! Step 1: accept connections on one socket, recover the original destination, find the listener that takes them.
+//! Step 1: accept connections on one socket, recover the original destination, find the listener that takes them. Who
+//! accepts need not serve: `balance.rs` says which worker does.
 //!
 //! Bounds: at most [`CONNECTIONS_MAX`] connections a worker; at the bound the socket is not accepted from until one
 //! ends, so that the kernel's queue pushes back.
@@ -8,10 +9,11 @@ use std::{io, rc::Rc, sync::Arc, time::Duration};
 use rajut_ir::listener::Direction;
 use rajut_platform::socket::{self, AcceptFault, TcpListener, TcpStream};
 use rajut_types::Text;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use super::{
     Action, Chain, Listener,
+    balance::{Balance, Handed, Place},
     chain::View,
     detect,
     stats::{add, sub},
@@ -31,16 +33,25 @@ pub const CONNECTIONS_MAX: usize = 32_768;
 /// connections' ends.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 
+/// How a worker shares connections with the others.
+#[derive(Debug, Clone)]
+pub struct Share {
+    /// Its own bound.
+    pub permits: Arc<Semaphore>,
+    /// `None` where it is the only one.
+    pub balance: Option<Arc<Balance>>,
+}
+
 /// Accepts on `socket` for the listener of that name until `stop` turns true.
 pub async fn accept_loop(
     worker: Rc<Worker>,
     name: Text,
     socket: TcpListener,
-    permits: Arc<Semaphore>,
+    share: Share,
     mut stop: watch::Receiver<bool>,
 ) {
     loop {
-        let Ok(permit) = permits.clone().acquire_owned().await else {
+        let Ok(permit) = share.permits.clone().acquire_owned().await else {
             return;
         };
         let accepted = tokio::select! {
@@ -57,15 +68,55 @@ pub async fn accept_loop(
                 continue;
             }
         };
-        let (worker, name) = (worker.clone(), name.clone());
-        tokio::task::spawn_local(async move {
-            let _permit = permit;
-            let _open = Open::new(&worker);
-            if let Err(error) = serve(&worker, &name, tcp).await {
-                tracing::debug!(listener = %name, %error, "connection ended");
-            }
-        });
+        let Some(balance) = &share.balance else {
+            spawn(&worker, name.clone(), tcp, permit, None);
+            continue;
+        };
+        let place = balance.place(worker.index);
+        if place.worker() == worker.index {
+            spawn(&worker, name.clone(), tcp, permit, Some(place));
+            continue;
+        }
+        // A socket that can't leave or come back is gone.
+        let Ok(socket) = tcp.into_std() else { continue };
+        let name = name.clone();
+        if let Err(back) = balance.hand_over(Handed { name, socket, place })
+            && let Ok(tcp) = TcpStream::from_std(back.socket)
+        {
+            spawn(&worker, back.name, tcp, permit, Some(back.place));
+        }
     }
+}
+
+/// Serves what other workers have accepted and handed over.
+pub async fn serve_handed(worker: Rc<Worker>, mut handed: mpsc::Receiver<Handed>, permits: Arc<Semaphore>) {
+    // At the bound the sockets wait in the channel, and then where they were accepted.
+    while let Ok(permit) = permits.clone().acquire_owned().await {
+        let Some(Handed { name, socket, place }) = handed.recv().await else {
+            return;
+        };
+        match TcpStream::from_std(socket) {
+            Ok(tcp) => spawn(&worker, name, tcp, permit, Some(place)),
+            Err(error) => tracing::warn!(listener = %name, %error, "a connection was lost on its way"),
+        }
+    }
+}
+
+fn spawn(
+    worker: &Rc<Worker>,
+    name: Text,
+    tcp: TcpStream,
+    permit: OwnedSemaphorePermit,
+    place: Option<Place>,
+) {
+    let worker = worker.clone();
+    tokio::task::spawn_local(async move {
+        let _held = (permit, place);
+        let _open = Open::new(&worker);
+        if let Err(error) = serve(&worker, &name, tcp).await {
+            tracing::debug!(listener = %name, %error, "connection ended");
+        }
+    });
 }
 
 /// Counts an open connection of a worker.
