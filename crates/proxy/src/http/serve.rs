@@ -29,7 +29,7 @@ use rajut_ir::{
 use tokio::{io::AsyncReadExt, task::spawn_local, time::Instant};
 
 use super::{
-    batch::batched,
+    batch::{Batch, Batched, batched},
     codec::convert,
     deadline::Deadlines,
     downstream::Downstream,
@@ -350,20 +350,12 @@ async fn linger(server: &mut h1::Server) {
 
 async fn serve_http2(shared: &Rc<Shared>, stream: Stream, first: Bytes) {
     let ir = shared.manager.ir();
-    let head_bytes = ir.max_request_headers_kb.saturating_mul(1024);
     let stats = shared.manager.stats();
     let index = shared.worker.index;
-    let (io, batch) = batched(stream, first);
-    let handshake = h2::server_builder(&ir.http2, head_bytes).handshake::<_, Bytes>(io);
-    let limit = ir
-        .request_headers_timeout
-        .or(ir.idle_timeout)
-        .unwrap_or(Duration::MAX);
-    let Ok(Ok(mut connection)) = tokio::time::timeout(limit, handshake).await else {
+    let Some((mut connection, batch)) = handshake(shared, stream, first).await else {
         stats.add(index, ManagerCounter::CxProtocolError);
         return;
     };
-    batch.collect();
     let streams = Rc::new(Cell::new(0_u32));
     let opened = Instant::now();
     let mut idle_since = opened;
@@ -425,6 +417,25 @@ async fn serve_http2(shared: &Rc<Shared>, stream: Stream, first: Bytes) {
             }
         }
     }
+}
+
+/// The settings both ways, within the time for a head; `None` where they don't come.
+async fn handshake(
+    shared: &Shared,
+    stream: Stream,
+    first: Bytes,
+) -> Option<(::h2::server::Connection<Batched, Bytes>, Batch)> {
+    let ir = shared.manager.ir();
+    let head_bytes = ir.max_request_headers_kb.saturating_mul(1024);
+    let limit = ir
+        .request_headers_timeout
+        .or(ir.idle_timeout)
+        .unwrap_or(Duration::MAX);
+    let (io, batch) = batched(stream, first);
+    let handshake = h2::server_builder(&ir.http2, head_bytes).handshake::<_, Bytes>(io);
+    let connection = tokio::time::timeout(limit, handshake).await.ok()?.ok()?;
+    batch.collect();
+    Some((connection, batch))
 }
 
 /// Sends a PING at each interval; resolves when one is not answered in time.
