@@ -118,10 +118,15 @@ pub enum IdleState {
     Broken,
 }
 
-/// One system call: has this idle connection been closed, or has it unread bytes?
-pub fn idle_state(socket: &impl AsFd) -> IdleState {
+/// Has this idle connection been closed, or has it unread bytes? No system call while the reactor has seen nothing
+/// arrive; one where it has.
+///
+/// What arrived after the reactor's last turn is not known yet. A caller who writes to such a connection meets the
+/// same race as with bytes that are still on the wire.
+pub fn idle_state(stream: &TcpStream) -> IdleState {
     let mut byte = [0_u8; 1];
-    match try_peek(socket, &mut byte) {
+    // "Would block" also stands for "nothing was signalled", in which case the closure does not run.
+    match stream.try_io(Interest::READABLE, || try_peek(stream, &mut byte)) {
         Ok(0) => IdleState::Closed,
         Ok(_) => IdleState::Unread,
         Err(error)
