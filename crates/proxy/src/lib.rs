@@ -24,6 +24,7 @@
 pub mod admin;
 pub mod agent;
 pub mod assemble;
+mod clock;
 pub mod cluster;
 pub mod connection;
 pub mod discovery;

@@ -170,6 +170,7 @@ struct Start {
 fn run_worker(start: Start, mut commands: mpsc::Receiver<Command>) {
     let runtime = match Builder::new_current_thread()
         .enable_all()
+        .on_thread_unpark(crate::clock::woke)
         .build_local(LocalOptions::default())
     {
         Ok(runtime) => runtime,

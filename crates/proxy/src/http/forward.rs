@@ -34,6 +34,7 @@ use super::{
     websocket,
 };
 use crate::{
+    clock,
     cluster::{Cluster, Host, PickContext, host::ActiveRequest, outlier::Outcome, pick::stable_hash},
     epoch::Epoch,
     failure::{Failure, FailureKind, Fault, Flags},
@@ -423,7 +424,7 @@ impl Forwarding<'_, '_> {
     }
 
     fn begin_try(&mut self, policy: Option<&RetryPolicy>) {
-        let now = Instant::now();
+        let now = clock::now();
         let (most, idle) = policy.map_or((None, None), |policy| {
             (policy.per_try_timeout, policy.per_try_idle_timeout)
         });
@@ -550,7 +551,7 @@ impl Forwarding<'_, '_> {
             }
         }
         if moved && self.deadlines.counts_idle() {
-            self.deadlines.touch(Instant::now());
+            self.deadlines.touch(clock::now());
         }
         Ok(())
     }
@@ -562,7 +563,7 @@ impl Forwarding<'_, '_> {
             Piece::End => {
                 self.source.sent = true;
                 if self.record.request_end.is_none() {
-                    let now = Instant::now();
+                    let now = clock::now();
                     self.record.request_end = Some(now);
                     self.deadlines.request_ended(now);
                     self.begin_try(policy);
@@ -665,7 +666,7 @@ impl Forwarding<'_, '_> {
             }
         };
         if moved && (self.deadlines.counts_idle() || self.deadlines.is_half_closed()) {
-            self.deadlines.touch(Instant::now());
+            self.deadlines.touch(clock::now());
         }
         if relay.received && flushed {
             if !relay.tunnel {
@@ -879,7 +880,7 @@ fn prepare_request(record: &mut Record, table: &RouteTable, chosen: &Chosen<'_>,
 fn prepare_response(record: &mut Record, table: &RouteTable, chosen: &Chosen<'_>, head: ResponseHead) {
     record.response = head;
     record.has_response = true;
-    let now = Instant::now();
+    let now = clock::now();
     record.response_start = Some(now);
     if !record.shared.manager.suppresses_envoy_headers() {
         let since = record.request_end.unwrap_or(record.start);

@@ -14,9 +14,11 @@ use rajut_ir::{
     http::{ForwardClientCert, HostPort, HttpConnectionManager, ServerHeader},
     route::{AppendAction, HeaderMutations, HeaderValue, PathMatch, PathRewrite},
 };
+use tokio::time::Instant;
 
 use super::record::{Record, Shared};
 use crate::{
+    clock,
     connection::{Peer, PeerIdentity},
     failure::FailureKind,
 };
@@ -123,14 +125,7 @@ fn normalized(target: &Bytes, dots: bool, slashes: bool) -> Option<Bytes> {
         .position(|byte| *byte == b'?')
         .unwrap_or(target.len());
     let (path, query) = target.split_at(end);
-    let has = |needle: &[u8]| {
-        path.windows(needle.len())
-            .any(|window| window.eq_ignore_ascii_case(needle))
-    };
-    let escaped = |window: &[u8]| matches!(window, [b'%', high, low] if unescaped(*high, *low).is_some());
-    let odd_dots = dots && (has(b"/.") || path.windows(3).any(escaped) || path.contains(&b'\\'));
-    let odd_slashes = slashes && has(b"//");
-    if !path.starts_with(b"/") || !(odd_dots || odd_slashes) {
+    if !path.starts_with(b"/") || !is_odd(path, dots, slashes) {
         return None;
     }
     let mut decoded = Vec::with_capacity(path.len());
@@ -173,7 +168,25 @@ fn normalized(target: &Bytes, dots: bool, slashes: bool) -> Option<Bytes> {
         out.push(b'/');
     }
     out.extend_from_slice(query);
-    Some(out.into())
+    (out != **target).then(|| out.into())
+}
+
+/// Whether a path may have something to normalise. Nearly none has, so one pass over it must do.
+fn is_odd(path: &[u8], dots: bool, slashes: bool) -> bool {
+    let mut before = 0;
+    path.iter().enumerate().any(|(at, &byte)| {
+        let odd = match byte {
+            b'.' => dots && before == b'/',
+            b'%' => {
+                dots && matches!(path[at..], [_, high, low, ..] if unescaped(high, low).is_some())
+            }
+            b'\\' => dots,
+            b'/' => slashes && before == b'/',
+            _ => false,
+        };
+        before = byte;
+        odd
+    })
 }
 
 fn forwarding_fields(
@@ -295,16 +308,16 @@ fn request_id(high: u64, low: u64) -> [u8; 36] {
         | 0x4000 << 64
         | 0b10 << 62;
     let mut out = [b'-'; 36];
-    let mut shift = 128;
-    for (at, byte) in out.iter_mut().enumerate() {
-        if matches!(at, 8 | 13 | 18 | 23) {
-            continue;
-        }
-        shift -= 4;
-        *byte = b"0123456789abcdef"[usize::try_from(bits >> shift & 15).unwrap_or(0)];
+    for (byte, place) in bits.to_be_bytes().into_iter().zip(PLACES) {
+        out[place] = HEX[usize::from(byte >> 4)];
+        out[place + 1] = HEX[usize::from(byte & 15)];
     }
     out
 }
+
+const HEX: &[u8; 16] = b"0123456789abcdef";
+/// Where the two digits of each byte stand between the hyphens.
+const PLACES: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
 
 /// Which half of a set of mutations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -434,20 +447,21 @@ pub(crate) fn finish_response(record: &mut Record, tunnel: bool) -> Result<(), F
 }
 
 thread_local! {
-    // The second and its text.
-    static DATE: RefCell<(u64, [u8; 29])> = const { RefCell::new((u64::MAX, [0; 29])) };
+    // Until when the text holds, and the text.
+    static DATE: RefCell<(Option<Instant>, [u8; 29])> = const { RefCell::new((None, [0; 29])) };
 }
 
-/// The time of now as `date` has it, written once a second.
+/// The time of now as `date` has it, written (and the calendar's clock read) once a second.
 fn with_date<R>(use_it: impl FnOnce(&[u8]) -> R) -> R {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or(Duration::ZERO)
-        .as_secs();
-    DATE.with_borrow_mut(|(second, text)| {
-        if *second != now {
-            *second = now;
-            *text = http_date(now);
+    let now = clock::now();
+    DATE.with_borrow_mut(|(until, text)| {
+        if until.is_none_or(|until| until <= now) {
+            let time = SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .unwrap_or(Duration::ZERO);
+            *text = http_date(time.as_secs());
+            *until =
+                now.checked_add(Duration::from_secs(1) - Duration::from_nanos(time.subsec_nanos().into()));
         }
         use_it(text.as_slice())
     })

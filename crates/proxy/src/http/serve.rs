@@ -46,6 +46,7 @@ use super::{
     view::View,
 };
 use crate::{
+    clock,
     cluster::Cluster,
     connection::Connection,
     epoch::Epoch,
@@ -261,7 +262,7 @@ async fn end_without_request(shared: &Rc<Shared>, server: &mut h1::Server, why: 
 async fn wait_for_request(shared: &Shared, connection: &mut Http1, quiet: Option<Duration>) -> Waited {
     let ir = shared.manager.ir();
     let Http1 { server, timer, .. } = connection;
-    let since = Instant::now();
+    let since = clock::now();
     let idle = ir.idle_timeout;
     let until = match (quiet, idle) {
         (Some(quiet), Some(idle)) => Some(quiet.min(idle)),
@@ -278,7 +279,7 @@ async fn wait_for_request(shared: &Shared, connection: &mut Http1, quiet: Option
             Poll::Pending => {}
         }
         if began.is_none() && server.has_begun() {
-            began = Some(Instant::now());
+            began = Some(clock::now());
         }
         let deadline = match began {
             Some(began) => ir.request_headers_timeout.map(|limit| began + limit),
@@ -492,7 +493,7 @@ async fn serve_request(
     downstream: &mut Downstream<'_>,
     request: Request,
 ) -> bool {
-    let mut record = Record::open(shared.clone(), request.head, Instant::now());
+    let mut record = Record::open(shared.clone(), request.head, clock::now());
     let received = Received {
         body: request.body,
         expect_continue: request.expect_continue,

@@ -4,7 +4,7 @@
 use std::{
     future::Future,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
 
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -15,6 +15,8 @@ pub(crate) struct Timer {
     sleep: Option<Pin<Box<Sleep>>>,
     /// When the registered timer fires.
     armed: Option<Instant>,
+    /// Whom it wakes then.
+    wakes: Option<Waker>,
 }
 
 impl Timer {
@@ -26,6 +28,7 @@ impl Timer {
                 (Some(_), Some(armed)) if armed <= deadline => {}
                 (Some(sleep), _) => {
                     sleep.as_mut().reset(deadline);
+                    self.wakes = None;
                     self.armed = Some(deadline);
                 }
                 (None, _) => {
@@ -34,10 +37,19 @@ impl Timer {
                 }
             }
             let sleep = self.sleep.as_mut().expect("set above");
+            let is_registered = self
+                .wakes
+                .as_ref()
+                .is_some_and(|waker| waker.will_wake(cx.waker()));
+            if is_registered && !sleep.is_elapsed() {
+                return false;
+            }
             if sleep.as_mut().poll(cx) == Poll::Pending {
+                self.wakes = Some(cx.waker().clone());
                 return false;
             }
             self.armed = None;
+            self.wakes = None;
             if Instant::now() >= deadline {
                 return true;
             }
