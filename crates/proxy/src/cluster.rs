@@ -15,7 +15,13 @@ pub mod status;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use rajut_ir::{
     cluster::{Cluster as ClusterIr, Discovery},
@@ -41,9 +47,13 @@ pub struct Transports {
     pub matches: Vec<Option<Arc<Originator>>>,
 }
 
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
 /// A running cluster, shared by all workers.
 #[derive(Debug)]
 pub struct Cluster {
+    /// Kept from one build to the next: what workers find their pools by.
+    id: u64,
     ir: Arc<ClusterIr>,
     transports: Transports,
     priorities: Vec<pick::Priority>,
@@ -100,6 +110,7 @@ impl Cluster {
         );
         breakers.set_limits(&ir.circuit_breakers);
         Arc::new(Self {
+            id: previous.map_or_else(|| NEXT_ID.fetch_add(1, Ordering::Relaxed), |cluster| cluster.id),
             priorities: pick::priorities(&hosts, &ir.lb_policy, assignment.overprovisioning_percent),
             stats: previous.map_or_else(
                 || Arc::new(ClusterStats::new(registry.workers())),
@@ -116,6 +127,11 @@ impl Cluster {
             transports,
             ir,
         })
+    }
+
+    /// Unique in the process; an update keeps it.
+    pub const fn id(&self) -> u64 {
+        self.id
     }
 
     /// Its name.

@@ -2,9 +2,11 @@
 //!
 //! Bounds: a read asks for [`READ_MIN`] to [`READ_MAX`] bytes, growing while reads come back full; output is not filled
 //! beyond [`OUTPUT_HIGH`] (whoever fills it looks at [`Transport::has_room`]), which is the backpressure. An idle
-//! connection gives its read buffer back.
+//! connection gives its read buffer back: the thread keeps at most [`SPARES_MAX`] of the smallest size for the next
+//! connection that has something to read, so that a message costs no allocation for its bytes.
 
 use std::{
+    cell::RefCell,
     future::Future,
     io::{self, IoSlice},
     pin::{Pin, pin},
@@ -25,6 +27,13 @@ const READ_MAX: usize = 64 * 1024;
 pub(crate) const OUTPUT_HIGH: usize = 64 * 1024;
 /// Slices of one vectored write.
 const SLICES: usize = 16;
+/// Read buffers that a thread keeps for its connections: 64 of 4 KiB.
+const SPARES_MAX: usize = 64;
+
+thread_local! {
+    // Buffers of READ_MIN bytes without content; what was read into one before may still be referred to.
+    static SPARES: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
+}
 
 /// A connection and its buffers.
 #[derive(Debug)]
@@ -35,6 +44,8 @@ pub(crate) struct Transport {
     /// What has been encoded and not written.
     pub(crate) output: Output,
     read_size: usize,
+    /// The read buffer is larger than [`READ_MIN`].
+    grown: bool,
     finished: bool,
     /// Bytes written in all.
     pub(crate) written: u64,
@@ -49,6 +60,7 @@ impl Transport {
             read: BytesMut::new(),
             output: Output::new(),
             read_size: READ_MIN,
+            grown: false,
             finished: false,
             written: 0,
             unflushed: false,
@@ -74,15 +86,19 @@ impl Transport {
         if self.finished {
             return Poll::Ready(Ok(0));
         }
-        self.read.reserve(self.read_size);
+        // Where the reactor has seen nothing arrive there is no need of a buffer, nor of a system call.
+        if let Stream::Tcp(tcp) = &self.stream
+            && tcp.poll_read_ready(cx)?.is_pending()
+        {
+            self.rest();
+            return Poll::Pending;
+        }
+        self.make_room();
         let asked = self.read.capacity() - self.read.len();
         // The future holds no state between polls: it is made anew for each.
         let read = pin!(self.stream.read_buf(&mut self.read)).poll(cx);
         let Poll::Ready(read) = read else {
-            if self.read.is_empty() {
-                // Nothing under way: an idle connection stays small.
-                self.read = BytesMut::new();
-            }
+            self.rest();
             return Poll::Pending;
         };
         let count = read?;
@@ -97,13 +113,52 @@ impl Transport {
         Poll::Ready(Ok(count))
     }
 
+    /// Room for the next read: in the buffer of the last one where nobody refers to that any more, else in a spare.
+    fn make_room(&mut self) {
+        if self.read.capacity() == 0
+            && let Some(spare) = SPARES.with_borrow_mut(Vec::pop)
+        {
+            self.read = spare;
+        }
+        // What is kept from before makes the buffer larger, too.
+        self.grown |= self.read_size > READ_MIN || !self.read.is_empty();
+        self.read.reserve(self.read_size);
+    }
+
+    /// Nothing has arrived: gives the buffer back, unless what was read into it before is still in use (then keeping
+    /// the rest of it costs nothing).
+    fn rest(&mut self) {
+        if self.read.is_empty() && self.read.capacity() > 0 && self.read.try_reclaim(READ_MIN) {
+            self.give_back();
+        }
+    }
+
+    /// Gives the read buffer back, where it holds nothing that was not decoded. Whoever refers to what was decoded
+    /// must be about to let it go.
+    pub(crate) fn give_back(&mut self) {
+        if self.read.is_empty() && self.read.capacity() > 0 {
+            let buffer = std::mem::take(&mut self.read);
+            if !std::mem::take(&mut self.grown) {
+                SPARES.with_borrow_mut(|spares| {
+                    if spares.len() < SPARES_MAX {
+                        spares.push(buffer);
+                    }
+                });
+            }
+        }
+    }
+
     /// Writes until nothing waits.
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.output.has_remaining() {
             let mut slices = [IoSlice::new(&[]); SLICES];
             let count = self.output.chunks_vectored(&mut slices);
             let stream = Pin::new(&mut self.stream);
-            let written = ready!(stream.poll_write_vectored(cx, &slices[..count]))?;
+            // One slice, the common case, goes by the cheaper system call.
+            let written = match &slices[..count] {
+                [slice] => ready!(stream.poll_write(cx, slice))?,
+                slices => ready!(stream.poll_write_vectored(cx, slices))?,
+            };
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -133,5 +188,61 @@ impl Transport {
     pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_flush(cx))?;
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_that_rests_lends_its_buffer_to_the_next_one() {
+        let (mut peer, end) = tokio::io::duplex(64);
+        let mut first = Transport::new(Stream::Memory(end));
+        poll_fn(|cx| Poll::Ready(assert!(first.poll_read(cx).is_pending()))).await;
+        assert_eq!(first.read.capacity(), 0, "a resting connection holds none");
+        assert_eq!(SPARES.with_borrow(Vec::len), 1);
+
+        peer.write_all(b"head").await.unwrap();
+        assert_eq!(poll_fn(|cx| first.poll_read(cx)).await.unwrap(), 4);
+        assert_eq!(SPARES.with_borrow(Vec::len), 0, "the one buffer is in use");
+        let head = first.read.split().freeze();
+        let place = head.as_ptr();
+        poll_fn(|cx| Poll::Ready(assert!(first.poll_read(cx).is_pending()))).await;
+        assert_eq!(
+            SPARES.with_borrow(Vec::len),
+            0,
+            "what was read is still referred to"
+        );
+        drop(head);
+        poll_fn(|cx| Poll::Ready(assert!(first.poll_read(cx).is_pending()))).await;
+        assert_eq!(SPARES.with_borrow(Vec::len), 1);
+
+        peer.write_all(b"next").await.unwrap();
+        poll_fn(|cx| first.poll_read(cx)).await.unwrap();
+        assert_eq!(
+            first.read.as_ptr(),
+            place,
+            "the same memory again, from its start"
+        );
+    }
+
+    #[tokio::test]
+    async fn large_buffers_are_not_kept() {
+        let (mut peer, end) = tokio::io::duplex(READ_MAX);
+        let mut transport = Transport::new(Stream::Memory(end));
+        peer.write_all(&[0; READ_MIN]).await.unwrap();
+        poll_fn(|cx| transport.poll_read(cx)).await.unwrap();
+        // The first read came back full, so the second asks for more, behind what is there.
+        peer.write_all(&[0; 10]).await.unwrap();
+        poll_fn(|cx| transport.poll_read(cx)).await.unwrap();
+        transport.read.clear();
+        poll_fn(|cx| Poll::Ready(assert!(transport.poll_read(cx).is_pending()))).await;
+        assert_eq!(transport.read.capacity(), 0);
+        assert_eq!(SPARES.with_borrow(Vec::len), 0);
     }
 }

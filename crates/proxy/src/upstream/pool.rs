@@ -20,6 +20,7 @@ use std::{
     cell::{Cell, RefCell},
     collections::{HashMap, VecDeque},
     future::poll_fn,
+    hash::{BuildHasherDefault, Hasher},
     net::SocketAddr,
     pin::{Pin, pin},
     rc::{Rc, Weak},
@@ -36,7 +37,6 @@ use rajut_codec::{
 };
 use rajut_ir::cluster::{Http2Options, UpstreamProtocol};
 use rajut_platform::socket::{IdleState, idle_state};
-use rajut_types::Text;
 use tokio::{
     sync::{Notify, oneshot},
     task::spawn_local,
@@ -48,6 +48,7 @@ use super::{
     exchange::{H1Exchange, H2Exchange, Upstream},
 };
 use crate::{
+    clock,
     cluster::{Cluster, Host, breaker::Permit},
     epoch::Config,
     failure::{Failure, FailureKind},
@@ -85,8 +86,8 @@ pub(crate) struct Wants {
 /// The pools of one worker, by cluster.
 #[derive(Debug, Default)]
 pub struct Pools {
-    /// name → pool; only clusters that were used.
-    clusters: RefCell<HashMap<Text, Rc<ClusterPool>>>,
+    /// A cluster's number → its pool; only clusters that were used.
+    clusters: RefCell<HashMap<u64, Rc<ClusterPool>, NumberHasher>>,
     has_janitor: Cell<bool>,
 }
 
@@ -97,7 +98,7 @@ pub(crate) struct ClusterPool {
     version: u64,
     retired: Cell<bool>,
     /// host's id → its connections.
-    hosts: RefCell<HashMap<u64, HostPool>>,
+    hosts: RefCell<HashMap<u64, HostPool, NumberHasher>>,
 }
 
 #[derive(Debug, Default)]
@@ -272,6 +273,7 @@ impl H1Connection {
         if expired {
             return;
         }
+        self.transport.give_back();
         let connection = match pool.hand_over(self) {
             Ok(()) => return,
             Err(connection) => connection,
@@ -280,7 +282,7 @@ impl H1Connection {
         if pool.cluster.borrow().breakers().is_wanted() {
             return;
         }
-        let since = Instant::now();
+        let since = clock::now();
         let until = match (idle_timeout, connection.keep_alive) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
@@ -335,7 +337,7 @@ impl ClusterPool {
         if idle.is_empty() {
             return None;
         }
-        let now = Instant::now();
+        let now = clock::now();
         while let Some(mut entry) = idle.pop() {
             if entry.until.is_some_and(|until| until <= now) {
                 continue;
@@ -456,9 +458,11 @@ impl Idle {
 impl Pools {
     /// Drops what does not serve `config` any more: idle connections close, busy ones finish.
     pub fn retain(&self, config: &Config) {
-        self.clusters.borrow_mut().retain(|name, pool| {
-            let current = config.clusters.get(name);
-            if let Some(cluster) = current.filter(|cluster| cluster.pool_version() == pool.version) {
+        self.clusters.borrow_mut().retain(|id, pool| {
+            let current = config.clusters.get(pool.cluster.borrow().name());
+            let same =
+                |cluster: &&Arc<Cluster>| cluster.id() == *id && cluster.pool_version() == pool.version;
+            if let Some(cluster) = current.filter(same) {
                 *pool.cluster.borrow_mut() = cluster.clone();
                 return true;
             }
@@ -469,7 +473,7 @@ impl Pools {
 
     fn pool(self: &Rc<Self>, cluster: &Arc<Cluster>) -> Rc<ClusterPool> {
         let mut clusters = self.clusters.borrow_mut();
-        if let Some(pool) = clusters.get(cluster.name()) {
+        if let Some(pool) = clusters.get(&cluster.id()) {
             if Arc::ptr_eq(&pool.cluster.borrow(), cluster) {
                 return pool.clone();
             }
@@ -488,7 +492,7 @@ impl Pools {
         if cluster.breakers().limits_connections() {
             spawn_local(give_up_when_wanted(Rc::downgrade(&pool), cluster.clone()));
         }
-        clusters.insert(cluster.name().clone(), pool.clone());
+        clusters.insert(cluster.id(), pool.clone());
         pool
     }
 
@@ -975,5 +979,28 @@ async fn janitor(pools: Weak<Pools>, worker: Weak<Worker>) {
             pools.has_janitor.set(false);
             return;
         }
+    }
+}
+
+/// Hashes keys that are numbers given out by this process, where nobody can choose colliding ones.
+type NumberHasher = BuildHasherDefault<NumberHash>;
+
+#[derive(Debug, Default)]
+struct NumberHash(u64);
+
+impl Hasher for NumberHash {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // 2^64 over the golden ratio: neighbours end up far apart, in the upper bits too, by which tables tell keys.
+        self.0 = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     }
 }
