@@ -80,6 +80,7 @@ known! {
     XForwardedFor = "x-forwarded-for", 15, b'x', b'r';
     XForwardedHost = "x-forwarded-host", 16, b'x', b't';
     XForwardedProto = "x-forwarded-proto", 17, b'x', b'o';
+    XRajutUndelivered = "x-rajut-undelivered", 19, b'x', b'd';
     XRequestId = "x-request-id", 12, b'x', b'd';
 }
 

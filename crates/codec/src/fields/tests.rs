@@ -206,3 +206,17 @@ fn the_invariant_check_sees_damage() {
     fields.removed = 1;
     assert!(fields.check_invariants().is_err());
 }
+
+#[test]
+fn values_are_judged_alike_byte_by_byte_and_eight_at_a_time() {
+    for length in [1, 7, 8, 9, 16, 21] {
+        for at in 0..length {
+            for byte in 0..=u8::MAX {
+                let mut value = vec![b'v'; length];
+                value[at] = byte;
+                let allowed = super::is_value_byte(byte);
+                assert_eq!(super::is_value(&value), allowed, "{byte} at {at} of {length}");
+            }
+        }
+    }
+}

@@ -20,7 +20,7 @@ use crate::{
 /// In an answer of one proxy of the mesh to another: its application could not be connected to, so nothing has seen the
 /// request, and it may go to another copy whatever its method. The proxy that reads it takes it out, so that no
 /// application passes it on.
-pub(crate) const UNDELIVERED: &str = "x-rajut-undelivered";
+pub(crate) const UNDELIVERED: Known = Known::XRajutUndelivered;
 
 /// Answers for a failure before the response's head; `retried`: tries went before.
 pub(crate) fn failure(

@@ -81,19 +81,19 @@ pub(crate) fn after_answer(policy: &RetryPolicy, head: &ResponseHead) -> bool {
         Some(14) => RetryOn::UNAVAILABLE,
         _ => RetryOn::default(),
     };
-    // Envoy: an answer because of a limit is not repeated unless asked for.
-    if head.fields.contains("x-envoy-ratelimited") && !on.has(RetryOn::ENVOY_RATELIMITED) {
-        return false;
-    }
-    if head.fields.contains(UNDELIVERED) && on.has(connect_failures()) {
-        return true;
-    }
-    on.has(grpc_condition)
+    let again = head.fields.contains(UNDELIVERED) && on.has(connect_failures())
+        || on.has(grpc_condition)
         || status >= 500 && on.has(RetryOn::FIVE_XX)
         || matches!(status, 502..=504) && on.has(RetryOn::GATEWAY_ERROR)
         || status == 409 && on.has(RetryOn::RETRIABLE_4XX)
-        || on.has(RetryOn::RETRIABLE_STATUS_CODES) && policy.status_codes.contains(&status)
-        || on.has(RetryOn::ENVOY_RATELIMITED) && head.fields.contains("x-envoy-ratelimited")
+        || on.has(RetryOn::RETRIABLE_STATUS_CODES) && policy.status_codes.contains(&status);
+    // Envoy: an answer because of a limit is not repeated unless asked for. Looked for only where it decides.
+    let limited = || head.fields.contains("x-envoy-ratelimited");
+    if on.has(RetryOn::ENVOY_RATELIMITED) {
+        again || limited()
+    } else {
+        again && !limited()
+    }
 }
 
 /// The pause before retry `number` (1 and up): doubled each time, with full jitter.
