@@ -214,8 +214,8 @@ fn values_are_judged_alike_byte_by_byte_and_eight_at_a_time() {
             for byte in 0..=u8::MAX {
                 let mut value = vec![b'v'; length];
                 value[at] = byte;
-                let allowed = super::is_value_byte(byte);
-                assert_eq!(super::is_value(&value), allowed, "{byte} at {at} of {length}");
+                let allowed = is_value_byte(byte);
+                assert_eq!(is_value(&value), allowed, "{byte} at {at} of {length}");
             }
         }
     }
