@@ -197,7 +197,8 @@ mod tests {
             for _ in 0..3 {
                 // Who gives up leaves a place for the next one.
                 let mut wait = worker.drain_started();
-                poll_fn(|cx| Poll::Ready(assert!(Pin::new(&mut wait).poll(cx).is_pending()))).await;
+                let polled = poll_fn(|cx| Poll::Ready(Pin::new(&mut wait).poll(cx))).await;
+                assert!(polled.is_pending());
             }
             assert_eq!(worker.drain_waits.borrow().wakers.len(), 1);
             let waiting = [worker.clone(), worker.clone()]

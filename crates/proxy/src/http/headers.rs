@@ -460,8 +460,8 @@ fn with_date<R>(use_it: impl FnOnce(&[u8]) -> R) -> R {
                 .duration_since(UNIX_EPOCH)
                 .unwrap_or(Duration::ZERO);
             *text = http_date(time.as_secs());
-            *until =
-                now.checked_add(Duration::from_secs(1) - Duration::from_nanos(time.subsec_nanos().into()));
+            let left = Duration::from_nanos((1_000_000_000 - time.subsec_nanos()).into());
+            *until = now.checked_add(left);
         }
         use_it(text.as_slice())
     })

@@ -200,26 +200,30 @@ mod tests {
 
     use super::*;
 
+    async fn poll_once(transport: &mut Transport) -> Poll<io::Result<usize>> {
+        poll_fn(|cx| Poll::Ready(transport.poll_read(cx))).await
+    }
+
     #[tokio::test]
     async fn a_connection_that_rests_lends_its_buffer_to_the_next_one() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let mut first = Transport::new(Stream::Tcp(listener.accept().await.unwrap().0));
-        poll_fn(|cx| Poll::Ready(assert!(first.poll_read(cx).is_pending()))).await;
+        assert!(poll_once(&mut first).await.is_pending());
         assert_eq!(first.read.capacity(), 0, "nothing to read needs no buffer");
 
         peer.write_all(b"head").await.unwrap();
         assert_eq!(poll_fn(|cx| first.poll_read(cx)).await.unwrap(), 4);
         let head = first.read.split().freeze();
         let place = head.as_ptr();
-        poll_fn(|cx| Poll::Ready(assert!(first.poll_read(cx).is_pending()))).await;
+        assert!(poll_once(&mut first).await.is_pending());
         assert_eq!(
             SPARES.with_borrow(Vec::len),
             0,
             "what was read is still referred to"
         );
         drop(head);
-        poll_fn(|cx| Poll::Ready(assert!(first.poll_read(cx).is_pending()))).await;
+        assert!(poll_once(&mut first).await.is_pending());
         assert_eq!(first.read.capacity(), 0, "a resting connection holds none");
         assert_eq!(SPARES.with_borrow(Vec::len), 1);
 
@@ -242,7 +246,7 @@ mod tests {
         peer.write_all(&[0; 10]).await.unwrap();
         poll_fn(|cx| transport.poll_read(cx)).await.unwrap();
         transport.read.clear();
-        poll_fn(|cx| Poll::Ready(assert!(transport.poll_read(cx).is_pending()))).await;
+        assert!(poll_once(&mut transport).await.is_pending());
         assert_eq!(transport.read.capacity(), 0);
         assert_eq!(SPARES.with_borrow(Vec::len), 0);
     }
