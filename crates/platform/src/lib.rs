@@ -15,6 +15,7 @@
 //! | [`relay`] | bytes between two connections, spliced or copied |
 //! | [`memory`] | giving back what is not needed |
 //! | [`signals`] | asked to end, asked to reload |
+//! | [`allocations`] | counted, for tests |
 //! | [`cpu`] | how many processors, which thread on which |
 //!
 //! ```
@@ -24,6 +25,7 @@
 //! assert_ne!(listener.local_addr().unwrap().port(), 0);
 //! ```
 
+pub mod allocations;
 pub mod cpu;
 mod fork;
 pub mod memory;
