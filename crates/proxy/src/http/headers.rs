@@ -177,9 +177,7 @@ fn is_odd(path: &[u8], dots: bool, slashes: bool) -> bool {
     path.iter().enumerate().any(|(at, &byte)| {
         let odd = match byte {
             b'.' => dots && before == b'/',
-            b'%' => {
-                dots && matches!(path[at..], [_, high, low, ..] if unescaped(high, low).is_some())
-            }
+            b'%' => dots && matches!(path[at..], [_, high, low, ..] if unescaped(high, low).is_some()),
             b'\\' => dots,
             b'/' => slashes && before == b'/',
             _ => false,

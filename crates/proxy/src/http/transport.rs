@@ -90,7 +90,7 @@ impl Transport {
         if let Stream::Tcp(tcp) = &self.stream
             && tcp.poll_read_ready(cx)?.is_pending()
         {
-            self.rest();
+            self.pause();
             return Poll::Pending;
         }
         self.make_room();
@@ -98,7 +98,7 @@ impl Transport {
         // The future holds no state between polls: it is made anew for each.
         let read = pin!(self.stream.read_buf(&mut self.read)).poll(cx);
         let Poll::Ready(read) = read else {
-            self.rest();
+            self.pause();
             return Poll::Pending;
         };
         let count = read?;
@@ -127,7 +127,7 @@ impl Transport {
 
     /// Nothing has arrived: gives the buffer back, unless what was read into it before is still in use (then keeping
     /// the rest of it costs nothing).
-    fn rest(&mut self) {
+    fn pause(&mut self) {
         if self.read.is_empty() && self.read.capacity() > 0 && self.read.try_reclaim(READ_MIN) {
             self.give_back();
         }
@@ -178,9 +178,7 @@ impl Transport {
         if !self.output.has_remaining() {
             self.output = Output::new();
         }
-        if self.read.is_empty() {
-            self.read = BytesMut::new();
-        }
+        self.give_back();
         self.read_size = READ_MIN;
     }
 
