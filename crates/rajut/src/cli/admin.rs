@@ -9,6 +9,8 @@ use serde_json::Value;
 
 /// An admin port is on this machine; a busy one may need a moment.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// Requests by connection manager, as Envoy counts them.
+const REQUESTS: &str = "envoy_http_downstream_rq_total";
 
 /// The text of an admin page.
 pub(crate) async fn text(admin: SocketAddr, path: &str) -> anyhow::Result<String> {
@@ -29,13 +31,15 @@ pub(crate) async fn json(admin: SocketAddr, path: &str) -> anyhow::Result<Value>
     Ok(serde_json::from_str(&text(admin, path).await?)?)
 }
 
-/// What is wrong with a sidecar's upstreams, from its counters.
+/// What a sidecar has done and what is wrong with its upstreams, from its counters.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Upstreams {
     /// (cluster, which limit): circuits that are open now.
     pub(crate) open_circuits: Vec<(String, String)>,
     /// (cluster, endpoints): ejected now.
     pub(crate) ejections: Vec<(String, u64)>,
+    /// Requests taken, from its application and for it, since it was started.
+    pub(crate) requests: u64,
 }
 
 /// Reads a Prometheus exposition.
@@ -57,15 +61,23 @@ pub(crate) fn upstreams(exposition: &str) -> Upstreams {
         {
             found.open_circuits.push((cluster, limit_name(limit).to_owned()));
         } else if name == "envoy_cluster_outlier_detection_ejections_active" {
-            #[expect(
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                reason = "a positive count of endpoints"
-            )]
-            found.ejections.push((cluster, value as u64));
+            found.ejections.push((cluster, count(value)));
+        } else if name == REQUESTS
+            && label(labels, "envoy_http_conn_manager_prefix").as_deref() != Some("admin")
+        {
+            found.requests += count(value);
         }
     }
     found
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a positive count"
+)]
+fn count(value: f64) -> u64 {
+    value as u64
 }
 
 /// The field of a `DestinationRule` that sets the limit.
@@ -95,6 +107,9 @@ mod tests {
 envoy_cluster_circuit_breakers_default_rq_open{envoy_cluster_name=\"outbound|8080||a\"} 1
 envoy_cluster_circuit_breakers_default_cx_open{envoy_cluster_name=\"outbound|8080||a\"} 0
 envoy_cluster_outlier_detection_ejections_active{envoy_cluster_name=\"outbound|8080||b\"} 2
+envoy_http_downstream_rq_total{envoy_http_conn_manager_prefix=\"inbound_0.0.0.0_8080\"} 40
+envoy_http_downstream_rq_total{envoy_http_conn_manager_prefix=\"outbound_0.0.0.0_8080\"} 2
+envoy_http_downstream_rq_total{envoy_http_conn_manager_prefix=\"admin\"} 7
 envoy_server_live 1
 ";
         let found = upstreams(text);
@@ -103,5 +118,6 @@ envoy_server_live 1
             [("outbound|8080||a".into(), "http2MaxRequests".into())]
         );
         assert_eq!(found.ejections, [("outbound|8080||b".into(), 2)]);
+        assert_eq!(found.requests, 42);
     }
 }

@@ -1,5 +1,7 @@
 //! `rajut status`: what runs and whether it is healthy. Never green on an empty mesh.
 
+mod usage;
+
 use std::{net::SocketAddr, process::ExitCode};
 
 use rajut_local::{
@@ -262,6 +264,11 @@ fn workload_json(
         })),
         "openCircuits": circuits,
         "ejections": ejections,
+        "usage": usage::shares(
+            usage::of_process(workload.app.pid),
+            usage::of_process(workload.sidecar.pid),
+            silent.is_none().then_some(upstreams.requests),
+        ),
     })
 }
 
