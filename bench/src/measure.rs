@@ -15,6 +15,8 @@ use crate::{load, stats};
 const START_WAIT: Duration = Duration::from_secs(15);
 /// It is left alone so long before its idle memory is read.
 const SETTLE: Duration = Duration::from_millis(500);
+/// The same where idle memory is what the set is about.
+const IDLE_REST: Duration = Duration::from_secs(5);
 /// Held connections are left alone so long before memory is read.
 const HELD_REST: Duration = Duration::from_secs(2);
 /// After they are gone the proxy is left alone for at least so long.
@@ -206,7 +208,11 @@ impl Bench<'_> {
     fn idle(&self, running: &Running, figures: &mut Figures) {
         let before = process::cpu(&running.pids).total;
         let begin = Instant::now();
-        std::thread::sleep(if self.options.smoke { SETTLE / 10 } else { SETTLE });
+        std::thread::sleep(match self.set.kind {
+            _ if self.options.smoke => SETTLE / 10,
+            Kind::Idle | Kind::Held | Kind::Large => IDLE_REST,
+            _ => SETTLE,
+        });
         let used = process::cpu(&running.pids).total - before;
         figures.insert("idle_cpu_ms_per_s", used * 1e3 / begin.elapsed().as_secs_f64());
         let memory = process::memory(&running.pids);

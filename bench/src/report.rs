@@ -9,6 +9,8 @@ use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 
 use crate::alike::Alike;
+use crate::bootstrap::LIMITS;
+use crate::goals::{self, Line};
 use crate::machine;
 use crate::peer::Peer;
 use crate::run::{Figures, Options, Row, SetResult};
@@ -19,6 +21,15 @@ use crate::stats::{median, range};
 const README_MARKS: (&str, &str) = ("<!-- bench:begin -->", "<!-- bench:end -->");
 /// Peers in the README's summary.
 const SUMMARY_PEERS: [&str; 2] = ["envoy", "haproxy"];
+
+/// What is summed up of a set: the first of its columns that is one of these.
+const SUMMARY: &[&str] = &[
+    "cpu_us",
+    "bulk_cpu_ms_per_gib",
+    "pss_idle_mib",
+    "held_kib_each",
+    "pss_load_mib",
+];
 
 /// A column of a table. A smaller figure is better unless it says so.
 #[derive(Debug, Clone, Copy)]
@@ -54,9 +65,7 @@ const HTTP: &[Column] = &[
     column("requests_per_s", "requests/s", 0),
     added("rate_p50_us", "added p50 µs"),
     added("rate_p99_us", "added p99 µs"),
-    column("pss_idle_mib", "memory idle MiB", 1),
     column("pss_load_mib", "memory after load MiB", 1),
-    column("start_ms", "first answer ms", 0),
 ];
 
 const TCP: &[Column] = &[
@@ -71,8 +80,8 @@ const TCP: &[Column] = &[
 ];
 
 const IDLE: &[Column] = &[
+    column("pss_idle_mib", "memory (PSS) MiB", 1),
     column("rss_idle_mib", "resident MiB", 1),
-    column("pss_idle_mib", "proportional (PSS) MiB", 1),
     column("start_ms", "first answer ms", 0),
     column("idle_cpu_ms_per_s", "CPU ms per idle second", 2),
 ];
@@ -101,7 +110,6 @@ const FRESH: &[Column] = &[
 ];
 
 const LARGE: &[Column] = &[
-    column("pss_idle_mib", "memory after one request MiB", 1),
     column("pss_load_mib", "memory with 10 services used MiB", 1),
     column("unused_first_ms", "first request to an unused service ms", 1),
     column("unused_worst_ms", "worst of 50 ms", 1),
@@ -117,6 +125,8 @@ const MORE: &[Column] = &[
     column("use", "share of its core, saturated", 2),
     column("other_use", "share of its core that others used, saturated", 2),
     column("rate_other_use", "the same at the fixed rate", 2),
+    column("pss_idle_mib", "memory idle MiB", 1),
+    column("start_ms", "first answer ms", 0),
     column("rss_idle_mib", "resident memory idle MiB", 1),
     column("rss_load_mib", "resident memory after load MiB", 1),
 ];
@@ -179,6 +189,60 @@ pub(crate) fn alike(alike: Result<Alike>, options: &Options) -> Result<bool> {
         keep(&options.root, "alike", &text)?;
     }
     Ok(well)
+}
+
+/// Prints what the Node example's sidecars used and keeps it; whether it ran.
+pub(crate) fn node(measured: Result<Value>, options: &Options, machine: &Value) -> Result<bool> {
+    println!("\n== node: the Node example under a steady load, shares of its sidecars");
+    let measured = match measured {
+        Ok(measured) => measured,
+        Err(why) => {
+            println!("   FAILED: {why:#}");
+            return Ok(false);
+        }
+    };
+    println!(
+        "   {}/s for {} s: {} answered, p50 {} µs, p99 {} µs",
+        measured["rate"], measured["seconds"], measured["answered"], measured["p50_us"], measured["p99_us"]
+    );
+    let services = list(&measured["services"]);
+    for service in services {
+        println!("   {}", node_line(service));
+    }
+    // A service that nobody asked has no share to speak of.
+    let shares = services
+        .iter()
+        .filter(|service| service["requests_per_s"].as_f64() > Some(1.0));
+    let largest = shares
+        .filter_map(|service| service["sidecar_cpu_share"].as_f64())
+        .reduce(f64::max);
+    if !options.smoke {
+        let figures = json!({ "sidecar_cpu_share": { "median": largest, "rounds": [largest] } });
+        let whole = json!({
+            "set": "node", "machine": machine, "measured": measured,
+            "peers": { "rajut": { "failed": null, "figures": figures } },
+        });
+        keep(&options.root, "node", &whole)?;
+    }
+    Ok(true)
+}
+
+fn node_line(service: &Value) -> String {
+    let number =
+        |key: &str, digits: usize, times: f64| cell(service[key].as_f64().map(|n| n * times), digits);
+    format!(
+        "| {} | {} | {} | {} | {} % | {} | {} | {} % | {} | {} |",
+        text(&service["name"]),
+        number("requests_per_s", 0, 1.0),
+        number("application_cpu", 3, 1.0),
+        number("sidecar_cpu", 3, 1.0),
+        number("sidecar_cpu_share", 1, 100.0),
+        number("application_mib", 1, 1.0),
+        number("sidecar_mib", 1, 1.0),
+        number("sidecar_memory_share", 1, 100.0),
+        number("vcpu_per_1000", 3, 1.0),
+        number("gib_per_1000", 3, 1.0),
+    )
 }
 
 /// Writes `bench/results/NAME.json`.
@@ -273,12 +337,17 @@ pub(crate) fn write(result: &SetResult, options: &Options, machine: &Value, root
 
 /// Writes `bench/RESULTS.md` from all results that there are, and the README's summary.
 pub(crate) fn write_markdown(root: &Path) -> Result<()> {
+    let read = |name: &str| -> Result<Option<Value>> {
+        match fs::read_to_string(root.join(format!("bench/results/{name}.json"))) {
+            Ok(text) => Ok(Some(serde_json::from_str(&text)?)),
+            Err(_) => Ok(None),
+        }
+    };
     let mut results = Vec::new();
     for set in set::ALL {
-        if let Ok(text) = fs::read_to_string(root.join(format!("bench/results/{}.json", set.name))) {
-            results.push(serde_json::from_str::<Value>(&text)?);
-        }
+        results.extend(read(set.name)?);
     }
+    let (alike, node) = (read("alike")?, read("node")?);
     let mut page = String::from(
         "# What a hop costs\n\n\
          Written by `cargo xtask bench`; how it measures stands in [README.md](README.md), what we learned in \
@@ -286,16 +355,123 @@ pub(crate) fn write_markdown(root: &Path) -> Result<()> {
          machines. Added latency is\nopen loop, from the moment each request was due, less the same round's figure \
          without a proxy.\n",
     );
+    let lines = goals::judge(&results.iter().chain(&node).cloned().collect::<Vec<_>>());
+    write_goals(&mut page, &lines)?;
+    if let Some(alike) = &alike {
+        write_alike(&mut page, alike)?;
+    }
+    write_limits(&mut page)?;
     for result in &results {
         write_set(&mut page, result)?;
+    }
+    if let Some(node) = &node {
+        write_node(&mut page, node)?;
     }
     fs::write(root.join("bench/RESULTS.md"), page)?;
     let readme = root.join("README.md");
     let Ok(text) = fs::read_to_string(&readme) else {
         return Ok(());
     };
-    if let Some(text) = between_marks(&text, &summary(&results)) {
+    if let Some(text) = between_marks(&text, &summary(&results, &lines)) {
         fs::write(readme, text)?;
+    }
+    Ok(())
+}
+
+fn write_goals(page: &mut String, lines: &[Line]) -> Result<()> {
+    writeln!(page, "\n## Goals\n\n{}\n", counted(lines))?;
+    writeln!(page, "| | goal | measured | met |\n| --- | --- | --- | --- |")?;
+    for line in lines {
+        let met = match line.met {
+            Some(true) => "yes",
+            Some(false) => "**no**",
+            None => "not measured",
+        };
+        writeln!(
+            page,
+            "| {} | {} | {} | {met} |",
+            line.what,
+            line.goal,
+            cell(line.measured, 2)
+        )?;
+    }
+    Ok(())
+}
+
+fn counted(lines: &[Line]) -> String {
+    let met = |wanted| lines.iter().filter(|line| line.met == wanted).count();
+    format!(
+        "{} of {} goals are met, {} are not, {} were not measured (a ratio is the median of the rounds' own).",
+        met(Some(true)),
+        lines.len(),
+        met(Some(false)),
+        met(None)
+    )
+}
+
+fn write_alike(page: &mut String, alike: &Value) -> Result<()> {
+    writeln!(page, "\n## Answers alike\n")?;
+    if let Value::String(why) = &alike["failed"] {
+        writeln!(page, "Not shown: {}", why.replace('\n', " "))?;
+        return Ok(());
+    }
+    writeln!(
+        page,
+        "{} probes through rajut and Envoy from the same bytes (fnv {}): {} without any difference in status, fields, body, \
+         what the server behind saw,\nand {} log lines of {} fields; {} unknown differences. Known ones:\n",
+        alike["probes"],
+        text(&alike["bootstrap"]),
+        alike["same"],
+        alike["log_lines"],
+        alike["log_fields"],
+        list(&alike["differences"]).len()
+    )?;
+    for (reason, probes) in alike["known"].as_object().cloned().unwrap_or_default() {
+        writeln!(page, "- {reason} ({} probes)", list(&probes).len())?;
+    }
+    for difference in list(&alike["differences"]) {
+        writeln!(
+            page,
+            "- **unknown**: {}",
+            text(difference).replace(['`', '|'], " ")
+        )?;
+    }
+    Ok(())
+}
+
+fn write_limits(page: &mut String) -> Result<()> {
+    writeln!(
+        page,
+        "\n## Limits and timers\n\nOn in every set, written into the bootstrap that rajut and Envoy share; HAProxy and nginx have \
+         their own limit of connections\n(4,096; more where connections are held), 10 s to connect and 60 s of silence.\n"
+    )?;
+    for (field, value) in LIMITS {
+        writeln!(page, "- `{field}`: {value}")?;
+    }
+    Ok(())
+}
+
+fn write_node(page: &mut String, node: &Value) -> Result<()> {
+    let measured = &node["measured"];
+    writeln!(
+        page,
+        "\n## node: the Node example (five services, `rajut up`) at {} requests/s on its front service\n\n{}.\n\
+         {} answered in {} s, p50 {} µs, p99 {} µs. CPU in cores; a sidecar's requests are those for and from its application.\n",
+        measured["rate"],
+        machine::line(&node["machine"]),
+        measured["answered"],
+        measured["seconds"],
+        measured["p50_us"],
+        measured["p99_us"]
+    )?;
+    writeln!(
+        page,
+        "| | requests/s | application CPU | sidecar CPU | share | application MiB | sidecar MiB | share | vCPU per 1,000/s | GiB per 1,000/s |\n\
+         |{}",
+        " --- |".repeat(10)
+    )?;
+    for service in list(&measured["services"]) {
+        writeln!(page, "{}", node_line(service))?;
     }
     Ok(())
 }
@@ -365,8 +541,8 @@ fn write_set(page: &mut String, result: &Value) -> Result<()> {
     Ok(())
 }
 
-/// Ours against the main peers, one line per set: CPU (or memory) as figures and ratio.
-fn summary(results: &[Value]) -> String {
+/// Ours against the main peers, one line per set: CPU (or memory) as figures and ratio; then how many goals are met.
+fn summary(results: &[Value], goals: &[Line]) -> String {
     let mut page = String::from("| | rajut |");
     for peer in SUMMARY_PEERS {
         let _ = write!(page, " {peer} | ratio |");
@@ -376,13 +552,11 @@ fn summary(results: &[Value]) -> String {
     for result in results {
         for column in list(&result["columns"])
             .iter()
-            .take(if result["set"] == "tcp" { 3 } else { 2 })
+            .filter(|column| column["key"].as_str().is_some_and(|key| SUMMARY.contains(&key)))
+            .take(1)
         {
             let ours = middle(&result["peers"]["rajut"], column);
             let title = text(&column["title"]);
-            if title.ends_with("/s") {
-                continue;
-            }
             let _ = write!(
                 page,
                 "\n| {}: {title} | {} |",
@@ -396,6 +570,11 @@ fn summary(results: &[Value]) -> String {
             }
         }
     }
+    let _ = write!(
+        page,
+        "\n\n{} Every figure: [bench/RESULTS.md](bench/RESULTS.md).",
+        counted(goals)
+    );
     page.push('\n');
     page
 }

@@ -20,7 +20,7 @@ use crate::measure::Bench;
 use crate::peer::{Backends, Installed, Peer, Places, certificates};
 use crate::process::{self, Process};
 use crate::set::{self, Set};
-use crate::{alike, machine, report};
+use crate::{alike, machine, node, report};
 
 /// Core of the load generator and the backend.
 pub(crate) const LOAD_CORE: usize = 0;
@@ -70,6 +70,8 @@ pub(crate) struct Options {
     pub(crate) rest: Duration,
     /// Whether answers are compared first.
     alike: bool,
+    /// Whether the Node example is run last.
+    node: bool,
     sets: Vec<&'static Set>,
     peers: Option<Vec<String>>,
     pub(crate) root: PathBuf,
@@ -87,9 +89,11 @@ impl Options {
         };
         let mut sets = Vec::new();
         let mut alike = args.words().is_empty();
+        let mut node = alike && !smoke;
         for word in args.words() {
-            if word == "alike" {
-                alike = true;
+            if word == "alike" || word == "node" {
+                alike |= word == "alike";
+                node |= word == "node";
                 continue;
             }
             sets.push(set::named(word)?);
@@ -107,6 +111,7 @@ impl Options {
             held: args.number("held", if smoke { 200 } else { 10_000 })?,
             rest: Duration::from_secs(args.number("rest", rest)?),
             alike,
+            node,
             sets,
             peers: args
                 .text("peers")
@@ -171,6 +176,12 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         if !options.smoke {
             report::write(&result, &options, &machine, &options.root)?;
         }
+    }
+    if options.node {
+        let ours = Peer::Rajut.find(&options.root, &options.profile, &work.0)?;
+        let seconds = options.seconds.clamp(5.0, 30.0);
+        let measured = node::measure(&options.root, &ours.program, &work.0, seconds);
+        failed |= !report::node(measured, &options, &machine)?;
     }
     if !options.smoke {
         report::write_markdown(&options.root)?;

@@ -9,6 +9,8 @@ use crate::shape;
 
 /// HTTP/1.1: a head of an answer has at most so many bytes.
 const HEAD_MAX: usize = 16 * 1024;
+/// An answer of any length has at most so many bytes.
+const ANY_MAX: usize = 1 << 20;
 /// HTTP/2: what we take per stream and per connection before we say so.
 const WINDOW: u32 = 1 << 20;
 
@@ -38,6 +40,15 @@ impl Session {
                 let hosts: Vec<String> = large::used().map(large::host).collect();
                 Self::Http1(Http1::new(&hosts, shape::FEW, expect))
             }
+            path if path.starts_with("http1:/") => {
+                let mut http1 = Http1::new(&["localhost".to_owned()], shape::FEW, expect);
+                http1.any = true;
+                for request in &mut http1.requests {
+                    let text = String::from_utf8_lossy(request).replace(shape::PATH, &path["http1:".len()..]);
+                    *request = text.into_bytes();
+                }
+                Self::Http1(http1)
+            }
             "http2" => Self::Http2(Box::new(Http2::new(Ask::Get, streams, expect, out))),
             "grpc" => Self::Http2(Box::new(Http2::new(Ask::Call, streams, expect, out))),
             "grpc-stream" => Self::Http2(Box::new(Http2::new(Ask::Stream, streams, expect, out))),
@@ -46,7 +57,7 @@ impl Session {
                 left: 0,
                 slots: 1,
             }),
-            _ => bail!("--proto http1, http1-16, http1-large, http2, grpc, grpc-stream or echo"),
+            _ => bail!("--proto http1, http1-16, http1-large, http1:/PATH, http2, grpc, grpc-stream or echo"),
         })
     }
 
@@ -127,6 +138,8 @@ pub(super) struct Http1 {
     /// At least one; taken in turn.
     requests: Vec<Vec<u8>>,
     next: usize,
+    /// A body of any length will do, in chunks too.
+    any: bool,
     expect: usize,
     due: Option<u64>,
     head: Vec<u8>,
@@ -142,6 +155,7 @@ impl Http1 {
         Self {
             requests: requests.collect(),
             next: 0,
+            any: false,
             expect,
             due: None,
             head: Vec::new(),
@@ -154,6 +168,9 @@ impl Http1 {
     fn input(&mut self, bytes: &[u8], finished: &mut Vec<Finished>) -> Result<()> {
         if self.due.is_none() {
             bail!("bytes that answer no request");
+        }
+        if self.any {
+            return self.input_any(bytes, finished);
         }
         let arrived = match self.left {
             Some(_) => bytes.len(),
@@ -186,6 +203,31 @@ impl Http1 {
                 bail!("an answer without a request")
             };
             finished.push(Finished { due, ok: self.ok });
+            self.slots += 1;
+        }
+        Ok(())
+    }
+}
+
+impl Http1 {
+    /// An answer of a server that chooses its length and coding; kept whole until it ends.
+    fn input_any(&mut self, bytes: &[u8], finished: &mut Vec<Finished>) -> Result<()> {
+        self.head.extend_from_slice(bytes);
+        if self.head.len() > ANY_MAX {
+            bail!("an answer without end");
+        }
+        let Some(end) = self.head.windows(4).position(|w| w == b"\r\n\r\n") else {
+            return Ok(());
+        };
+        let (head, body) = self.head.split_at(end + 4);
+        let whole = match content_length(head) {
+            Some(length) => body.len() >= length,
+            None => body.ends_with(b"0\r\n\r\n"),
+        };
+        if whole && let Some(due) = self.due.take() {
+            let ok = head.starts_with(b"HTTP/1.1 200");
+            self.head.clear();
+            finished.push(Finished { due, ok });
             self.slots += 1;
         }
         Ok(())
