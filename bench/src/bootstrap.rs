@@ -401,7 +401,7 @@ fn rbac(policies: usize) -> [Value; 2] {
 }
 
 fn rbac_filter(action: &str, policies: Map<String, Value>) -> Value {
-    json!({ "name": "envoy.filters.http.rbac", "typed_config": {
+    json!({ "name": format!("rbac-{}", action.to_lowercase()), "typed_config": {
         "@type": type_url("envoy.extensions.filters.http.rbac.v3.RBAC"),
         "rules": { "action": action, "policies": policies },
     } })

@@ -143,6 +143,7 @@ async fn serve(options: ProxyOptions) -> anyhow::Result<()> {
     if let Some(gate) = certificate.as_ref().filter(|_| secrets.has_identity()) {
         gate.open();
     }
+    let logs = registry.clone();
     let outlets = Outlets {
         config,
         names,
@@ -168,7 +169,10 @@ async fn serve(options: ProxyOptions) -> anyhow::Result<()> {
         quitting,
         drain,
     };
-    main.run(&bootstrap, options.drain_time).await
+    let outcome = main.run(&bootstrap, options.drain_time).await;
+    // The lines of the last moments still wait for the writing thread.
+    logs.writers().flush();
+    outcome
 }
 
 /// How long after it is ready a proxy lets go of what only its start needed: the first requests are not in its way.
