@@ -9,6 +9,7 @@ use crate::{
     cluster::{Http1Options, Http2Options},
     filter::HttpFilter,
     route::RouteConfiguration,
+    tracing::Tracing,
 };
 
 /// How HTTP connections are served. Source: Envoy `http_connection_manager.v3.HttpConnectionManager`.
@@ -76,6 +77,8 @@ pub struct HttpConnectionManager {
     pub http1: Http1Options,
     /// HTTP/2.
     pub http2: Http2Options,
+    /// Which requests are traced; `None`: none, and contexts pass untouched.
+    pub tracing: Option<Tracing>,
 }
 
 /// HTTP versions of a listener.

@@ -23,6 +23,7 @@ pub mod resources;
 pub mod route;
 pub mod secret;
 pub mod tls;
+pub mod tracing;
 pub mod wire;
 
 pub use resources::{NameTable, ResourceKind, Resources};

@@ -44,6 +44,7 @@ mod route;
 mod secret;
 mod support;
 mod tls;
+mod tracing;
 mod write;
 
 /// An encoded resource: what stands in a discovery response.

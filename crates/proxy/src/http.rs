@@ -20,6 +20,7 @@ mod source;
 #[cfg(test)]
 mod tests;
 pub(crate) mod timer;
+pub(crate) mod trace;
 pub(crate) mod transport;
 pub(crate) mod view;
 mod websocket;

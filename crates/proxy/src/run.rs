@@ -98,6 +98,7 @@ async fn serve(options: ProxyOptions) -> anyhow::Result<()> {
     let (names, named) = watch::channel(Arc::new(NameTable::default()));
     let concurrency = options.concurrency.max(1);
     let registry = Registry::new(concurrency);
+    registry.set_node(&bootstrap.node.id);
     let workers = Rc::new(Workers::start(concurrency, &configs.borrow(), &draining, seed)?);
     let dump = Rc::new(RefCell::new(Dump::default()));
 

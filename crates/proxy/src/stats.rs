@@ -8,13 +8,15 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
 
 use rajut_telemetry::{log::Writers, names};
 use rajut_types::Text;
+
+use crate::http::trace::export::{Exporter, Exporters};
 
 /// Most distinct prefixes of connection managers.
 pub const PREFIXES_MAX: usize = 4096;
@@ -422,6 +424,8 @@ pub struct Registry {
     workers: usize,
     managers: Mutex<BTreeMap<Text, Arc<ManagerStats>>>,
     filters: FilterStats,
+    exporters: Exporters,
+    node: OnceLock<Text>,
     writers: Writers,
 }
 
@@ -432,6 +436,8 @@ impl Registry {
             workers: workers.max(1),
             managers: Mutex::default(),
             filters: FilterStats::default(),
+            exporters: Exporters::default(),
+            node: OnceLock::new(),
             writers: Writers::default(),
         })
     }
@@ -458,6 +464,22 @@ impl Registry {
             .entry(key)
             .or_insert_with(|| Arc::new(ManagerStats(PerWorker::new(self.workers))))
             .clone()
+    }
+
+    /// Says which node this is, once, before any configuration.
+    pub fn set_node(&self, id: &str) {
+        // A second name would be a second process.
+        let _ = self.node.set(id.into());
+    }
+
+    /// The node's id; empty where nobody said it.
+    pub fn node(&self) -> Text {
+        self.node.get().cloned().unwrap_or_default()
+    }
+
+    /// The way to a collector of spans.
+    pub(crate) fn exporter(&self, ir: &rajut_ir::tracing::OpenTelemetry) -> Arc<Exporter> {
+        self.exporters.open(ir, self.workers)
     }
 
     /// The counters of a connection manager's access control.
@@ -487,6 +509,9 @@ impl Registry {
             stats.rows(prefix, &mut out);
         }
         self.filters.rows(&mut out);
+        let (sent, dropped) = self.exporters.counts();
+        out.push(Row::counter(names::TRACE_SENT, &[], sent));
+        out.push(Row::counter(names::TRACE_DROPPED, &[], dropped));
         let mut clusters: Vec<_> = config.clusters.values().collect();
         clusters.sort_by(|a, b| a.name().cmp(b.name()));
         for cluster in clusters {

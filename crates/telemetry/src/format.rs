@@ -77,6 +77,7 @@ pub enum Value {
     VirtualHost,
     ConnectionId,
     Hostname,
+    TraceId,
 }
 
 const VALUES: &[(&str, Value)] = &[
@@ -143,6 +144,7 @@ const VALUES: &[(&str, Value)] = &[
     ("VIRTUAL_HOST_NAME", Value::VirtualHost),
     ("CONNECTION_ID", Value::ConnectionId),
     ("HOSTNAME", Value::Hostname),
+    ("TRACE_ID", Value::TraceId),
 ];
 
 impl Value {

@@ -3,6 +3,7 @@
 //! - [`names`]: every metric name and label, once, with its help text.
 //! - [`format`]: Envoy's log format strings (`%START_TIME%` …), parsed when configured, rendered without allocation
 //!   beyond the line's own buffer. The values come from a [`format::Record`] that the proxy implements.
+//! - [`trace`]: trace contexts (W3C, B3); [`otlp`]: spans as bytes. Both pure; the proxy decides and sends.
 //! - [`log`]: one thread per sink writes what workers have buffered; a full buffer drops lines and counts them.
 //!
 //! ```
@@ -14,3 +15,5 @@
 pub mod format;
 pub mod log;
 pub mod names;
+pub mod otlp;
+pub mod trace;

@@ -94,6 +94,8 @@ names! {
     HTTP_RATE_LIMIT_ENFORCED = "envoy_http_local_rate_limit_enforced", "Requests that a local rate limit refused.";
     HTTP_RATE_LIMIT_OK = "envoy_http_local_rate_limit_ok", "Requests within a local rate limit.";
     HTTP_RATE_LIMIT_LIMITED = "envoy_http_local_rate_limit_rate_limited", "Requests over a local rate limit.";
+    TRACE_SENT = "envoy_tracing_opentelemetry_spans_sent", "Spans that a collector took.";
+    TRACE_DROPPED = "envoy_tracing_opentelemetry_spans_dropped", "Spans that are lost: no room, or no collector.";
     ACCESS_LOG_DROPPED = "rajut_access_log_dropped_total", "Lines of access logs that found no room.";
 }
 

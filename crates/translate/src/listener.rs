@@ -36,6 +36,7 @@ pub(crate) fn manager(
 ) -> Arc<HttpConnectionManager> {
     let inbound = direction == Direction::Inbound;
     Arc::new(HttpConnectionManager {
+        tracing: None,
         codec: Codec::Auto,
         stat_prefix,
         routes,

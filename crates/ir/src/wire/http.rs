@@ -26,7 +26,7 @@ use super::{
     access_log, filter,
     matcher::lower,
     read::{Place, Reader, is_true, number},
-    route, write,
+    route, tracing, write,
 };
 use crate::{
     cluster::{Cluster, Http1Options, Http2Options, UpstreamProtocol},
@@ -102,6 +102,7 @@ pub(super) fn to_message(manager: &HttpConnectionManager) -> pb::HttpConnectionM
             .then_some(nested::StripPortMode::StripAnyHostPort(true)),
         http_protocol_options: encode_http1(&manager.http1),
         http2_protocol_options: encode_http2(&manager.http2),
+        tracing: manager.tracing.as_ref().map(tracing::encode),
         ..Default::default()
     }
 }
@@ -282,6 +283,10 @@ pub(super) fn decode(reader: &mut Reader, place: &Place<'_>, config: &Any) -> Op
             &place.field("http2_protocol_options"),
             message.http2_protocol_options.as_ref(),
         ),
+        tracing: message
+            .tracing
+            .as_ref()
+            .map(|it| tracing::decode(reader, &place.field("tracing"), it)),
     })
 }
 

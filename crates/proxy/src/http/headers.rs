@@ -223,7 +223,7 @@ fn forwarding_fields(
 }
 
 /// Private, loopback and link-local addresses are inside (Envoy's default of `internal_address_config`).
-fn is_private(address: IpAddr) -> bool {
+pub(crate) fn is_private(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(address) => address.is_private() || address.is_loopback() || address.is_link_local(),
         IpAddr::V6(address) => address.is_loopback() || address.is_unique_local(),

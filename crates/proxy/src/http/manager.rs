@@ -12,7 +12,10 @@ use rajut_telemetry::{
     log::{Sink, Writer},
 };
 
-use super::filters::{Chain, Routes};
+use super::{
+    filters::{Chain, Routes},
+    trace::Tracer,
+};
 use crate::{
     epoch::Config,
     stats::{ManagerStats, Registry},
@@ -42,6 +45,7 @@ pub struct Manager {
     logs: Vec<(Format, Arc<Writer>)>,
     inline: Option<Arc<Routes>>,
     filters: Chain,
+    tracer: Option<Tracer>,
     suppresses_envoy_headers: bool,
 }
 
@@ -64,12 +68,13 @@ impl Manager {
         });
         let filters = Chain::compile(&ir.filters, &ir.stat_prefix, registry);
         Ok(Arc::new(Self {
-            ir,
             stats,
             logs,
             inline,
             filters,
+            tracer: ir.tracing.as_ref().map(|it| Tracer::new(it, registry)),
             suppresses_envoy_headers,
+            ir,
         }))
     }
 
@@ -86,6 +91,11 @@ impl Manager {
     /// Its HTTP filters.
     pub(crate) const fn filters(&self) -> &Chain {
         &self.filters
+    }
+
+    /// Its tracing.
+    pub(crate) const fn tracer(&self) -> Option<&Tracer> {
+        self.tracer.as_ref()
     }
 
     /// Its access logs.

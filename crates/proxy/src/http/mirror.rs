@@ -6,7 +6,7 @@
 
 use std::{cell::Cell, future::poll_fn, rc::Rc, task::Poll, time::Duration};
 
-use rajut_codec::{RequestHead, h1::BodyLength};
+use rajut_codec::{Fields, Known, RequestHead, ResponseHead, h1::BodyLength};
 use rajut_ir::route::Forward;
 use tokio::task::spawn_local;
 
@@ -91,42 +91,82 @@ struct Copy {
 
 impl Copy {
     async fn run(self) -> Result<(), Failure> {
-        let context = PickContext {
-            worker: &self.worker,
-            hash: None,
-            exclude: &[],
-            destination: Some(self.destination),
-            skip_priorities: 0,
-        };
-        let host = self.cluster.pick(&context)?;
-        let _permit = self
-            .cluster
-            .breakers()
-            .request()
-            .ok_or(FailureKind::RequestOverflow)?;
-        let wants = Wants {
-            version: self.head.version,
-            careful: false,
-            fresh: false,
-        };
-        let authority = String::from_utf8_lossy(self.head.host()).into_owned();
-        let mut upstream = self
-            .epoch
-            .pools
-            .acquire(&self.worker, &self.cluster, &host, wants, &authority)
-            .await?;
-        let _active = host.begin_request();
-        let stats = self.cluster.stats();
-        stats.add(self.worker.index, ClusterCounter::RqTotal);
-        let exchanged = exchange(&mut upstream, &self.head, self.body).await;
-        stats.add(self.worker.index, ClusterCounter::RqCompleted);
-        stats.add_status(self.worker.index, exchanged?);
-        upstream.finish();
+        let destination = Some(self.destination);
+        send_aside(
+            &self.worker,
+            &self.epoch,
+            &self.cluster,
+            &self.head,
+            self.body,
+            destination,
+        )
+        .await?;
         Ok(())
     }
 }
 
-async fn exchange(upstream: &mut Upstream, head: &RequestHead, body: Vec<Piece>) -> Result<u16, Failure> {
+/// An answer that goes nowhere.
+#[derive(Debug)]
+pub(crate) struct Aside {
+    head: ResponseHead,
+    trailers: Option<Fields>,
+}
+
+impl Aside {
+    /// `grpc-status`, of the trailers or, where there was nothing else, of the head.
+    pub(crate) fn grpc_status(&self) -> Option<u8> {
+        let of = |fields: &Fields| fields.get_str(Known::GrpcStatus)?.parse().ok();
+        (self.head.status == 200)
+            .then(|| {
+                self.trailers
+                    .as_ref()
+                    .and_then(of)
+                    .or_else(|| of(&self.head.fields))
+            })
+            .flatten()
+    }
+}
+
+/// Sends a request of the proxy's own (a copy, an export) to a cluster and reads its answer to the end.
+pub(crate) async fn send_aside(
+    worker: &Rc<Worker>,
+    epoch: &Rc<Epoch>,
+    cluster: &std::sync::Arc<Cluster>,
+    head: &RequestHead,
+    body: Vec<Piece>,
+    destination: Option<std::net::SocketAddr>,
+) -> Result<Aside, Failure> {
+    let context = PickContext {
+        worker,
+        hash: None,
+        exclude: &[],
+        destination,
+        skip_priorities: 0,
+    };
+    let host = cluster.pick(&context)?;
+    let _permit = cluster.breakers().request().ok_or(FailureKind::RequestOverflow)?;
+    let wants = Wants {
+        version: head.version,
+        careful: false,
+        fresh: false,
+    };
+    let authority = String::from_utf8_lossy(head.host()).into_owned();
+    let mut upstream = epoch
+        .pools
+        .acquire(worker, cluster, &host, wants, &authority)
+        .await?;
+    let _active = host.begin_request();
+    let stats = cluster.stats();
+    stats.add(worker.index, ClusterCounter::RqTotal);
+    let exchanged = exchange(&mut upstream, head, body).await;
+    stats.add(worker.index, ClusterCounter::RqCompleted);
+    let answer = exchanged?;
+    stats.add_status(worker.index, answer.head.status);
+    upstream.finish();
+    Ok(answer)
+}
+
+async fn exchange(upstream: &mut Upstream, head: &RequestHead, body: Vec<Piece>) -> Result<Aside, Failure> {
     let bytes: u64 = body
         .iter()
         .map(|piece| match piece {
@@ -155,17 +195,26 @@ async fn exchange(upstream: &mut Upstream, head: &RequestHead, body: Vec<Piece>)
             upstream.push(piece)?;
         }
     }
-    let mut status = None;
+    let (mut answered, mut trailers) = (None, None);
     poll_fn(|cx| {
         let _ = upstream.poll_flush(cx)?;
         loop {
-            if status.is_none() {
+            if answered.is_none() {
                 match std::task::ready!(upstream.poll_head(cx))? {
                     Head::Informational(_) => {}
-                    Head::Final(head, _) => status = Some(head.status),
+                    Head::Final(head, _) => answered = Some(head),
                 }
-            } else if matches!(std::task::ready!(upstream.poll_piece(cx))?, Piece::End) {
-                return Poll::Ready(Ok(status.unwrap_or_default()));
+                continue;
+            }
+            match std::task::ready!(upstream.poll_piece(cx))? {
+                Piece::Data(_) => {}
+                Piece::Trailers(fields) => trailers = Some(fields),
+                Piece::End => {
+                    return Poll::Ready(Ok(Aside {
+                        head: answered.take().unwrap_or_default(),
+                        trailers: trailers.take(),
+                    }));
+                }
             }
         }
     })

@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use super::{
     filters::{self, local_rate_limit::ConnectionLimits},
     manager::Manager,
+    trace::{self, Trace},
     view::client_address,
 };
 use crate::{
@@ -75,6 +76,10 @@ pub(crate) struct Record {
     pub(crate) start: Instant,
     pub(crate) flags: Flags,
     pub(crate) details: Details,
+    /// Its place in a trace.
+    pub(crate) trace: Option<Trace>,
+    /// The route's name of the operation.
+    pub(crate) decorator: Option<Text>,
     /// What filters remember until the response.
     pub(crate) filters: filters::State,
     pub(crate) failure_reason: Option<Text>,
@@ -115,6 +120,8 @@ impl Record {
             start,
             flags: Flags::NONE,
             details: Details::Fixed(""),
+            trace: None,
+            decorator: None,
             filters: filters::State::default(),
             failure_reason: None,
             bytes_received: 0,
@@ -134,6 +141,11 @@ impl Record {
     /// The worker.
     pub(crate) fn worker(&self) -> &Rc<Worker> {
         &self.shared.worker
+    }
+
+    /// When it arrived.
+    pub(crate) const fn started(&self) -> SystemTime {
+        self.started
     }
 
     /// Notes a failure: its flag, details and reason.
@@ -179,6 +191,7 @@ impl Record {
         if self.has_response {
             stats.add_status(worker, self.response.status);
         }
+        trace::finish(self);
         for (format, writer) in self.shared.manager.logs() {
             writer.line(worker, |out| format.render(self, out));
         }
@@ -327,6 +340,10 @@ impl format::Record for Record {
                 .is_some_and(|sni| text(out, sni)),
             Value::RouteName => text(out, &self.route),
             Value::VirtualHost => text(out, &self.virtual_host),
+            Value::TraceId => self.trace.is_some_and(|trace| {
+                out.extend_from_slice(&trace.context.trace_id_text());
+                true
+            }),
             Value::ConnectionId => {
                 write_number(self.shared.connection.id, out);
                 true

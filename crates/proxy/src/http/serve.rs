@@ -43,6 +43,7 @@ use super::{
     reply,
     source::Source,
     timer::Timer,
+    trace,
     view::View,
 };
 use crate::{
@@ -535,6 +536,7 @@ async fn walk(
     if record.head.fields.len() > usize::try_from(limit).unwrap_or(usize::MAX) {
         return Err(FailureKind::MalformedRequest { status: 431 }.into());
     }
+    trace::begin(record);
     let epoch = record.worker().epoch();
     let manager = record.shared.manager.clone();
     let table = manager.routes(&epoch.config);
@@ -547,6 +549,9 @@ async fn walk(
     if let Some(chosen) = chosen {
         record.route = chosen.route.name.clone();
         record.virtual_host = chosen.virtual_host.name.clone();
+        if record.trace.is_some() {
+            record.decorator = Some(chosen.route.decorator.clone());
+        }
     }
     if let Err(failure) = manager
         .filters()

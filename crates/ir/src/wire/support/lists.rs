@@ -198,14 +198,14 @@ lists! {
         "server_listener_name" "endpoint_id"
     ] ignorable [] instead [];
     "envoy.config.core.v3.GrpcService": [
-        "envoy_grpc" "google_grpc"
+        "envoy_grpc" "google_grpc" "timeout"
     ] ignorable [
-        "timeout" "retry_policy" "initial_metadata"
+        "retry_policy" "initial_metadata"
     ] instead [];
     "envoy.config.core.v3.GrpcService.EnvoyGrpc": [
-        "cluster_name"
+        "cluster_name" "authority"
     ] ignorable [
-        "authority" "retry_policy" "max_receive_message_length" "skip_envoy_headers"
+        "retry_policy" "max_receive_message_length" "skip_envoy_headers"
     ] instead [];
     "envoy.config.core.v3.GrpcService.GoogleGrpc": [
         "target_uri" "stat_prefix"
@@ -631,6 +631,19 @@ lists! {
     ] ignorable [] instead [
         "cluster_header" = "name a cluster"
     ];
+    "envoy.config.trace.v3.OpenTelemetryConfig": [
+        "grpc_service" "service_name"
+    ] ignorable [
+        "max_cache_size" "set_telemetry_sdk_resource_attributes" "set_service_name_resource_attribute" "set_instrumentation_scope"
+    ] instead [
+        "http_service" = "write grpc_service"
+        "exporter" = "write grpc_service"
+        "resource_detectors" = "write service_name"
+        "sampler" = "write random_sampling on the connection manager"
+    ];
+    "envoy.config.trace.v3.Tracing.Http": [
+        "name" "typed_config"
+    ] ignorable [] instead [];
     "envoy.extensions.access_loggers.file.v3.FileAccessLog": [
         "path" "format" "json_format" "typed_json_format" "log_format"
     ] ignorable [] instead [];
@@ -689,9 +702,9 @@ lists! {
         "access_log" "use_remote_address" "xff_num_trusted_hops" "generate_request_id"
         "preserve_external_request_id" "forward_client_cert_details" "set_current_client_cert_details"
         "proxy_100_continue" "upgrade_configs" "normalize_path" "merge_slashes" "path_with_escaped_slashes_action"
-        "request_id_extension" "strip_matching_host_port" "strip_any_host_port"
+        "request_id_extension" "strip_matching_host_port" "strip_any_host_port" "tracing"
     ] ignorable [
-        "tracing" "http1_safe_max_connection_duration" "stream_flush_timeout" "drain_timeout_jitter"
+        "http1_safe_max_connection_duration" "stream_flush_timeout" "drain_timeout_jitter"
         "delayed_close_timeout" "access_log_flush_interval" "flush_access_log_on_new_request" "access_log_options"
         "internal_address_config" "represent_ipv4_remote_address_as_ipv4_mapped_ipv6"
         "stream_error_on_invalid_http_message" "add_proxy_protocol_connection_state" "append_local_overload"
@@ -711,6 +724,15 @@ lists! {
     ] ignorable [] instead [
         "cert" = "whole certificates are not put into a header"
         "chain" = "whole certificates are not put into a header"
+    ];
+    "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.Tracing": [
+        "client_sampling" "random_sampling" "overall_sampling" "max_path_tag_length" "custom_tags" "provider" "spawn_upstream_span"
+    ] ignorable [
+        "verbose"
+    ] instead [
+        "operation" = "spans are named by the route's decorator"
+        "upstream_operation" = "a request has one span in each proxy"
+        "no_context_propagation" = "leave tracing out"
     ];
     "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig": [
         "upgrade_type" "enabled"
@@ -879,6 +901,19 @@ lists! {
     ] instead [];
     "envoy.type.matcher.v3.StringMatcher": [
         "exact" "prefix" "suffix" "contains" "safe_regex" "custom" "ignore_case"
+    ] ignorable [] instead [];
+    "envoy.type.tracing.v3.CustomTag": [
+        "tag" "literal" "request_header"
+    ] ignorable [] instead [
+        "environment" = "write literal"
+        "metadata" = "write literal or request_header"
+        "value" = "write literal or request_header"
+    ];
+    "envoy.type.tracing.v3.CustomTag.Header": [
+        "name" "default_value"
+    ] ignorable [] instead [];
+    "envoy.type.tracing.v3.CustomTag.Literal": [
+        "value"
     ] ignorable [] instead [];
     "envoy.type.v3.FractionalPercent": [
         "numerator" "denominator"

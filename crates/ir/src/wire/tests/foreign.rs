@@ -239,7 +239,6 @@ fn an_inbound_listener_of_istio_is_taken() {
         "envoy.filters.http.fault",
         "envoy.filters.http.cors",
         "envoy.config.listener.v3.Listener.connection_balance_config",
-        "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.tracing",
     ] {
         assert!(what.contains(&expected), "{expected} is not in {what:?}");
     }

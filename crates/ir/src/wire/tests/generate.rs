@@ -28,6 +28,7 @@ use crate::{
     route::*,
     secret::*,
     tls::*,
+    tracing::{CustomTag, OpenTelemetry, TagValue, Tracing},
 };
 
 fn name() -> impl Strategy<Value = Text> + Clone {
@@ -1119,6 +1120,7 @@ fn manager() -> BoxedStrategy<HttpConnectionManager> {
             select(vec![HostPort::Keep, HostPort::StripMatching, HostPort::StripAny]),
             http1(),
             http2(),
+            option::of(tracing()),
         ),
     )
         .prop_map(
@@ -1137,7 +1139,7 @@ fn manager() -> BoxedStrategy<HttpConnectionManager> {
                 ),
                 (max_requests, drain_timeout, head_kb, headers, generate_request_id, preserve),
                 (upgrades, normalize_path, merge_slashes, server_name),
-                (server_header, proxy_100_continue, strip_host_port, http1, http2),
+                (server_header, proxy_100_continue, strip_host_port, http1, http2, tracing),
             )| HttpConnectionManager {
                 codec,
                 stat_prefix,
@@ -1168,6 +1170,41 @@ fn manager() -> BoxedStrategy<HttpConnectionManager> {
                 strip_host_port,
                 http1,
                 http2,
+                tracing,
+            },
+        )
+        .boxed()
+}
+
+fn tracing() -> BoxedStrategy<Tracing> {
+    let tag = prop_oneof![
+        name().prop_map(TagValue::Literal),
+        (name(), maybe_empty()).prop_map(|(name, default)| TagValue::RequestHeader { name, default }),
+    ];
+    let tag = (name(), tag).prop_map(|(tag, value)| CustomTag { tag, value });
+    let provider =
+        (name(), maybe_empty(), bound(), name()).prop_map(|(cluster, authority, timeout, service_name)| {
+            OpenTelemetry {
+                cluster,
+                authority,
+                timeout,
+                service_name,
+            }
+        });
+    (
+        (percent(), percent(), percent()),
+        any::<u32>(),
+        vec(tag, 0..2),
+        option::of(provider),
+    )
+        .prop_map(
+            |((client, random, overall), max_path_length, tags, provider)| Tracing {
+                client,
+                random,
+                overall,
+                max_path_length,
+                tags,
+                provider,
             },
         )
         .boxed()

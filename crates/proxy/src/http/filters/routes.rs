@@ -124,3 +124,114 @@ fn with(before: &[(Text, Override)], more: &FilterOverrides, registry: &Registry
     }
     all
 }
+
+#[cfg(test)]
+mod tests {
+    use rajut_ir::{
+        decide::{Decision, RequestView, decide},
+        http::RouteSource,
+        listener::ChainAction,
+        wire::bootstrap::parse_bootstrap,
+    };
+
+    use super::*;
+
+    const RBAC: &str = "envoy.filters.http.rbac";
+    const CONFIG: &str = r#"
+node: { id: n, cluster: c }
+static_resources:
+  listeners:
+  - name: l
+    address: { socket_address: { address: 127.0.0.1, port_value: 1 } }
+    filter_chains:
+    - filters:
+      - name: envoy.filters.network.http_connection_manager
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: s
+          http_filters:
+          - name: envoy.filters.http.router
+            typed_config: { "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router }
+          route_config:
+            name: r
+            virtual_hosts:
+            - name: guarded
+              domains: [guarded]
+              typed_per_filter_config:
+                envoy.filters.http.rbac:
+                  "@type": type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBACPerRoute
+                  rbac: { rules: { action: DENY } }
+              routes:
+              - match: { path: /off }
+                direct_response: { status: 200 }
+                typed_per_filter_config:
+                  envoy.filters.http.rbac: { "@type": type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBACPerRoute }
+              - match: { path: /on }
+                direct_response: { status: 200 }
+                typed_per_filter_config:
+                  envoy.filters.http.rbac: { "@type": type.googleapis.com/envoy.config.route.v3.FilterConfig }
+              - match: { path: /weighted }
+                route:
+                  weighted_clusters:
+                    clusters:
+                    - name: open
+                      weight: 1
+                      typed_per_filter_config:
+                        envoy.filters.http.rbac: { "@type": type.googleapis.com/envoy.config.route.v3.FilterConfig, disabled: true }
+              - match: { prefix: / }
+                direct_response: { status: 200 }
+            - name: plain
+              domains: ["*"]
+              routes: [{ match: { prefix: / }, direct_response: { status: 200 } }]
+"#;
+
+    struct Ask(&'static str, &'static str);
+
+    impl RequestView for Ask {
+        fn method(&self) -> &[u8] {
+            b"GET"
+        }
+        fn scheme(&self) -> &[u8] {
+            b"http"
+        }
+        fn authority(&self) -> &[u8] {
+            self.0.as_bytes()
+        }
+        fn path(&self) -> &[u8] {
+            self.1.as_bytes()
+        }
+        fn header(&self, _: &str) -> Option<std::borrow::Cow<'_, [u8]>> {
+            None
+        }
+    }
+
+    #[test]
+    fn the_most_specific_word_counts_and_switching_on_keeps_the_configuration() {
+        let bootstrap = parse_bootstrap(CONFIG).unwrap_or_else(|errors| panic!("{errors}"));
+        let listener = bootstrap.resources.listeners.values().next().unwrap();
+        let ChainAction::Http(manager) = &listener.filter_chains[0].action else {
+            panic!("an HTTP chain");
+        };
+        let RouteSource::Inline(routes) = &manager.routes else {
+            panic!("routes in place");
+        };
+        let routes = Routes::compile(routes, &Registry::new(1));
+        let said = |host, path| {
+            let Decision::Route(chosen) = decide(&routes, &Ask(host, path), 0) else {
+                panic!("a route");
+            };
+            match routes.filter(&chosen, RBAC) {
+                None => "nothing",
+                Some(Override::Disabled) => "off",
+                Some(Override::Enabled) => "on",
+                Some(Override::Rbac(_)) => "own rules",
+                Some(Override::LocalRateLimit(_)) => "a limit",
+            }
+        };
+        assert_eq!(said("guarded", "/off"), "off");
+        assert_eq!(said("guarded", "/on"), "own rules");
+        assert_eq!(said("guarded", "/weighted"), "off");
+        assert_eq!(said("guarded", "/else"), "own rules");
+        assert_eq!(said("plain", "/"), "nothing");
+    }
+}

@@ -119,6 +119,7 @@ pub(super) fn cluster_ir(addresses: &[SocketAddr]) -> ClusterIr {
 
 pub(super) fn manager_ir() -> HttpConnectionManager {
     HttpConnectionManager {
+        tracing: None,
         codec: Codec::Auto,
         stat_prefix: "test".into(),
         routes: RouteSource::Rds("routes".into()),
