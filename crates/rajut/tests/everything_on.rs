@@ -354,7 +354,7 @@ fn log_fields(line: &str) -> BTreeMap<String, Value> {
         "bytes_sent",
     ] {
         let field = fields.get_mut(name).expect("a field of the format");
-        if !field.is_null() && *field != 0 {
+        if !field.is_null() && (name == "duration" || *field != 0) {
             *field = "some".into();
         }
     }

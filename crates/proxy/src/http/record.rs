@@ -143,11 +143,6 @@ impl Record {
         &self.shared.worker
     }
 
-    /// When it arrived.
-    pub(crate) const fn started(&self) -> SystemTime {
-        self.started
-    }
-
     /// Notes a failure: its flag, details and reason.
     pub(crate) fn note(&mut self, failure: &Failure) {
         let spec = failure.spec();

@@ -152,6 +152,9 @@ fn received(fields: &Fields) -> Option<Context> {
 /// stays; else a client that asks, a trusted caller that forces, or the draw decide; the overall share comes last.
 fn decide(record: &mut Record, tracer: &Tracer) -> Reason {
     let worker = record.worker().clone();
+    if record.head.fields.contains("x-envoy-force-trace") && !is_internal(record) {
+        record.head.fields.remove("x-envoy-force-trace");
+    }
     let fields = &record.head.fields;
     let Some(id) = fields.get(Known::XRequestId) else {
         return Reason::None;
@@ -162,7 +165,7 @@ fn decide(record: &mut Record, tracer: &Tracer) -> Reason {
     if reason == Reason::None {
         if fields.contains("x-client-trace-id") && ir.client.includes(worker.draw()) {
             reason = Reason::Client;
-        } else if fields.contains("x-envoy-force-trace") && is_internal(record) {
+        } else if fields.contains("x-envoy-force-trace") {
             reason = Reason::Forced;
         } else if told.is_some() && ir.random.includes(worker.draw()) {
             reason = Reason::Sampled;
@@ -206,6 +209,7 @@ pub(crate) fn finish(record: &Record) {
         (_, true) => b"egress",
         (_, false) => b"ingress",
     };
+    let end = SystemTime::now();
     let span = Span {
         context: trace.context,
         parent: trace.parent,
@@ -216,8 +220,8 @@ pub(crate) fn finish(record: &Record) {
         } else {
             SpanKind::Server
         },
-        start_ns: nanoseconds(record.started()),
-        end_ns: nanoseconds(SystemTime::now()),
+        start_ns: nanoseconds(end - record.start.elapsed()),
+        end_ns: nanoseconds(end),
         is_error: record.response.status >= 500 || !record.has_response,
     };
     exporter.push(record.worker().index, &span, |out| {
