@@ -113,6 +113,7 @@ fn side(command: &[String], places: &Places, origin: u16) -> Result<Side> {
         }
         answers.push((probe.name, got));
     }
+    settle(&log);
     // What it still holds of the log it writes when it ends.
     drop(process);
     let text = fs::read_to_string(&log).with_context(|| format!("no access log at {log}"))?;
@@ -126,12 +127,27 @@ fn side(command: &[String], places: &Places, origin: u16) -> Result<Side> {
     Ok(Side { answers, log: lines })
 }
 
+/// Waits until a file has not grown for a moment, two seconds at most.
+fn settle(file: &str) {
+    let length = || fs::metadata(file).map_or(0, |about| about.len());
+    let begin = Instant::now();
+    let (mut last, mut since) = (length(), Instant::now());
+    while since.elapsed() < Duration::from_millis(300) && begin.elapsed() < Duration::from_secs(2) {
+        std::thread::sleep(Duration::from_millis(20));
+        if length() != last {
+            (last, since) = (length(), Instant::now());
+        }
+    }
+}
+
 fn reset(port: u16) -> Result<()> {
     let mut socket = TcpStream::connect(("127.0.0.1", port))?;
     socket.set_read_timeout(Some(Duration::from_secs(5)))?;
     socket.write_all(format!("GET {} HTTP/1.1\r\nhost: o\r\n\r\n", origin::RESET).as_bytes())?;
     let mut buffer = [0; 1024];
-    socket.read(&mut buffer)?;
+    if socket.read(&mut buffer)? == 0 {
+        bail!("the origin closed the connection");
+    }
     Ok(())
 }
 

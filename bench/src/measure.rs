@@ -13,8 +13,8 @@ use crate::{load, stats};
 
 /// A proxy gets so long to answer first.
 const START_WAIT: Duration = Duration::from_secs(15);
-/// It is left alone so long before its idle memory is read.
-const SETTLE: Duration = Duration::from_millis(500);
+/// It is left alone so long before its idle memory is read and before it is loaded: what a start leaves to do is done.
+const SETTLE: Duration = Duration::from_millis(2500);
 /// The same where idle memory is what the set is about.
 const IDLE_REST: Duration = Duration::from_secs(5);
 /// Held connections are left alone so long before memory is read.
@@ -209,7 +209,7 @@ impl Bench<'_> {
         let before = process::cpu(&running.pids).total;
         let begin = Instant::now();
         std::thread::sleep(match self.set.kind {
-            _ if self.options.smoke => SETTLE / 10,
+            _ if self.options.smoke => SETTLE / 50,
             Kind::Idle | Kind::Held | Kind::Large => IDLE_REST,
             _ => SETTLE,
         });

@@ -202,8 +202,13 @@ pub(crate) fn node(measured: Result<Value>, options: &Options, machine: &Value) 
         }
     };
     println!(
-        "   {}/s for {} s: {} answered, p50 {} µs, p99 {} µs",
-        measured["rate"], measured["seconds"], measured["answered"], measured["p50_us"], measured["p99_us"]
+        "   {}/s for {} s: {} answered, {} not, p50 {} µs, p99 {} µs",
+        measured["rate"],
+        measured["seconds"],
+        measured["answered"],
+        measured["unanswered"],
+        measured["p50_us"],
+        measured["p99_us"]
     );
     let services = list(&measured["services"]);
     for service in services {
@@ -456,11 +461,12 @@ fn write_node(page: &mut String, node: &Value) -> Result<()> {
     writeln!(
         page,
         "\n## node: the Node example (five services, `rajut up`) at {} requests/s on its front service\n\n{}.\n\
-         {} answered in {} s, p50 {} µs, p99 {} µs. CPU in cores; a sidecar's requests are those for and from its application.\n",
+         {} answered in {} s and {} not, p50 {} µs, p99 {} µs. CPU in cores; a sidecar's requests are those for and from its application.\n",
         measured["rate"],
         machine::line(&node["machine"]),
         measured["answered"],
         measured["seconds"],
+        measured["unanswered"],
         measured["p50_us"],
         measured["p99_us"]
     )?;

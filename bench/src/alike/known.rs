@@ -234,6 +234,11 @@ const OPEN: &[Known] = &[
         &["log: bytes_sent"],
         "OPEN: the body that HEAD does not get is counted in the log",
     ),
+    (
+        &["percent-nul"],
+        &["log:"],
+        "OPEN: an escaped NUL is logged as a codec's error, with Envoy as `path_normalization_failed`",
+    ),
 ];
 
 /// Why this difference is there, if it is known.

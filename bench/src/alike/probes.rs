@@ -411,7 +411,7 @@ const RAW: &[(&str, &str)] = &[
     ("name-invalid", "GET / HTTP/1.1\r\n{h}\r\nx(a): 1\r\n\r\n"),
     ("name-empty", "GET / HTTP/1.1\r\n{h}\r\n: 1\r\n\r\n"),
     ("no-colon", "GET / HTTP/1.1\r\n{h}\r\nx-a\r\n\r\n"),
-    ("nul-in-value", "GET / HTTP/1.1\r\n{h}\r\nx-a: 1\02\r\n\r\n"),
+    ("nul-in-value", "GET / HTTP/1.1\r\n{h}\r\nx-a: 1\u{0}2\r\n\r\n"),
     ("return-in-value", "GET / HTTP/1.1\r\n{h}\r\nx-a: 1\r2\r\n\r\n"),
     (
         "length-twice",
