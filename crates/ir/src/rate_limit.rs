@@ -45,7 +45,7 @@ pub struct LocalRateLimit {
     pub virtual_host: VirtualHostLimits,
     /// A request that a descriptor's bucket let pass takes from the one for every request too.
     pub always_consume_default: bool,
-    /// A gRPC client gets RESOURCE_EXHAUSTED instead of UNAVAILABLE.
+    /// A gRPC client gets `RESOURCE_EXHAUSTED` instead of `UNAVAILABLE`.
     pub resource_exhausted: bool,
     /// In place of the route's actions, where not empty.
     pub rate_limits: Vec<RateLimit>,

@@ -471,34 +471,58 @@ struct Index {
     entries: HashMap<u64, Vec<u32>, ByHash>,
     /// Lengths of prefixes that occur, rising.
     lengths: Vec<usize>,
-    has_names: bool,
-    has_namespaces: bool,
-    has_paths: bool,
+    /// Which kinds of peers occur with which kinds of paths: a bit for each pair.
+    pairs: u32,
 }
 
 /// What a part of an entry is, mixed into its hash.
-const ANY: u64 = 1;
-const NAME: u64 = 2;
-const NAMESPACE: u64 = 3;
-const PATH: u64 = 4;
-const PREFIX: u64 = 5;
+const ANY: u32 = 0;
+const NAME: u32 = 1;
+const NAMESPACE: u32 = 2;
+const PATH: u32 = 1;
+const PREFIX: u32 = 2;
 
-const fn mix(kind: u64, hash: u64) -> u64 {
-    (hash ^ kind.wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_mul(0xff51_afd7_ed55_8ccd)
+/// A part of an entry: what kind it is, and its hash.
+#[derive(Debug, Clone, Copy, Default)]
+struct Part {
+    kind: u32,
+    hash: u64,
 }
+
+impl Part {
+    fn new(kind: u32, hash: u64) -> Self {
+        let hash = hash ^ u64::from(kind).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        Self {
+            kind,
+            hash: hash.wrapping_mul(0xff51_afd7_ed55_8ccd),
+        }
+    }
+
+    /// The bit of this kind of peer with that kind of path.
+    const fn pair(self, path: u32) -> u32 {
+        1 << (self.kind * 3 + path)
+    }
+}
+
+/// Keys of a peer that are kept for all of a call's lookups; a peer with more is read again for each.
+const PEERS_MAX: usize = 8;
 
 impl Index {
     fn add(&mut self, at: u32, policy: &Policy) {
         let peers = keys_of_any(&policy.principals, &principal_keys);
         let paths = keys_of_any(&policy.permissions, &permission_keys);
-        let peers = self.hashes(peers.unwrap_or_default());
-        let mut paths = self.hashes(paths.unwrap_or_default());
+        let peers = self.parts(peers.unwrap_or_default());
+        let mut paths = self.parts(paths.unwrap_or_default());
         if peers.len() * paths.len() > KEYS_MAX {
-            paths = vec![ANY];
+            paths = vec![Part::default()];
         }
         for peer in &peers {
             for path in &paths {
-                let entry = self.entries.entry(peer ^ path.rotate_left(32)).or_default();
+                self.pairs |= peer.pair(path.kind);
+                let entry = self
+                    .entries
+                    .entry(peer.hash ^ path.hash.rotate_left(32))
+                    .or_default();
                 if entry.last() != Some(&at) {
                     entry.push(at);
                 }
@@ -506,27 +530,19 @@ impl Index {
         }
     }
 
-    fn hashes(&mut self, keys: Vec<Key>) -> Vec<u64> {
+    fn parts(&mut self, keys: Vec<Key>) -> Vec<Part> {
         if keys.is_empty() {
-            return vec![ANY];
+            return vec![Part::default()];
         }
-        keys.into_iter()
+        let part = |kind, text: &Text| Part::new(kind, Fnv::of(text.as_bytes()));
+        keys.iter()
             .map(|key| match key {
-                Key::Name(name) => {
-                    self.has_names = true;
-                    mix(NAME, Fnv::of(name.as_bytes()))
-                }
-                Key::Namespace(name) => {
-                    self.has_namespaces = true;
-                    mix(NAMESPACE, Fnv::of(name.as_bytes()))
-                }
-                Key::Path(path) => {
-                    self.has_paths = true;
-                    mix(PATH, Fnv::of(path.as_bytes()))
-                }
+                Key::Name(name) => part(NAME, name),
+                Key::Namespace(name) => part(NAMESPACE, name),
+                Key::Path(path) => part(PATH, path),
                 Key::Prefix(prefix) => {
                     self.lengths.push(prefix.len());
-                    mix(PREFIX, Fnv::of(prefix.as_bytes()))
+                    part(PREFIX, prefix)
                 }
             })
             .collect()
@@ -537,11 +553,32 @@ impl Index {
         self.lengths.dedup();
     }
 
+    /// Whether peers of that kind occur.
+    const fn has_peers(&self, kind: u32) -> bool {
+        self.pairs & (0b111 << (kind * 3)) != 0
+    }
+
+    /// Whether paths of that kind occur.
+    const fn has_paths(&self, kind: u32) -> bool {
+        self.pairs & (0b1_001_001 << kind) != 0
+    }
+
     /// The lowest position among those that the call's keys lead to for which `applies` holds.
     fn first(&self, call: &impl CallView, applies: impl Fn(usize) -> bool) -> Option<usize> {
+        let mut kept = [Part::default(); PEERS_MAX];
+        let mut count = 0;
+        self.each_peer(call, |peer| {
+            if let Some(place) = kept.get_mut(count) {
+                *place = peer;
+            }
+            count += 1;
+        });
         let mut best: Option<u32> = None;
-        let mut look = |peer: u64, path: u64| {
-            let Some(entry) = self.entries.get(&(peer ^ path.rotate_left(32))) else {
+        let mut look = |peer: Part, path: Part| {
+            if self.pairs & peer.pair(path.kind) == 0 {
+                return;
+            }
+            let Some(entry) = self.entries.get(&(peer.hash ^ path.hash.rotate_left(32))) else {
                 return;
             };
             let below = best.unwrap_or(u32::MAX);
@@ -553,37 +590,45 @@ impl Index {
                 best = Some(*found);
             }
         };
-        self.each_path(call, |path| {
-            look(ANY, path);
-            self.each_peer(call, |peer| look(peer, path));
+        self.each_path(call, |path| match kept.get(..count) {
+            Some(peers) => peers.iter().for_each(|peer| look(*peer, path)),
+            None => self.each_peer(call, |peer| look(peer, path)),
         });
         best.and_then(|at| usize::try_from(at).ok())
     }
 
-    fn each_peer(&self, call: &impl CallView, mut visit: impl FnMut(u64)) {
-        if !self.has_names && !self.has_namespaces {
+    fn each_peer(&self, call: &impl CallView, mut visit: impl FnMut(Part)) {
+        if self.has_peers(ANY) {
+            visit(Part::default());
+        }
+        let (names, namespaces) = (self.has_peers(NAME), self.has_peers(NAMESPACE));
+        if !names && !namespaces {
             return;
         }
         let Some(peer) = call.peer() else { return };
         for name in peer.all() {
-            if self.has_names {
-                visit(mix(NAME, Fnv::of(name.as_bytes())));
+            if names {
+                visit(Part::new(NAME, Fnv::of(name.as_bytes())));
             }
-            if self.has_namespaces {
+            if namespaces {
                 let mut rest = name;
                 while let Some(at) = rest.find("/ns/") {
-                    // The slash that ends this one may begin the next.
                     rest = &rest[at + 4..];
                     let end = rest.find('/').unwrap_or(rest.len());
-                    visit(mix(NAMESPACE, Fnv::of(&rest.as_bytes()[..end])));
+                    visit(Part::new(NAMESPACE, Fnv::of(&rest.as_bytes()[..end])));
+                    // The slash that ends this one may begin the next.
+                    rest = &rest[end..];
                 }
             }
         }
     }
 
-    fn each_path(&self, call: &impl CallView, mut visit: impl FnMut(u64)) {
-        visit(ANY);
-        if !self.has_paths && self.lengths.is_empty() {
+    fn each_path(&self, call: &impl CallView, mut visit: impl FnMut(Part)) {
+        if self.has_paths(ANY) {
+            visit(Part::default());
+        }
+        let exact = self.has_paths(PATH);
+        if !exact && self.lengths.is_empty() {
             return;
         }
         let path = path_of(call);
@@ -594,11 +639,11 @@ impl Index {
             };
             hash.update(part);
             done = *length;
-            visit(mix(PREFIX, hash.value()));
+            visit(Part::new(PREFIX, hash.value()));
         }
-        if self.has_paths {
+        if exact {
             hash.update(&path[done..]);
-            visit(mix(PATH, hash.value()));
+            visit(Part::new(PATH, hash.value()));
         }
     }
 }

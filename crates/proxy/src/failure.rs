@@ -166,7 +166,7 @@ pub enum FailureKind {
     RateLimited {
         /// The answer.
         status: u16,
-        /// A gRPC client gets RESOURCE_EXHAUSTED.
+        /// A gRPC client gets `RESOURCE_EXHAUSTED`.
         exhausted: bool,
     },
     /// No endpoint can be used.

@@ -225,7 +225,7 @@ pub(crate) fn finish(record: &Record) {
         is_error: record.response.status >= 500 || !record.has_response,
     };
     exporter.push(record.worker().index, &span, |out| {
-        attributes(record, tracer, out)
+        attributes(record, tracer, out);
     });
 }
 
