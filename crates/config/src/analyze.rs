@@ -4,9 +4,9 @@
 
 mod sarif;
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
-use rajut_types::{Diagnostic, Severity};
+use rajut_types::{Diagnostic, ObjectRef, Severity};
 use serde_json::{Value, json};
 
 use crate::{Counts, Loaded, check};
@@ -24,13 +24,12 @@ impl Report {
     /// Judges what was loaded.
     pub fn new(loaded: &Loaded) -> Self {
         let mut diagnostics = loaded.diagnostics.clone();
-        diagnostics.extend(check(loaded));
+        let relations = check(loaded);
+        let counts = counts(loaded, &relations);
+        diagnostics.extend(relations);
         diagnostics.sort_by(|a, b| order(a).cmp(&order(b)));
         diagnostics.dedup();
-        Self {
-            diagnostics,
-            counts: loaded.counts,
-        }
+        Self { diagnostics, counts }
     }
 
     /// Whether the answer is no: some error was found.
@@ -70,6 +69,24 @@ impl Report {
     pub fn sarif(&self) -> Value {
         sarif::render(self)
     }
+}
+
+/// A document whose object can be read and names what is not there is wrong, too.
+fn counts(loaded: &Loaded, relations: &[Diagnostic]) -> Counts {
+    let of_relations = relations
+        .iter()
+        .filter(|found| found.severity == Severity::Error)
+        .map(|found| &found.origin.object);
+    let wrong: BTreeSet<&ObjectRef> = of_relations
+        .chain(&loaded.unrelated)
+        .filter(|object| !loaded.broken.contains(object))
+        .collect();
+    let mut counts = loaded.counts;
+    // A list is one document with several objects.
+    let more = wrong.len().min(counts.used);
+    counts.used -= more;
+    counts.wrong += more;
+    counts
 }
 
 fn order(d: &Diagnostic) -> impl Ord + '_ {

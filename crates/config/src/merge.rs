@@ -61,7 +61,7 @@ pub struct Counts {
     pub used: usize,
     /// Somebody else's: other kinds, templates, patches.
     pub foreign: usize,
-    /// With an error, and left out.
+    /// With an error: left out, or, in a report, naming what is not there.
     pub wrong: usize,
 }
 
@@ -94,6 +94,17 @@ pub struct Loaded {
     pub index: Index,
     /// Objects that were left out: what refers to them is not reported a second time.
     pub(crate) broken: BTreeSet<ObjectRef>,
+    /// Of those, what could be read: their relations are judged, and nothing else is made of them.
+    pub(crate) partial: Partial,
+    /// Objects that were read, with an error in what they say of others.
+    pub(crate) unrelated: BTreeSet<ObjectRef>,
+}
+
+/// Objects with errors, as far as they could be read.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Partial {
+    pub(crate) virtual_services: Vec<VirtualService>,
+    pub(crate) destination_rules: Vec<DestinationRule>,
 }
 
 /// Reads all sources.
@@ -117,6 +128,12 @@ pub fn load(sources: &[Source], options: &LoadOptions) -> Loaded {
         counts: collected.counts,
         index: collected.index,
         broken: collected.broken,
+        partial: collected.partial,
+        unrelated: findings
+            .iter()
+            .filter(|found| found.severity == Severity::Error && &*found.origin.object.kind != "--run")
+            .map(|found| found.origin.object.clone())
+            .collect(),
     };
     loaded.diagnostics.extend(findings);
     external_names(&mut loaded.services);

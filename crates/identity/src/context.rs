@@ -33,6 +33,9 @@ use crate::{
     verify::{PeerRules, PeerVerifier},
 };
 
+/// The SDS name of the workload's trust bundle, as in Istio.
+pub const MESH_ROOTS: &str = "ROOTCA";
+
 /// What secrets can be found in.
 #[derive(Debug, Clone, Copy)]
 pub struct Secrets<'a> {
@@ -270,7 +273,7 @@ fn verifier(
                     });
                 }
             },
-            (None, Some(identity)) if &**name == "ROOTCA" => {
+            (None, Some(identity)) if &**name == MESH_ROOTS => {
                 roots = Some(identity.roots.clone());
                 rules.trust_domains = secrets.trust_domains.to_vec();
             }

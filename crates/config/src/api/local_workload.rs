@@ -21,11 +21,11 @@ use rajut_types::{Labels, Origin, Severity, Text};
 use super::{
     deployment::{self, EnvItem, RawDeployment},
     meta::{self, NameForm},
-    probe,
+    probe::{self, LateProbe},
 };
 use crate::{
     codes,
-    model::{Probe, RunCommand},
+    model::RunCommand,
     read::{Field, Object},
 };
 
@@ -45,8 +45,8 @@ pub(crate) struct Overlay {
     pub(crate) working_directory: Option<Text>,
     pub(crate) host_ports: Vec<(u16, u16)>,
     pub(crate) replicas: Option<u32>,
-    pub(crate) readiness: Option<Probe>,
-    pub(crate) liveness: Option<Probe>,
+    pub(crate) readiness: Option<LateProbe>,
+    pub(crate) liveness: Option<LateProbe>,
     pub(crate) grace_period: Option<Duration>,
     pub(crate) depends_on: Vec<Text>,
     pub(crate) env: Vec<EnvItem>,
@@ -71,10 +71,16 @@ pub(crate) fn read(root: &Object<'_>) -> Option<RawLocalWorkload> {
         refuse_own(&spec);
     }
     let replicas = spec.count("replicas");
-    let readiness = spec
-        .object("readinessProbe")
-        .and_then(|o| probe::read(&o, &ports));
-    let liveness = spec.object("livenessProbe").and_then(|o| probe::read(&o, &ports));
+    let probe = |name| {
+        let object = spec.object(name)?;
+        // The ports of a deployment may be written anywhere.
+        if reference.is_some() {
+            probe::read_late(&object)
+        } else {
+            probe::read(&object, &ports).map(LateProbe::from)
+        }
+    };
+    let (readiness, liveness) = (probe("readinessProbe"), probe("livenessProbe"));
     let grace = spec.get("terminationGracePeriodSeconds").and_then(|f| f.u32());
     let grace = grace.map(|s| Duration::from_secs(s.into()));
     let depends_on = spec.texts("dependsOn");
@@ -113,8 +119,8 @@ pub(crate) fn read(root: &Object<'_>) -> Option<RawLocalWorkload> {
         .filter(|a| !a.is_empty())
         .unwrap_or_else(|| "default".into());
     own.ports = ports;
-    own.readiness = readiness;
-    own.liveness = liveness;
+    own.readiness = readiness.and_then(|late| late.resolve(&own.ports).ok());
+    own.liveness = liveness.and_then(|late| late.resolve(&own.ports).ok());
     own.run = run;
     own.working_directory = working_directory;
     own.host_ports = host_ports;

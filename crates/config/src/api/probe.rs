@@ -1,8 +1,8 @@
 //! Kubernetes probes.
 
-use std::time::Duration;
+use std::{cell::RefCell, time::Duration};
 
-use rajut_types::Text;
+use rajut_types::{Origin, Text};
 
 use crate::{
     codes,
@@ -11,8 +11,75 @@ use crate::{
     read::{Field, Object, shown},
 };
 
+/// A probe whose port may be named after one of a deployment that is written elsewhere.
+#[derive(Debug, Clone)]
+pub(crate) struct LateProbe {
+    /// Its port is 0 where `port` says a name.
+    probe: Probe,
+    port: Option<(Text, Origin)>,
+}
+
+impl From<Probe> for LateProbe {
+    fn from(probe: Probe) -> Self {
+        Self { probe, port: None }
+    }
+}
+
+impl LateProbe {
+    /// The probe of a container with those ports; the place of a name that none of them has.
+    pub(crate) fn resolve(self, ports: &[ContainerPort]) -> Result<Probe, (Text, Origin)> {
+        let Self { mut probe, port } = self;
+        let Some((name, origin)) = port else {
+            return Ok(probe);
+        };
+        let Some(found) = ports.iter().find(|port| port.name == name) else {
+            return Err((name, origin));
+        };
+        match &mut probe.check {
+            ProbeCheck::Http { port, .. } | ProbeCheck::Tcp { port } | ProbeCheck::Grpc { port, .. } => {
+                *port = found.number;
+            }
+            ProbeCheck::Exec(_) => {}
+        }
+        Ok(probe)
+    }
+}
+
+/// What a probe's port may be called.
+enum Ports<'a> {
+    /// As one of these.
+    Known(&'a [ContainerPort]),
+    /// As one that is not known yet: the name is kept here, with its place.
+    Later(RefCell<Option<(Text, Origin)>>),
+}
+
 /// A probe of a container with those ports.
 pub(crate) fn read(object: &Object<'_>, ports: &[ContainerPort]) -> Option<Probe> {
+    read_with(object, &Ports::Known(ports))
+}
+
+/// A probe of a container that is written elsewhere.
+pub(crate) fn read_late(object: &Object<'_>) -> Option<LateProbe> {
+    let ports = Ports::Later(RefCell::default());
+    let probe = read_with(object, &ports)?;
+    let port = match ports {
+        Ports::Known(_) => None,
+        Ports::Later(named) => named.into_inner(),
+    };
+    Some(LateProbe { probe, port })
+}
+
+/// What is said about a name that no port has.
+pub(crate) fn no_such_port(name: &str, ports: &[ContainerPort]) -> (String, String) {
+    let names = ports.iter().map(|port| &*port.name).filter(|n| !n.is_empty());
+    let hint = match crate::read::nearest(name, names) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => "name a port of the container in `ports`, or write the number".to_owned(),
+    };
+    (format!("the container has no port named `{}`", shown(name)), hint)
+}
+
+fn read_with(object: &Object<'_>, ports: &Ports<'_>) -> Option<Probe> {
     object.ignore(&["terminationGracePeriodSeconds"]);
     let set = object.one_of(&["httpGet", "tcpSocket", "grpc", "exec"]);
     let check = match set.first().copied() {
@@ -58,7 +125,7 @@ pub(crate) fn read(object: &Object<'_>, ports: &[ContainerPort]) -> Option<Probe
     Some(probe)
 }
 
-fn http(object: &Object<'_>, ports: &[ContainerPort]) -> Option<ProbeCheck> {
+fn http(object: &Object<'_>, ports: &Ports<'_>) -> Option<ProbeCheck> {
     object.ignore(&["host"]);
     if let Some(field) = object.get("scheme")
         && field.choice(&[("HTTP", false), ("HTTPS", true)]) == Some(true)
@@ -97,28 +164,27 @@ fn http(object: &Object<'_>, ports: &[ContainerPort]) -> Option<ProbeCheck> {
 }
 
 /// A number, or the name of one of the container's ports.
-fn port_of(field: &Field<'_>, ports: &[ContainerPort]) -> Option<u16> {
+fn port_of(field: &Field<'_>, ports: &Ports<'_>) -> Option<u16> {
     match &field.node.value {
         Value::Scalar(scalar) if scalar.style == Style::Plain && scalar.text.parse::<i128>().is_ok() => {
             field.port()
         }
         _ => {
             let name = field.non_empty_text()?;
+            let ports = match ports {
+                Ports::Known(ports) => ports,
+                Ports::Later(named) => {
+                    named.replace(Some((name, field.origin())));
+                    return Some(0);
+                }
+            };
             let found = ports
                 .iter()
                 .find(|port| port.name == name)
                 .map(|port| port.number);
             if found.is_none() {
-                let names = ports.iter().map(|port| &*port.name).filter(|n| !n.is_empty());
-                let hint = match crate::read::nearest(&name, names) {
-                    Some(near) => format!("did you mean `{near}`?"),
-                    None => "name a port of the container in `ports`, or write the number".to_owned(),
-                };
-                field.error(
-                    codes::PORT_NOT_FOUND,
-                    format!("the container has no port named `{}`", shown(&name)),
-                    hint,
-                );
+                let (message, hint) = no_such_port(&name, ports);
+                field.error(codes::PORT_NOT_FOUND, message, hint);
             }
             found
         }

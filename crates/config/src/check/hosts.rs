@@ -12,10 +12,18 @@ use crate::{
 
 pub(super) fn check(checker: &mut Checker<'_>) {
     let loaded = checker.loaded;
-    for rule in &loaded.virtual_services {
+    for rule in loaded
+        .virtual_services
+        .iter()
+        .chain(&loaded.partial.virtual_services)
+    {
         virtual_service(checker, rule);
     }
-    for rule in &loaded.destination_rules {
+    for rule in loaded
+        .destination_rules
+        .iter()
+        .chain(&loaded.partial.destination_rules)
+    {
         let origin = field(&rule.origin, "spec.host");
         exists(checker, &rule.host, &rule.namespace, &origin);
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rajut_types::{Diagnostic, Hostname, ObjectRef, Origin, Severity, Text};
 
-use super::{Counts, Defaults, LoadOptions, mesh};
+use super::{Counts, Defaults, LoadOptions, Partial, mesh};
 use crate::{
     Index,
     api::{
@@ -38,6 +38,7 @@ pub(super) struct Collected {
     pub(super) counts: Counts,
     pub(super) index: Index,
     pub(super) broken: BTreeSet<ObjectRef>,
+    pub(super) partial: Partial,
     /// Kind, namespace, name → where it was written first, and its root.
     seen: BTreeMap<(Text, Text, Text), (Origin, Node)>,
     default_namespace: Text,
@@ -228,7 +229,9 @@ impl Collected {
         let errors = scope.errors();
         self.diagnostics.extend(scope.finish());
         let good = errors == 0 && !self.wrong_mesh.contains(&reference);
-        let Some(parsed) = parsed.filter(|_| good) else {
+        let (parsed, partial) = if good { (parsed, None) } else { (None, parsed) };
+        let Some(parsed) = parsed else {
+            self.keep_partial(partial);
             self.broken.insert(reference.clone());
             self.counts.wrong += 1;
             self.index.add(document.file, reference, document.root);
@@ -240,6 +243,20 @@ impl Collected {
         self.counts.used += 1;
         self.add(parsed);
         self.index.add(document.file, reference, document.root);
+    }
+
+    /// Rules that name others: those names can be judged though something else in the rule is wrong.
+    fn keep_partial(&mut self, parsed: Option<Parsed>) {
+        match parsed {
+            Some(Parsed::VirtualService(raw)) => {
+                let mut rule = raw.rule;
+                let own = raw.http.into_iter().filter(|route| route.delegate.is_none());
+                rule.http = own.map(|route| route.route).collect();
+                self.partial.virtual_services.push(rule);
+            }
+            Some(Parsed::DestinationRule(rule)) => self.partial.destination_rules.push(*rule),
+            _ => {}
+        }
     }
 
     fn add(&mut self, parsed: Parsed) {

@@ -9,6 +9,7 @@ use crate::{
     api::{
         deployment::{EnvItem, RawDeployment},
         local_workload::Overlay,
+        probe::no_such_port,
     },
     codes,
     model::{ConfigMap, Deployment},
@@ -95,8 +96,22 @@ fn lay_over(all: &Collected, raw: &mut [RawDeployment], overlay: Overlay, findin
         .or_else(|| deployment.working_directory.take());
     deployment.host_ports.extend(overlay.host_ports);
     deployment.replicas = overlay.replicas.unwrap_or(deployment.replicas);
-    deployment.readiness = overlay.readiness.or_else(|| deployment.readiness.take());
-    deployment.liveness = overlay.liveness.or_else(|| deployment.liveness.take());
+    for (own, late) in [
+        (&mut deployment.readiness, overlay.readiness),
+        (&mut deployment.liveness, overlay.liveness),
+    ] {
+        match late.map(|late| late.resolve(&deployment.ports)) {
+            None => {}
+            Some(Ok(probe)) => *own = Some(probe),
+            Some(Err((name, origin))) => {
+                let (message, hint) = no_such_port(&name, &deployment.ports);
+                let found = all
+                    .index
+                    .diagnostic(codes::PORT_NOT_FOUND, Severity::Error, &origin, message);
+                findings.push(found.hint(hint));
+            }
+        }
+    }
     deployment.grace_period = overlay.grace_period.unwrap_or(deployment.grace_period);
     deployment.depends_on.extend(overlay.depends_on);
     env.extend(overlay.env);

@@ -224,6 +224,33 @@ fn environments_come_from_config_maps_and_commands_from_the_command_line() {
 }
 
 #[test]
+fn a_probe_of_a_local_workload_may_name_a_port_of_its_deployment() {
+    let with = |port: &str| {
+        let text = format!(
+            "apiVersion: mesh.rajut.dev/v1alpha1\nkind: LocalWorkload\nmetadata: {{name: web}}\nspec:\n  deploymentRef: {{name: web}}\n  \
+             run: web\n  readinessProbe: {{httpGet: {{path: /health, port: {port}}}}}\n---\napiVersion: apps/v1\nkind: Deployment\n\
+             metadata: {{name: web}}\nspec:\n  selector: {{matchLabels: {{app: web}}}}\n  template:\n    metadata: {{labels: {{app: web}}}}\n    \
+             spec:\n      containers:\n      - name: web\n        image: web\n        ports: [{{name: status, containerPort: 8081}}]\n"
+        );
+        read(&text)
+    };
+    let loaded = with("status");
+    let probe = loaded.deployments[0].readiness.as_ref().expect("a probe");
+    assert!(
+        matches!(probe.check, crate::model::ProbeCheck::Http { port: 8081, .. }),
+        "{probe:?} {}",
+        shown_all(&loaded)
+    );
+    let loaded = with("statsu");
+    assert!(
+        shown_all(&loaded).contains("no port named `statsu`")
+            && shown_all(&loaded).contains("did you mean `status`?"),
+        "{}",
+        shown_all(&loaded)
+    );
+}
+
+#[test]
 fn services_of_every_type_are_read() {
     let loaded = read(
         "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {clusterIP: 10.0.0.1, selector: {app: web}, ports: [{name: grpc-api, port: 80, targetPort: api}]}\n---\n\

@@ -248,9 +248,15 @@ impl Forwarding<'_, '_> {
         let can_replay = self.source.can_replay();
         let (again, result) = match outcome {
             Ok(answer) => {
+                let of_mesh = self
+                    .record
+                    .host
+                    .as_ref()
+                    .and_then(|host| plan.cluster.originator(host))
+                    .is_some_and(|originator| originator.verifies_mesh());
                 let again = plan
                     .policy
-                    .is_some_and(|policy| retry::after_answer(policy, &answer.head));
+                    .is_some_and(|policy| retry::after_answer(policy, &answer.head, of_mesh));
                 if !again && retries > 0 {
                     stats.add(worker, ClusterCounter::RqRetrySuccess);
                 }

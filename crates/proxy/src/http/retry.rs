@@ -65,8 +65,9 @@ pub(crate) fn over_stale_connection(method: &Method, failure: &Failure, lost: Lo
             && (lost.unseen || method.is_idempotent())
 }
 
-/// Whether the policy names what an endpoint answered.
-pub(crate) fn after_answer(policy: &RetryPolicy, head: &ResponseHead) -> bool {
+/// Whether the policy names what an endpoint answered. `of_mesh`: it has shown a mesh identity; from anybody else
+/// [`UNDELIVERED`] is a field like any other, since an application could say it of a request that it has processed.
+pub(crate) fn after_answer(policy: &RetryPolicy, head: &ResponseHead, of_mesh: bool) -> bool {
     let on = policy.on;
     let status = head.status;
     let grpc = head
@@ -81,7 +82,7 @@ pub(crate) fn after_answer(policy: &RetryPolicy, head: &ResponseHead) -> bool {
         Some(14) => RetryOn::UNAVAILABLE,
         _ => RetryOn::default(),
     };
-    let again = head.fields.contains(UNDELIVERED) && on.has(connect_failures())
+    let again = of_mesh && head.fields.contains(UNDELIVERED) && on.has(connect_failures())
         || on.has(grpc_condition)
         || status >= 500 && on.has(RetryOn::FIVE_XX)
         || matches!(status, 502..=504) && on.has(RetryOn::GATEWAY_ERROR)
@@ -154,14 +155,15 @@ mod tests {
         );
         let refused: Failure = FailureKind::ConnectFailure.into();
         assert!(after_failure(&default, &Method::Post, &refused, LOST));
-        assert!(!after_answer(&default, &ResponseHead::new(503)));
+        assert!(!after_answer(&default, &ResponseHead::new(503), true));
         let mut undelivered = ResponseHead::new(503);
         undelivered.fields.set(UNDELIVERED, "1").unwrap();
-        assert!(after_answer(&default, &undelivered));
-        assert!(!after_answer(&policy(RetryOn::UNAVAILABLE), &undelivered));
+        assert!(after_answer(&default, &undelivered, true));
+        assert!(!after_answer(&default, &undelivered, false), "a stranger's word");
+        assert!(!after_answer(&policy(RetryOn::UNAVAILABLE), &undelivered, true));
         let mut unavailable = ResponseHead::new(200);
         unavailable.fields.set(Known::GrpcStatus, "14").unwrap();
-        assert!(after_answer(&default, &unavailable));
+        assert!(after_answer(&default, &unavailable, false));
     }
 
     #[test]

@@ -13,6 +13,8 @@ pub struct Originator {
     config: Arc<rustls::ClientConfig>,
     sni: Option<Box<str>>,
     auto_sni: bool,
+    /// Who answers has shown a certificate of the mesh's own authority.
+    verifies_mesh: bool,
 }
 
 impl fmt::Debug for Originator {
@@ -30,7 +32,20 @@ impl Originator {
             config,
             sni: sni.map(Into::into),
             auto_sni,
+            verifies_mesh: false,
         }
+    }
+
+    /// Says that the configuration takes nobody but holders of a mesh identity.
+    #[must_use]
+    pub fn verifying_mesh(mut self, verifies_mesh: bool) -> Self {
+        self.verifies_mesh = verifies_mesh;
+        self
+    }
+
+    /// Whether a peer, once the handshake is done, is known to be of the mesh.
+    pub const fn verifies_mesh(&self) -> bool {
+        self.verifies_mesh
     }
 
     /// The handshake on a connected socket. `host` is the request's host, for `auto_sni`; the caller bounds the time.

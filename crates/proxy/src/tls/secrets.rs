@@ -75,7 +75,11 @@ impl Secrets {
     pub fn originator(&self, tls: &UpstreamTls) -> Result<Arc<Originator>, TlsContextError> {
         let config = context::client_config(tls, self.view())?;
         let sni = (!tls.sni.is_empty()).then_some(&*tls.sni);
-        Ok(Arc::new(Originator::new(config, sni, tls.auto_sni)))
+        let verifies_mesh = tls.common.validation.as_ref().is_some_and(|validation| {
+            validation.sds.as_deref() == Some(context::MESH_ROOTS) && !validation.context.accept_untrusted
+        });
+        let originator = Originator::new(config, sni, tls.auto_sni).verifying_mesh(verifies_mesh);
+        Ok(Arc::new(originator))
     }
 
     fn view(&self) -> context::Secrets<'_> {

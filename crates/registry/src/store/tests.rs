@@ -173,6 +173,27 @@ fn an_apply_with_an_error_changes_nothing() {
 }
 
 #[test]
+fn an_applied_object_that_names_an_unknown_host_gets_the_finding_of_analyze() {
+    let folder = Folder::new("unknown-host");
+    let registry = folder.registry();
+    let text = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: x}\nspec:\n  hosts: [nobody]\n  \
+                http: [{route: [{destination: {host: nobody}}]}]\n";
+    let applied = registry.apply(text, "clinic").expect("taken");
+    let loaded = load(&[Source::new("x.yaml", text)], &registry.load_options());
+    let said: BTreeSet<_> = applied
+        .diagnostics
+        .iter()
+        .map(|found| (found.code, found.message.clone()))
+        .collect();
+    let wanted: BTreeSet<_> = check(&loaded)
+        .iter()
+        .map(|found| (found.code, found.message.clone()))
+        .collect();
+    assert!(!wanted.is_empty());
+    assert_eq!(said, wanted, "{:#?}", applied.diagnostics);
+}
+
+#[test]
 fn an_applied_document_keeps_the_namespace_it_was_applied_to() {
     let folder = Folder::new("namespace");
     folder.write("all.yaml", SERVICE);

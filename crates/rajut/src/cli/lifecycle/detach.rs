@@ -22,6 +22,8 @@ use crate::{cli::answer, output};
 
 /// Everything is ready.
 const READY: &str = "\u{4}ready\n";
+/// What follows, up to the last word, is an error.
+const ERROR: &str = "\u{5}";
 /// Something is not ready in time, or nothing could be started.
 const FAILED: &str = "\u{4}failed\n";
 const POLL: Duration = Duration::from_millis(15);
@@ -47,6 +49,11 @@ impl Reports {
 
     pub(super) fn text(&mut self, text: &str) -> anyhow::Result<()> {
         Ok(std::io::Write::write_all(&mut self.file, text.as_bytes())?)
+    }
+
+    /// Why there is no mesh.
+    pub(super) fn error(&mut self, text: &str) -> anyhow::Result<()> {
+        self.text(&format!("{ERROR}{text}"))
     }
 
     /// The last word.
@@ -88,7 +95,11 @@ pub(super) fn front(place: &Place, args: &UpArgs) -> anyhow::Result<ExitCode> {
         for (mark, ready) in [(READY, true), (FAILED, false)] {
             if let Some(text) = pending.strip_suffix(mark) {
                 progress.clear();
+                let (text, error) = text.split_once(ERROR).unwrap_or((text, ""));
                 output::print(text)?;
+                if !error.is_empty() {
+                    output::warn(error.trim_end());
+                }
                 // Nobody reads it any more.
                 let _ = fs::remove_file(&reports);
                 return Ok(answer(ready));

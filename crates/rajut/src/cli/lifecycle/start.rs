@@ -50,7 +50,7 @@ pub(super) fn supervise(place: &Place, args: &UpArgs) -> anyhow::Result<ExitCode
     if let Err(error) = &outcome
         && args.background
     {
-        voice.say(&format!("rajut: {error:#}\n"))?;
+        voice.error(&format!("rajut: {error:#}\n"))?;
         voice.end(false)?;
     }
     outcome
@@ -585,6 +585,14 @@ impl Voice {
         match &mut self.reports {
             Some(reports) => reports.text(text),
             None => progress::say(&mut self.progress, text),
+        }
+    }
+
+    /// For the front half to write to its standard error.
+    fn error(&mut self, text: &str) -> anyhow::Result<()> {
+        match &mut self.reports {
+            Some(reports) => reports.error(text),
+            None => self.say(text),
         }
     }
 
