@@ -103,6 +103,7 @@ pub fn proxy(command: &SidecarCommand, state: &StateDir) -> Vec<String> {
         text(&command.bootstrap()),
         "--last-known".to_owned(),
         text(&command.last_known()),
+        "--on-demand".to_owned(),
     ];
     arguments.extend(command.identity(state));
     arguments

@@ -18,21 +18,21 @@ use std::{
 };
 
 use rajut_ir::{
-    ResourceKind, Resources,
-    cluster::{self, Discovery},
+    ResourceKind,
     endpoint::LoadAssignment,
     http::RouteSource,
     listener as ir,
-    route::RouteConfiguration,
-    tls::UpstreamTls,
+    route::{RouteActionKind, RouteConfiguration, Target},
 };
 use rajut_types::Text;
 
 use crate::{
-    cluster::{Cluster, Transports},
+    cluster::{Clusters, Slot, demand::is_on_demand, slot::transports},
     epoch::Config,
+    held::{ClusterSource, Endpoints, Held},
     http::{filters::Routes, manager::Manager},
     listener::{Action, Chain, Listener, access::Access, chain::Matcher},
+    on_demand::OnDemand,
     stats::Registry,
     tcp,
     tls::secrets::Secrets,
@@ -80,23 +80,87 @@ pub struct Assembler {
     is_warming: bool,
 }
 
+/// What a configuration is assembled from.
+#[derive(Debug, Clone, Copy)]
+pub struct Given<'g> {
+    /// Resources.
+    pub held: &'g Held,
+    /// The endpoints of DNS clusters, by cluster.
+    pub resolved: &'g HashMap<Text, Arc<LoadAssignment>>,
+    /// Own identity and named secrets.
+    pub secrets: &'g Arc<Secrets>,
+    /// Set where clusters of services come when a request needs them.
+    pub on_demand: Option<&'g OnDemand>,
+    /// The time.
+    pub now: Instant,
+}
+
+impl Given<'_> {
+    /// Whether a cluster that a request has asked for still lacks its endpoints.
+    fn waits_for_endpoints(&self, name: &str, source: &ClusterSource, endpoints: Option<&Endpoints>) -> bool {
+        self.on_demand.is_some() && is_on_demand(name) && source.eds().is_some() && endpoints.is_none()
+    }
+}
+
 #[derive(Debug)]
 struct CompiledCluster {
-    ir: Arc<cluster::Cluster>,
-    assignment: Option<Arc<LoadAssignment>>,
+    source: ClusterSource,
+    endpoints: Option<Endpoints>,
     secrets: u64,
-    running: Arc<Cluster>,
+    slot: Arc<Slot>,
     /// Since when the control plane does not have it any more.
     removed: Option<Instant>,
 }
 
 /// The EDS names that `clusters` ask for.
-pub fn assignment_names<'a>(clusters: impl IntoIterator<Item = &'a Arc<cluster::Cluster>>) -> BTreeSet<Text> {
-    let name = |cluster: &Arc<cluster::Cluster>| match &cluster.discovery {
-        Discovery::Eds { service_name } => Some(service_name.clone()),
-        _ => None,
-    };
-    clusters.into_iter().filter_map(name).collect()
+pub fn assignment_names<'a>(clusters: impl IntoIterator<Item = &'a ClusterSource>) -> BTreeSet<Text> {
+    let clusters = clusters.into_iter();
+    clusters.filter_map(|source| source.eds().cloned()).collect()
+}
+
+/// The clusters that listeners and routes name and that do not come on demand: they are there from the start.
+pub fn standing_clusters(held: &Held) -> BTreeSet<Text> {
+    let mut names = BTreeSet::new();
+    for routes in held.routes.values() {
+        targets(routes, &mut names);
+    }
+    for listener in held.listeners.values() {
+        let chains = listener
+            .filter_chains
+            .iter()
+            .chain(&listener.default_filter_chain);
+        for chain in chains {
+            match &chain.action {
+                ir::ChainAction::Tcp(proxy) => {
+                    names.extend(proxy.clusters.iter().map(|(name, _)| name.clone()));
+                }
+                ir::ChainAction::Http(manager) => {
+                    if let RouteSource::Inline(routes) = &manager.routes {
+                        targets(routes, &mut names);
+                    }
+                }
+            }
+        }
+    }
+    names.retain(|name| !is_on_demand(name));
+    names
+}
+
+/// Adds the clusters that a table's routes name.
+fn targets(table: &RouteConfiguration, names: &mut BTreeSet<Text>) {
+    let routes = table.virtual_hosts.iter().flat_map(|host| &host.routes);
+    for route in routes {
+        let RouteActionKind::Forward(forward) = &route.action else {
+            continue;
+        };
+        match &forward.target {
+            Target::Cluster(name) => drop(names.insert(name.clone())),
+            Target::Weighted(clusters) => names.extend(clusters.iter().map(|one| one.name.clone())),
+            // Whatever the header names is fetched when it is named.
+            Target::Header(_) => {}
+        }
+        names.extend(forward.mirrors.iter().map(|mirror| mirror.cluster.clone()));
+    }
 }
 
 /// The RDS names that a listener asks for.
@@ -131,21 +195,15 @@ impl Assembler {
         }
     }
 
-    /// Compiles `resources` with `secrets`. `resolved` holds the endpoints of DNS clusters, by cluster.
-    pub fn assemble(
-        &mut self,
-        resources: &Resources,
-        resolved: &HashMap<Text, Arc<LoadAssignment>>,
-        secrets: &Secrets,
-        now: Instant,
-    ) -> Assembled {
+    /// Compiles what is new of `given`.
+    pub fn assemble(&mut self, given: &Given<'_>) -> Assembled {
         let mut refused = Vec::new();
-        let clusters = self.compile_clusters(resources, resolved, secrets, now, &mut refused);
-        let warming = self.warming(resources, now);
+        let clusters = self.compile_clusters(given, &mut refused);
+        let warming = self.warming(given);
         self.is_warming = !warming.is_empty();
         let (listeners, routes) = if warming.is_empty() {
-            let routes = self.compile_routes(resources);
-            let listeners = self.compile_listeners(resources, secrets, &mut refused);
+            let routes = self.compile_routes(given.held);
+            let listeners = self.compile_listeners(given.held, given.secrets, &mut refused);
             (listeners, routes)
         } else {
             (self.previous.listeners.clone(), self.previous.routes.clone())
@@ -162,6 +220,8 @@ impl Assembler {
             redirected,
             routes,
             clusters,
+            demand: given.on_demand.map(|it| it.demand.clone()),
+            absent: given.on_demand.map(|it| it.absent.clone()).unwrap_or_default(),
         });
         self.previous = config.clone();
         Assembled {
@@ -176,102 +236,138 @@ impl Assembler {
         self.is_warming
     }
 
-    /// Assignments and routes that were asked for and have not come, within the time that they are waited for.
-    fn warming(&mut self, resources: &Resources, now: Instant) -> BTreeSet<Text> {
-        let assignments = assignment_names(resources.clusters.values());
-        let missing_assignments = assignments
-            .into_iter()
-            .filter(|name| !resources.assignments.contains_key(name));
-        let routes = resources
-            .listeners
-            .values()
-            .flat_map(|listener| route_names(listener));
-        let missing_routes = routes.filter(|name| !resources.routes.contains_key(name));
-        let missing: BTreeSet<Text> = missing_assignments.chain(missing_routes).collect();
+    /// Clusters, assignments and routes that were asked for and have not come, within the time that they are waited for.
+    fn warming(&mut self, given: &Given<'_>) -> BTreeSet<Text> {
+        let held = given.held;
+        let needed = held
+            .clusters
+            .iter()
+            .filter(|(name, _)| given.on_demand.is_none() || !is_on_demand(name))
+            .filter_map(|(_, source)| source.eds().cloned());
+        let mut missing: BTreeSet<Text> = needed
+            .filter(|name| !held.assignments.contains_key(name))
+            .collect();
+        let routes = held.listeners.values().flat_map(|listener| route_names(listener));
+        missing.extend(routes.filter(|name| !held.routes.contains_key(name)));
+        if let Some(on_demand) = given.on_demand {
+            let unknown = |name: &Text| !held.clusters.contains_key(name) && !on_demand.absent.contains(name);
+            missing.extend(standing_clusters(held).into_iter().filter(unknown));
+        }
         self.waiting_since.retain(|name, _| missing.contains(name));
         let still_waited_for = |name: &Text| {
-            let since = *self.waiting_since.entry(name.clone()).or_insert(now);
-            now.duration_since(since) < WARMING_MAX
+            let since = *self.waiting_since.entry(name.clone()).or_insert(given.now);
+            given.now.duration_since(since) < WARMING_MAX
         };
         missing.into_iter().filter(still_waited_for).collect()
     }
 
-    fn compile_clusters(
-        &mut self,
-        resources: &Resources,
-        resolved: &HashMap<Text, Arc<LoadAssignment>>,
-        secrets: &Secrets,
-        now: Instant,
-        refused: &mut Vec<Refused>,
-    ) -> HashMap<Text, Arc<Cluster>> {
-        let mut compiled = HashMap::with_capacity(resources.clusters.len());
-        for (name, ir) in &resources.clusters {
-            let assignment = match &ir.discovery {
-                Discovery::Eds { service_name } => resources.assignments.get(service_name).cloned(),
-                Discovery::Static(assignment) => Some(Arc::new(assignment.clone())),
-                Discovery::StrictDns(_) | Discovery::LogicalDns(_) => resolved.get(name).cloned(),
-                Discovery::OriginalDst => None,
+    fn compile_clusters(&mut self, given: &Given<'_>, refused: &mut Vec<Refused>) -> Clusters {
+        let mut compiled = HashMap::with_capacity(given.held.clusters.len());
+        for (name, source) in &given.held.clusters {
+            let endpoints = match source.eds() {
+                Some(eds) => given.held.assignments.get(eds).cloned(),
+                None => given.resolved.get(name).cloned().map(Endpoints::Kept),
             };
+            if given.waits_for_endpoints(name, source, endpoints.as_ref()) {
+                // Not offered before it can be used; the one before serves on.
+                if let Some(before) = self.clusters.get(name) {
+                    compiled.insert(name.clone(), before.slot.clone());
+                }
+                continue;
+            }
             let before = self.clusters.remove(name);
-            let unchanged = before.as_ref().is_some_and(|before| {
-                Arc::ptr_eq(&before.ir, ir)
-                    && before.secrets == secrets.generation()
-                    && (before.assignment == assignment)
-            });
-            let entry = if unchanged {
-                before
-            } else {
-                match transports(ir, secrets) {
-                    Ok(transports) => {
-                        let previous = before.as_ref().map(|before| &before.running);
-                        let running = Cluster::build(
-                            ir.clone(),
-                            assignment.clone(),
-                            transports,
-                            &self.registry,
-                            previous,
-                        );
-                        Some(CompiledCluster {
-                            ir: ir.clone(),
-                            assignment,
-                            secrets: secrets.generation(),
-                            running,
-                            removed: None,
-                        })
-                    }
-                    Err(reason) => {
-                        refused.push(Refused {
-                            kind: ResourceKind::Cluster,
-                            name: name.clone(),
-                            reason,
-                        });
-                        before
+            match self.compile_cluster(name, source, endpoints, given, before) {
+                Ok(entry) => {
+                    compiled.insert(name.clone(), entry.slot.clone());
+                    self.clusters.insert(name.clone(), entry);
+                }
+                Err(kept) => {
+                    let (reason, before) = *kept;
+                    refused.push(Refused {
+                        kind: ResourceKind::Cluster,
+                        name: name.clone(),
+                        reason,
+                    });
+                    if let Some(entry) = before {
+                        compiled.insert(name.clone(), entry.slot.clone());
+                        self.clusters.insert(name.clone(), entry);
                     }
                 }
-            };
-            if let Some(entry) = entry {
-                compiled.insert(name.clone(), entry.running.clone());
-                self.clusters.insert(name.clone(), entry);
             }
         }
         // The routes that name a removed cluster are replaced by a later update of the same push.
+        let now = given.now;
         self.clusters.retain(|name, entry| {
-            if resources.clusters.contains_key(name) {
+            if given.held.clusters.contains_key(name) {
                 entry.removed = None;
                 return true;
             }
             let lingers = now.duration_since(*entry.removed.get_or_insert(now)) < REMOVED_LINGERS;
             if lingers {
-                compiled.insert(name.clone(), entry.running.clone());
+                compiled.insert(name.clone(), entry.slot.clone());
             }
             lingers
         });
         compiled
     }
 
-    fn compile_routes(&mut self, resources: &Resources) -> HashMap<Text, Arc<Routes>> {
-        let mut compiled = HashMap::with_capacity(resources.routes.len());
-        for (name, ir) in &resources.routes {
+    /// The slot of a cluster: the one that is there where nothing changed. An error gives back what was there.
+    fn compile_cluster(
+        &self,
+        name: &Text,
+        source: &ClusterSource,
+        endpoints: Option<Endpoints>,
+        given: &Given<'_>,
+        before: Option<CompiledCluster>,
+    ) -> Result<CompiledCluster, Box<(String, Option<CompiledCluster>)>> {
+        let generation = given.secrets.generation();
+        let is_same =
+            |before: &CompiledCluster| before.source == *source && before.secrets == generation;
+        let before = match before {
+            Some(before) if is_same(&before) && before.endpoints == endpoints => {
+                before.slot.is_adopted();
+                return Ok(before);
+            }
+            other => other,
+        };
+        if source.has_tls() && !before.as_ref().is_some_and(is_same) {
+            let checked = source
+                .decode()
+                .and_then(|ir| transports(&ir, given.secrets).map(drop));
+            if let Err(reason) = checked {
+                return Err(Box::new((reason, before)));
+            }
+        }
+        let slot = Slot::new(
+            name.clone(),
+            source.clone(),
+            endpoints.clone(),
+            given.secrets.clone(),
+            self.registry.clone(),
+            before.map(|before| before.slot),
+        );
+        Ok(CompiledCluster {
+            source: source.clone(),
+            endpoints,
+            secrets: generation,
+            slot,
+            removed: None,
+        })
+    }
+
+    /// Forgets a cluster at once: it was not used for long.
+    pub fn forget(&mut self, name: &Text) {
+        self.clusters.remove(name);
+    }
+
+    /// The slot of a cluster.
+    pub fn slot(&self, name: &Text) -> Option<&Arc<Slot>> {
+        self.clusters.get(name).map(|entry| &entry.slot)
+    }
+
+    fn compile_routes(&mut self, held: &Held) -> HashMap<Text, Arc<Routes>> {
+        let mut compiled = HashMap::with_capacity(held.routes.len());
+        for (name, ir) in &held.routes {
             let table = match self.routes.get(name) {
                 Some((known, table)) if Arc::ptr_eq(known, ir) => table.clone(),
                 _ => Arc::new(Routes::compile(ir, &self.registry)),
@@ -285,12 +381,12 @@ impl Assembler {
 
     fn compile_listeners(
         &mut self,
-        resources: &Resources,
+        held: &Held,
         secrets: &Secrets,
         refused: &mut Vec<Refused>,
     ) -> HashMap<Text, Arc<Listener>> {
-        let mut compiled = HashMap::with_capacity(resources.listeners.len());
-        for (name, ir) in &resources.listeners {
+        let mut compiled = HashMap::with_capacity(held.listeners.len());
+        for (name, ir) in &held.listeners {
             let known = self.listeners.remove(name);
             if let Some((before, generation, running)) = &known
                 && Arc::ptr_eq(before, ir)
@@ -324,23 +420,6 @@ impl Assembler {
         self.listeners.retain(|name, _| compiled.contains_key(name));
         compiled
     }
-}
-
-fn transports(ir: &cluster::Cluster, secrets: &Secrets) -> Result<Transports, String> {
-    let build = |tls: &Option<UpstreamTls>| {
-        tls.as_ref()
-            .map(|tls| secrets.originator(tls))
-            .transpose()
-            .map_err(|error| error.to_string())
-    };
-    Ok(Transports {
-        default: build(&ir.tls)?,
-        matches: ir
-            .tls_matches
-            .iter()
-            .map(|entry| build(&entry.tls))
-            .collect::<Result<_, _>>()?,
-    })
 }
 
 fn listener(ir: &Arc<ir::Listener>, secrets: &Secrets, registry: &Registry) -> Result<Listener, String> {

@@ -6,10 +6,12 @@
 //! as a new assignment).
 
 pub mod breaker;
+pub mod demand;
 pub mod dns;
 pub mod host;
 pub mod outlier;
 pub mod pick;
+pub mod slot;
 pub mod status;
 
 #[cfg(test)]
@@ -32,6 +34,7 @@ use rajut_types::Text;
 pub use breaker::Breakers;
 pub use host::Host;
 pub use pick::PickContext;
+pub use slot::Slot;
 
 use crate::{
     stats::{ClusterStats, PerWorker, Registry, Row},
@@ -200,4 +203,4 @@ impl Cluster {
 }
 
 /// Name → cluster; the type of [`crate::epoch::Config::clusters`].
-pub type Clusters = HashMap<Text, Arc<Cluster>>;
+pub type Clusters = HashMap<Text, Arc<Slot>>;

@@ -17,6 +17,7 @@ use std::{
 
 use bytes::Bytes;
 use rajut_ir::{NameTable, ResourceKind, Resources, endpoint::LoadAssignment, wire};
+use rajut_platform::memory;
 use rajut_runtime::clock::Clock;
 use rajut_types::Text;
 use rajut_xds::{
@@ -27,9 +28,12 @@ use tokio::sync::watch;
 
 use crate::{
     admin::{Dump, DumpEntry},
-    assemble::{Assembler, assignment_names, route_names},
+    assemble::{Assembler, Given, assignment_names, route_names, standing_clusters},
+    cluster::Cluster,
     epoch::Config,
+    held::{ClusterSource, Endpoints, Held},
     last_known::{Known, Remembered},
+    on_demand::OnDemand,
     sockets::Sockets,
     stats::Registry,
     tls::secrets::Secrets,
@@ -41,18 +45,19 @@ pub const WARMING_CHECK: Duration = Duration::from_millis(500);
 
 /// The main thread's state of configuration.
 pub struct Discovery {
-    resources: Resources,
+    held: Held,
+    on_demand: Option<OnDemand>,
     resolved: HashMap<Text, Arc<LoadAssignment>>,
-    secrets: Secrets,
+    secrets: Arc<Secrets>,
     assembler: Assembler,
     sockets: Sockets,
     workers: Rc<Workers>,
     clock: Clock,
     /// Where names and routes are subscribed to; `None` without a control plane.
     control: Option<Handle>,
-    subscribed: [BTreeSet<Text>; 2],
+    subscribed: [BTreeSet<Text>; 3],
     /// Answers that wait until nothing is warming any more.
-    held: Vec<(Ticket, Vec<Refusal>)>,
+    unanswered: Vec<(Ticket, Vec<Refusal>)>,
     seen_clusters: bool,
     seen_listeners: bool,
     /// Running on a file of that time, until the control plane has said what it knows.
@@ -67,7 +72,7 @@ pub struct Discovery {
 impl std::fmt::Debug for Discovery {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Discovery")
-            .field("held", &self.held.len())
+            .field("unanswered", &self.unanswered.len())
             .finish_non_exhaustive()
     }
 }
@@ -89,22 +94,24 @@ impl Discovery {
     /// Begins with the resources of the bootstrap file.
     pub fn new(
         resources: Resources,
+        on_demand: Option<OnDemand>,
         secrets: Secrets,
         workers: Rc<Workers>,
         clock: Clock,
         outlets: Outlets,
     ) -> Self {
         Self {
-            resources,
+            held: resources.into(),
+            on_demand,
             resolved: HashMap::new(),
-            secrets,
+            secrets: Arc::new(secrets),
             assembler: Assembler::new(outlets.registry),
             sockets: Sockets::default(),
             workers,
             clock,
             control: None,
             subscribed: Default::default(),
-            held: Vec::new(),
+            unanswered: Vec::new(),
             seen_clusters: false,
             seen_listeners: false,
             last_known: None,
@@ -117,15 +124,20 @@ impl Discovery {
 
     /// From now on subscribes through `handle`.
     pub async fn use_control_plane(&mut self, handle: Handle) {
-        for url in [type_url::CLUSTER, type_url::LISTENER, type_url::NAME_TABLE] {
+        for url in [type_url::LISTENER, type_url::NAME_TABLE] {
             handle.subscribe_all(url).await;
+        }
+        if self.on_demand.is_none() {
+            handle.subscribe_all(type_url::CLUSTER).await;
         }
         self.control = Some(handle);
     }
 
     /// Whether listeners and clusters have come and nothing is waited for: the proxy may take traffic.
     pub fn is_complete(&self) -> bool {
-        self.seen_clusters && self.seen_listeners && !self.assembler.is_warming()
+        (self.seen_clusters || self.on_demand.is_some())
+            && self.seen_listeners
+            && !self.assembler.is_warming()
     }
 
     /// When what it runs on was given, where that was before this process started.
@@ -163,6 +175,9 @@ impl Discovery {
                 .entry(kind)
                 .or_default()
                 .push((name.clone(), version.clone()));
+            if let (ResourceKind::Cluster, Some(on_demand)) = (kind, &mut self.on_demand) {
+                on_demand.fetch(name.clone());
+            }
             let entry = DumpEntry {
                 version,
                 updated: updated.clone(),
@@ -188,12 +203,12 @@ impl Discovery {
 
     /// Whether something that was asked for is still waited for.
     pub fn is_warming(&self) -> bool {
-        !self.held.is_empty()
+        !self.unanswered.is_empty()
     }
 
     /// Newer secrets: the own certificate was renewed, or the trust changed.
     pub async fn secrets(&mut self, change: impl FnOnce(&mut Secrets)) -> Result<(), WorkerGone> {
-        change(&mut self.secrets);
+        change(Arc::make_mut(&mut self.secrets));
         self.adopt().await.map(drop)
     }
 
@@ -207,9 +222,45 @@ impl Discovery {
         self.adopt().await.map(drop)
     }
 
-    /// The DNS clusters that are configured now.
-    pub fn resources(&self) -> &Resources {
-        &self.resources
+    /// The resources that are in force, or will be once they are complete.
+    pub fn held(&self) -> &Held {
+        &self.held
+    }
+
+    /// A request needs a cluster that is not there.
+    pub async fn demand(&mut self, name: Text) {
+        let Some(on_demand) = &mut self.on_demand else {
+            return;
+        };
+        if self.held.clusters.contains_key(&name) || !on_demand.fetch(name) {
+            return;
+        }
+        self.subscribe().await;
+    }
+
+    /// Looks which clusters are still used; what was not for long is forgotten, and comes again when it is needed.
+    pub async fn forget_unused(&mut self) -> Result<(), WorkerGone> {
+        let Some(on_demand) = &mut self.on_demand else {
+            return Ok(());
+        };
+        let assembler = &self.assembler;
+        let is_busy = |cluster: &Arc<Cluster>| cluster.hosts().iter().any(|host| host.requests_active() > 0);
+        let forgotten = on_demand.sweep(|name| match assembler.slot(name) {
+            Some(slot) => slot.take_wanted() || slot.running().is_some_and(is_busy),
+            None => false,
+        });
+        if forgotten.is_empty() {
+            return Ok(());
+        }
+        tracing::debug!(clusters = ?forgotten, "not used for long, forgotten");
+        for name in &forgotten {
+            self.assembler.forget(name);
+            self.forget(ResourceKind::Cluster, name);
+        }
+        self.subscribe().await;
+        self.adopt().await?;
+        memory::give_back_now();
+        Ok(())
     }
 
     /// Takes an update of the control plane to its answer.
@@ -234,6 +285,12 @@ impl Discovery {
         }
         for name in &update.removed {
             self.forget(kind, name);
+            if kind == ResourceKind::Cluster
+                && let Some(on_demand) = &mut self.on_demand
+            {
+                // Also where the control plane has never had it: who waits for it hears so.
+                on_demand.absent.insert(name.clone());
+            }
         }
         self.unsaved = true;
         self.last_known = None;
@@ -250,16 +307,20 @@ impl Discovery {
         for refusal in &refusals {
             tracing::warn!(resource = %refusal.resource, path = %refusal.path, reason = %refusal.reason, "refused");
         }
-        self.held.push((update.ticket, refusals));
+        self.unanswered.push((update.ticket, refusals));
         self.answer_held(kind).await;
         Ok(())
     }
 
     /// Assembles, has the workers adopt, binds; gives what was refused.
     pub async fn adopt(&mut self) -> Result<Vec<(ResourceKind, Refusal)>, WorkerGone> {
-        let assembled =
-            self.assembler
-                .assemble(&self.resources, &self.resolved, &self.secrets, self.clock.now());
+        let assembled = self.assembler.assemble(&Given {
+            held: &self.held,
+            resolved: &self.resolved,
+            secrets: &self.secrets,
+            on_demand: self.on_demand.as_ref(),
+            now: self.clock.now(),
+        });
         self.workers.adopt(&assembled.config).await?;
         let not_bound = self.sockets.apply(&assembled.config, &self.workers).await?;
         let mut refused: Vec<_> = assembled
@@ -289,14 +350,14 @@ impl Discovery {
     async fn answer_held(&mut self, kind: ResourceKind) {
         let waits = matches!(kind, ResourceKind::Listener | ResourceKind::RouteConfiguration);
         if (!waits || !self.assembler.is_warming())
-            && let Some((ticket, refusals)) = self.held.pop()
+            && let Some((ticket, refusals)) = self.unanswered.pop()
         {
             self.answer(ticket, refusals).await;
         }
     }
 
     async fn answer_all(&mut self) {
-        for (ticket, refusals) in std::mem::take(&mut self.held) {
+        for (ticket, refusals) in std::mem::take(&mut self.unanswered) {
             self.answer(ticket, refusals).await;
         }
     }
@@ -307,31 +368,44 @@ impl Discovery {
         }
     }
 
-    /// Subscribes to the endpoints and routes that clusters and listeners name, and drops what none names any more.
+    /// Subscribes to the endpoints and routes (on demand: the clusters too) that clusters and listeners name, and drops what
+    /// none names any more.
     async fn subscribe(&mut self) {
         let Some(control) = &self.control else { return };
         let routes = self
-            .resources
+            .held
             .listeners
             .values()
             .flat_map(|listener| route_names(listener))
             .collect();
-        let wanted = [assignment_names(self.resources.clusters.values()), routes];
-        for (at, url) in [type_url::LOAD_ASSIGNMENT, type_url::ROUTE]
-            .into_iter()
-            .enumerate()
-        {
+        let mut endpoints = assignment_names(self.held.clusters.values());
+        let mut clusters = BTreeSet::new();
+        if let Some(on_demand) = &self.on_demand {
+            clusters = standing_clusters(&self.held);
+            clusters.extend(on_demand.names().cloned());
+            // At once with the cluster, whose endpoints go by its name: one round trip less.
+            endpoints.extend(on_demand.names().cloned());
+        }
+        let wanted = [clusters, endpoints, routes];
+        let urls = [type_url::CLUSTER, type_url::LOAD_ASSIGNMENT, type_url::ROUTE];
+        for (at, url) in urls.into_iter().enumerate() {
             let added: Vec<Text> = wanted[at].difference(&self.subscribed[at]).cloned().collect();
             let dropped: Vec<Text> = self.subscribed[at].difference(&wanted[at]).cloned().collect();
             if !added.is_empty() {
                 control.subscribe(url, added).await;
             }
             for name in &dropped {
-                if at == 0 {
-                    self.resources.assignments.remove(name);
-                } else {
-                    self.resources.routes.remove(name);
+                let kind = match at {
+                    0 => ResourceKind::Cluster,
+                    1 => ResourceKind::LoadAssignment,
+                    _ => ResourceKind::RouteConfiguration,
+                };
+                match kind {
+                    ResourceKind::Cluster => drop(self.held.clusters.remove(name)),
+                    ResourceKind::LoadAssignment => drop(self.held.assignments.remove(name)),
+                    _ => drop(self.held.routes.remove(name)),
                 }
+                self.dump.borrow_mut().remove(kind, name);
             }
             if !dropped.is_empty() {
                 control.unsubscribe(url, dropped).await;
@@ -341,15 +415,20 @@ impl Discovery {
     }
 
     fn take(&mut self, kind: ResourceKind, name: &Text, body: &Bytes) -> Result<(), Vec<Refusal>> {
-        let all = &mut self.resources;
+        let all = &mut self.held;
         match kind {
             ResourceKind::Cluster => {
                 let cluster = accept(name, wire::decode_cluster(body))?;
-                all.clusters.insert(name.clone(), Arc::new(cluster));
+                all.clusters
+                    .insert(name.clone(), ClusterSource::new(cluster, body.clone()));
+                if let Some(on_demand) = &mut self.on_demand {
+                    on_demand.absent.remove(name);
+                }
             }
             ResourceKind::LoadAssignment => {
-                let assignment = accept(name, wire::decode_load_assignment(body))?;
-                all.assignments.insert(name.clone(), Arc::new(assignment));
+                accept(name, wire::decode_load_assignment(body))?;
+                all.assignments
+                    .insert(name.clone(), Endpoints::Encoded(body.clone()));
             }
             ResourceKind::Listener => {
                 let listener = accept(name, wire::decode_listener(body))?;
@@ -361,7 +440,7 @@ impl Discovery {
             }
             ResourceKind::Secret => {
                 let secret = Arc::new(accept(name, wire::decode_secret(body))?);
-                self.secrets.set_named(secret.clone());
+                Arc::make_mut(&mut self.secrets).set_named(secret.clone());
                 all.secrets.insert(name.clone(), secret);
             }
             ResourceKind::NameTable => {
@@ -374,9 +453,11 @@ impl Discovery {
     }
 
     fn forget(&mut self, kind: ResourceKind, name: &Text) {
-        let all = &mut self.resources;
+        let all = &mut self.held;
         match kind {
-            ResourceKind::Cluster => drop(all.clusters.remove(name)),
+            ResourceKind::Cluster => {
+                drop(all.clusters.remove(name));
+            }
             ResourceKind::LoadAssignment => drop(all.assignments.remove(name)),
             ResourceKind::Listener => drop(all.listeners.remove(name)),
             ResourceKind::RouteConfiguration => drop(all.routes.remove(name)),

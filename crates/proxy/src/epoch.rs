@@ -4,7 +4,7 @@
 //! ([`Epoch`]) and adopts it between polls. A request takes the worker's epoch once, when it is decided.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     rc::Rc,
     sync::Arc,
@@ -12,7 +12,12 @@ use std::{
 
 use rajut_types::Text;
 
-use crate::{cluster::Cluster, http::filters::Routes, listener::Listener, upstream::pool::Pools};
+use crate::{
+    cluster::{Cluster, Clusters, demand::Demand},
+    http::filters::Routes,
+    listener::Listener,
+    upstream::pool::Pools,
+};
 
 /// What all workers share of one epoch. Never changed.
 #[derive(Debug, Default)]
@@ -26,7 +31,11 @@ pub struct Config {
     /// name → compiled routes of RDS; routes in place belong to their connection manager.
     pub routes: HashMap<Text, Arc<Routes>>,
     /// name → cluster with its hosts, breakers and TLS.
-    pub clusters: HashMap<Text, Arc<Cluster>>,
+    pub clusters: Clusters,
+    /// Where a cluster that is not there is asked for; `None` where the control plane tells all.
+    pub demand: Option<Demand>,
+    /// Clusters that were asked for and do not exist.
+    pub absent: HashSet<Text>,
 }
 
 impl Config {
@@ -70,8 +79,8 @@ impl Epoch {
         }
     }
 
-    /// The cluster of that name.
+    /// The cluster of that name, compiled now where no request has needed it so far.
     pub fn cluster(&self, name: &str) -> Option<&Arc<Cluster>> {
-        self.config.clusters.get(name)
+        self.config.clusters.get(name)?.get()
     }
 }

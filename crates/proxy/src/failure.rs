@@ -158,6 +158,10 @@ pub enum FailureKind {
         /// The answer.
         status: u16,
     },
+    /// The cluster was asked for and has not come in time.
+    ClusterFetchTimeout,
+    /// Too many requests wait for clusters that were asked for.
+    ClusterFetchOverflow,
     /// The upgrade (or CONNECT) is not allowed here.
     UpgradeRefused,
     /// A policy refuses the request.
@@ -342,6 +346,28 @@ impl FailureKind {
             Self::NoCluster { status } => {
                 policy(Stage::Decide, status, F::NO_CLUSTER, "", "cluster_not_found")
             }
+            Self::ClusterFetchTimeout => Spec {
+                fault: Fault::Internal,
+                grpc: UNAVAILABLE,
+                ..policy(
+                    Stage::Decide,
+                    503,
+                    F::NO_CLUSTER,
+                    "the control plane does not answer",
+                    "cluster_fetch_timeout",
+                )
+            },
+            Self::ClusterFetchOverflow => Spec {
+                fault: Fault::Overload,
+                grpc: UNAVAILABLE,
+                ..policy(
+                    Stage::Decide,
+                    503,
+                    F::NO_CLUSTER.with(F::UPSTREAM_OVERFLOW),
+                    "too many requests wait for the control plane",
+                    "cluster_fetch_overflow",
+                )
+            },
             Self::UpgradeRefused => policy(Stage::Decide, 403, F::NONE, "", "upgrade_failed"),
             Self::AccessDenied => policy(
                 Stage::Filter,

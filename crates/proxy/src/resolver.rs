@@ -10,7 +10,7 @@ use rajut_ir::{cluster::Cluster, endpoint::LoadAssignment};
 use rajut_types::Text;
 use tokio::{sync::mpsc, task::JoinHandle};
 
-use crate::cluster::dns;
+use crate::{cluster::dns, held::ClusterSource};
 
 /// The running lookups, by cluster.
 #[derive(Debug)]
@@ -30,18 +30,24 @@ impl Resolver {
     }
 
     /// Starts and ends lookups so that they are those of `clusters`.
-    pub fn follow(&mut self, clusters: &BTreeMap<Text, Arc<Cluster>>) {
+    pub fn follow(&mut self, clusters: &BTreeMap<Text, ClusterSource>) {
+        let kept = |source: &ClusterSource| match source {
+            ClusterSource::Kept(cluster) => Some(cluster.clone()),
+            ClusterSource::Encoded { .. } => None,
+        };
         self.tasks.retain(|name, (known, task)| {
             let stays = clusters
                 .get(name)
-                .is_some_and(|cluster| Arc::ptr_eq(cluster, known));
+                .and_then(kept)
+                .is_some_and(|cluster| Arc::ptr_eq(&cluster, known));
             if !stays {
                 task.abort();
             }
             stays
         });
-        for (name, cluster) in clusters {
-            if !dns::is_needed(cluster) || self.tasks.contains_key(name) {
+        for (name, source) in clusters {
+            let Some(cluster) = kept(source) else { continue };
+            if !dns::is_needed(&cluster) || self.tasks.contains_key(name) {
                 continue;
             }
             let (resolved, published) = (self.resolved.clone(), name.clone());

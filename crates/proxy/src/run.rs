@@ -24,7 +24,7 @@ use rajut_identity::{
     enrol::{Issuer, control_plane_connector},
 };
 use rajut_ir::{
-    NameTable,
+    NameTable, Resources,
     cluster::{Cluster, Discovery as Discover},
     wire::bootstrap::{self, Bootstrap},
 };
@@ -39,6 +39,7 @@ use rajut_runtime::{
     connector::Connector,
     readiness::{Gate, Readiness},
 };
+use rajut_types::Text;
 use rajut_xds::{
     Node, Protocol,
     client::{self, ClientOptions, Event},
@@ -51,11 +52,13 @@ use tokio::{
 
 use crate::{
     admin::{self, Admin, Dump},
+    cluster::demand::Demand,
     discovery::{Discovery, Outlets, WARMING_CHECK},
     dns::{self, DnsOptions},
     enrol::{self, Enrolment},
     epoch::Config,
     last_known::{GRACE, LastKnown, SAVE_EVERY},
+    on_demand::OnDemand,
     resolver::Resolver,
     stats::Registry,
     tls::secrets::Secrets,
@@ -77,6 +80,9 @@ pub struct ProxyOptions {
     pub drain_time: Duration,
     /// Where the last configuration that the control plane gave is kept; `None`: nowhere.
     pub last_known: Option<PathBuf>,
+    /// Clusters of services are fetched when a request first needs them (our own control plane over the incremental
+    /// protocol), and forgotten when none has for so long; `None`: everything is told at once.
+    pub on_demand: Option<Duration>,
 }
 
 /// Runs a proxy until it is told to end.
@@ -87,10 +93,14 @@ pub fn run(options: ProxyOptions) -> anyhow::Result<()> {
     runtime.block_on(serve(options))
 }
 
+#[expect(
+    clippy::too_many_lines,
+    reason = "the process from nothing, read top to bottom"
+)]
 async fn serve(options: ProxyOptions) -> anyhow::Result<()> {
     let clock = Clock::system();
     let started = clock.now();
-    let bootstrap = read_bootstrap(&options.bootstrap)?;
+    let mut bootstrap = read_bootstrap(&options.bootstrap)?;
     let readiness = Readiness::default();
     let (drain, draining) = watch::channel(false);
     let (quit, quitting) = watch::channel(false);
@@ -151,8 +161,12 @@ async fn serve(options: ProxyOptions) -> anyhow::Result<()> {
         dump,
         registry,
     };
+    let is_incremental = bootstrap.ads.as_ref().is_some_and(|ads| ads.delta);
+    let on_demand = options.on_demand.filter(|_| is_incremental);
+    let (demand, demands) = Demand::channel();
     let discovery = Discovery::new(
-        bootstrap.resources.clone(),
+        take_resources(&mut bootstrap),
+        on_demand.map(|_| OnDemand::new(demand)),
         secrets,
         workers.clone(),
         clock.clone(),
@@ -167,13 +181,28 @@ async fn serve(options: ProxyOptions) -> anyhow::Result<()> {
         last_known,
         source,
         clock,
+        demands,
+        // Two looks without use, then it is forgotten.
+        look: on_demand.map(|forget_after| forget_after / 2),
         quitting,
         drain,
     };
-    let outcome = main.run(&bootstrap, options.drain_time).await;
+    let outcome = Box::pin(main.run(&bootstrap, options.drain_time)).await;
     // The lines of the last moments still wait for the writing thread.
     logs.writers().flush();
     outcome
+}
+
+/// The resources of the bootstrap file, of which only the control plane's cluster stays behind.
+fn take_resources(bootstrap: &mut Bootstrap) -> Resources {
+    let resources = std::mem::take(&mut bootstrap.resources);
+    if let Some(ads) = &bootstrap.ads
+        && let Some(cluster) = resources.clusters.get(&ads.cluster)
+    {
+        let kept = &mut bootstrap.resources.clusters;
+        kept.insert(ads.cluster.clone(), cluster.clone());
+    }
+    resources
 }
 
 /// How long after it is ready a proxy lets go of what only its start needed: the first requests are not in its way.
@@ -241,6 +270,10 @@ struct Main {
     /// When what the proxy runs on was given, where that was before this process.
     source: watch::Sender<Option<SystemTime>>,
     clock: Clock,
+    /// Clusters that requests wait for.
+    demands: mpsc::Receiver<Text>,
+    /// How often it is looked which clusters are used.
+    look: Option<Duration>,
     quitting: watch::Receiver<bool>,
     drain: watch::Sender<bool>,
 }
@@ -254,6 +287,12 @@ struct Own {
 
 /// Endpoints of DNS clusters that wait for the main thread.
 const RESOLVED_QUEUED_MAX: usize = 64;
+
+/// Time between looks where nothing is fetched on demand: they do nothing.
+const NO_LOOK: Duration = Duration::from_hours(24);
+
+/// Shortest time between looks at which clusters are used.
+const LOOK_MIN: Duration = Duration::from_millis(100);
 
 /// Time between looks at whether connections are left while draining.
 const DRAIN_CHECK: Duration = Duration::from_millis(50);
@@ -276,6 +315,8 @@ impl Main {
         let (resolved, mut resolutions) = mpsc::channel(RESOLVED_QUEUED_MAX);
         let mut resolver = Resolver::new(resolved);
         let mut warming = tokio::time::interval(WARMING_CHECK);
+        let mut looking = tokio::time::interval(self.look.unwrap_or(NO_LOOK).max(LOOK_MIN));
+        looking.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut quitting = self.quitting.clone();
         let mut shutdown = ShutdownSignals::listen()?;
         let mut saving = tokio::time::interval(SAVE_EVERY);
@@ -284,7 +325,7 @@ impl Main {
         tokio::pin!(grace);
         let mut in_grace = events.is_some() && self.last_known.is_some();
         loop {
-            resolver.follow(&self.discovery.resources().clusters);
+            resolver.follow(&self.discovery.held().clusters);
             tokio::select! {
                 event = next(&mut events) => {
                     // Either it is there, or its absence is acted upon now.
@@ -295,6 +336,8 @@ impl Main {
                     in_grace = false;
                     self.restore().await?;
                 }
+                Some(name) = self.demands.recv(), if self.look.is_some() => self.discovery.demand(name).await,
+                _ = looking.tick(), if self.look.is_some() => self.discovery.forget_unused().await?,
                 _ = saving.tick(), if self.last_known.is_some() => self.save(),
                 newer = newer(self.identity.as_ref()) => {
                     if let Some(own) = &mut self.identity {

@@ -512,7 +512,12 @@ impl Registry {
         let (sent, dropped) = self.exporters.counts();
         out.push(Row::counter(names::TRACE_SENT, &[], sent));
         out.push(Row::counter(names::TRACE_DROPPED, &[], dropped));
-        let mut clusters: Vec<_> = config.clusters.values().collect();
+        // Those that no request has needed count nothing.
+        let mut clusters: Vec<_> = config
+            .clusters
+            .values()
+            .filter_map(|slot| slot.running())
+            .collect();
         clusters.sort_by(|a, b| a.name().cmp(b.name()));
         for cluster in clusters {
             cluster.rows(&mut out);
@@ -521,6 +526,11 @@ impl Registry {
             names::ACCESS_LOG_DROPPED,
             &[],
             self.writers.dropped(),
+        ));
+        out.push(Row::counter(
+            names::CLUSTER_FIRST_USE_FAILURES,
+            &[],
+            crate::cluster::slot::FIRST_USE_FAILURES.load(Ordering::Relaxed),
         ));
         out
     }

@@ -11,7 +11,10 @@ use std::{
 
 use tokio::{sync::watch, task::spawn_local};
 
-use crate::{epoch::Epoch, listener::stats::ListenerCounters, upstream::namespace::Namespaces};
+use crate::{
+    cluster::demand::WAITING_MAX, epoch::Epoch, listener::stats::ListenerCounters,
+    upstream::namespace::Namespaces,
+};
 
 /// What every task of a worker's thread shares.
 #[derive(Debug)]
@@ -27,6 +30,10 @@ pub struct Worker {
     /// A task watches `drain` for all of them.
     drain_watched: Cell<bool>,
     this: Weak<Self>,
+    /// Changes with every epoch that is adopted, for those who wait for something in it.
+    adopted: watch::Sender<()>,
+    /// Requests that wait for a cluster.
+    waiting: Cell<u32>,
     /// Makes sockets inside workloads' network namespaces.
     pub namespaces: Namespaces,
     /// What its listeners count.
@@ -60,6 +67,8 @@ impl Worker {
             drain_waits: RefCell::default(),
             drain_began: Cell::new(false),
             drain_watched: Cell::new(false),
+            adopted: watch::Sender::new(()),
+            waiting: Cell::new(0),
             namespaces: Namespaces::default(),
             listeners,
         })
@@ -73,6 +82,21 @@ impl Worker {
     /// Adopts a newer epoch.
     pub fn adopt(&self, epoch: Rc<Epoch>) {
         *self.epoch.borrow_mut() = epoch;
+        self.adopted.send_replace(());
+    }
+
+    /// Tells of every epoch that is adopted from now on.
+    pub fn adoptions(&self) -> watch::Receiver<()> {
+        self.adopted.subscribe()
+    }
+
+    /// A place among the requests that wait for a cluster; `None` where too many do.
+    pub fn wait_for_cluster(self: &Rc<Self>) -> Option<WaitsForCluster> {
+        let waiting = self.waiting.get();
+        (waiting < WAITING_MAX).then(|| {
+            self.waiting.set(waiting + 1);
+            WaitsForCluster(self.clone())
+        })
     }
 
     /// An identifier for a new connection, unique in the process.
@@ -213,5 +237,15 @@ mod tests {
             worker.drain_started().await;
             assert!(worker.draining());
         });
+    }
+}
+
+/// One request that waits for a cluster, until it is dropped.
+#[derive(Debug)]
+pub struct WaitsForCluster(Rc<Worker>);
+
+impl Drop for WaitsForCluster {
+    fn drop(&mut self) {
+        self.0.waiting.set(self.0.waiting.get().saturating_sub(1));
     }
 }

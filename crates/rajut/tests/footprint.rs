@@ -10,8 +10,14 @@ use std::{
     path::PathBuf,
     process::{Child, Command, Stdio},
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
+
+use rajut_ir::{
+    ResourceKind,
+    wire::{self, bootstrap},
+};
+use rajut_proxy::last_known::{LastKnown, Remembered};
 
 /// How long anything here may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -205,6 +211,81 @@ static_resources:
         front = listen.port(),
         backend = backend.port()
     )
+}
+
+/// A bootstrap of a proxy that has everything from its control plane, which is not there.
+fn bootstrap_without_control_plane() -> String {
+    let nobody = free_address().port();
+    format!(
+        r#"
+node: {{id: footprint}}
+dynamic_resources:
+  ads_config: {{api_type: DELTA_GRPC, transport_api_version: V3, grpc_services: [{{envoy_grpc: {{cluster_name: xds}}}}]}}
+  lds_config: {{ads: {{}}}}
+  cds_config: {{ads: {{}}}}
+static_resources:
+  clusters:
+  - name: xds
+    type: STATIC
+    load_assignment:
+      cluster_name: xds
+      endpoints:
+      - lb_endpoints:
+        - endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {nobody}}}}}}}
+"#
+    )
+}
+
+/// The goal is 20 ms from the file to ready, 100 ms from the first configuration; the deadline is ten times the latter for a
+/// process that a debug build starts.
+#[test]
+fn a_proxy_starts_from_its_last_known_configuration_without_a_control_plane() {
+    let folder = std::env::temp_dir().join(format!("rajut-footprint-start-{}", std::process::id()));
+    fs::create_dir_all(&folder).expect("a folder for the test");
+    let listen = free_address();
+    let given = bootstrap::parse_bootstrap(&bootstrap_text(listen, backend())).expect("a bootstrap");
+    let remembered = |encoded: wire::Encoded, kind| Remembered {
+        kind,
+        name: encoded.name,
+        version: "1".into(),
+        body: encoded.value,
+    };
+    let clusters = given.resources.clusters.values();
+    let clusters = clusters.map(|cluster| remembered(wire::encode_cluster(cluster), ResourceKind::Cluster));
+    let listeners = given.resources.listeners.values();
+    let listeners =
+        listeners.map(|listener| remembered(wire::encode_listener(listener), ResourceKind::Listener));
+    let file = folder.join("last-known");
+    LastKnown::new(&file, "footprint".into())
+        .write(&clusters.chain(listeners).collect::<Vec<_>>(), SystemTime::now())
+        .expect("the file is written");
+    let bootstrap = folder.join("bootstrap.yaml");
+    fs::write(&bootstrap, bootstrap_without_control_plane()).expect("the bootstrap file");
+
+    let started = Instant::now();
+    let process = Command::new(env!("CARGO_BIN_EXE_rajut"))
+        .args(["proxy", "--on-demand", "-c"])
+        .arg(&bootstrap)
+        .arg("--last-known")
+        .arg(&file)
+        .env("RAJUT_STATE_DIR", &folder)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the proxy starts");
+    let proxy = Proxy {
+        process,
+        listen,
+        folder,
+    };
+    while TcpStream::connect(listen).is_err() {
+        assert!(started.elapsed() < PATIENCE, "it does not start");
+        thread::sleep(Duration::from_millis(1));
+    }
+    let took = started.elapsed();
+    proxy.request("/small");
+    println!("ready {took:?} after the process began");
+    assert!(took < Duration::from_secs(1), "{took:?}");
 }
 
 /// Asks until there is an answer.

@@ -96,6 +96,7 @@ names! {
     HTTP_RATE_LIMIT_LIMITED = "envoy_http_local_rate_limit_rate_limited", "Requests over a local rate limit.";
     TRACE_SENT = "envoy_tracing_opentelemetry_spans_sent", "Spans that a collector took.";
     TRACE_DROPPED = "envoy_tracing_opentelemetry_spans_dropped", "Spans that are lost: no room, or no collector.";
+    CLUSTER_FIRST_USE_FAILURES = "rajut_cluster_first_use_failures_total", "Clusters whose accepted resources could not be used when a request first needed them.";
     ACCESS_LOG_DROPPED = "rajut_access_log_dropped_total", "Lines of access logs that found no room.";
 }
 

@@ -204,7 +204,7 @@ pub async fn sweep_forever(worker: std::rc::Rc<Worker>) {
                 .config
                 .clusters
                 .values()
-                .filter_map(|cluster| cluster.sweep(now))
+                .filter_map(|slot| slot.running()?.sweep(now))
                 .min()
         };
         let pause = next.map_or(LOOK, |next| {

@@ -6,7 +6,7 @@ use rajut_ir::endpoint::{EndpointAddress, Health};
 use rajut_types::Text;
 use serde_json::{Value, json};
 
-use super::{Cluster, Host};
+use super::{Cluster, Host, Slot};
 use crate::stats::Row;
 use rajut_telemetry::names;
 
@@ -166,20 +166,25 @@ fn host_json(host: &Host) -> Value {
 /// Envoy's `/clusters` of an epoch, as text.
 pub fn clusters_text(config: &crate::epoch::Config) -> String {
     let mut out = String::new();
-    for cluster in sorted(config) {
-        cluster.status_text(&mut out);
+    for slot in sorted(config) {
+        if let Some(cluster) = slot.view() {
+            cluster.status_text(&mut out);
+        }
     }
     out
 }
 
 /// Envoy's `/clusters?format=json` of an epoch.
 pub fn clusters_json(config: &crate::epoch::Config) -> Value {
-    let statuses: Vec<Value> = sorted(config).into_iter().map(Cluster::status_json).collect();
+    let statuses: Vec<Value> = sorted(config)
+        .filter_map(|slot| Some(slot.view()?.status_json()))
+        .collect();
     json!({"cluster_statuses": statuses})
 }
 
-fn sorted(config: &crate::epoch::Config) -> Vec<&Cluster> {
-    let mut clusters: Vec<&Cluster> = config.clusters.values().map(std::sync::Arc::as_ref).collect();
-    clusters.sort_by(|a, b| a.name().cmp(b.name()));
-    clusters
+/// All that are known, used or not.
+fn sorted(config: &crate::epoch::Config) -> impl Iterator<Item = &Slot> {
+    let mut slots: Vec<&Slot> = config.clusters.values().map(std::sync::Arc::as_ref).collect();
+    slots.sort_by(|a, b| a.name().cmp(b.name()));
+    slots.into_iter()
 }

@@ -35,7 +35,7 @@ use super::{
 };
 use crate::{
     clock,
-    cluster::{Cluster, Host, PickContext, host::ActiveRequest, outlier::Outcome, pick::stable_hash},
+    cluster::{Cluster, Host, PickContext, demand, host::ActiveRequest, outlier::Outcome, pick::stable_hash},
     epoch::Epoch,
     failure::{Failure, FailureKind, Fault, Flags},
     stats::ClusterCounter,
@@ -155,11 +155,19 @@ impl Forwarding<'_, '_> {
         forward: &Forward,
     ) -> Result<(), Ended> {
         let name = cluster_name(&chosen.cluster, self.record);
-        let Some(cluster) = epoch.cluster(&name) else {
-            let kind = FailureKind::NoCluster {
+        let fetched;
+        let cluster = if let Some(cluster) = epoch.cluster(&name) {
+            cluster
+        } else {
+            let not_found = FailureKind::NoCluster {
                 status: forward.cluster_not_found_status,
             };
-            return Err(Failure::new(kind, name).into());
+            let fetching = demand::cluster(self.record.worker(), epoch, &name, not_found);
+            // Boxed: it happens once for each cluster.
+            fetched = Box::pin(fetching)
+                .await
+                .map_err(|kind| Failure::new(kind, name.clone()))?;
+            &fetched
         };
         self.record.cluster = Some(cluster.clone());
         let plan = Plan {

@@ -12,7 +12,7 @@ use tokio::task::spawn_local;
 
 use super::{message::Piece, record::Record};
 use crate::{
-    cluster::{Cluster, PickContext},
+    cluster::{Cluster, PickContext, demand},
     epoch::Epoch,
     failure::{Failure, FailureKind},
     stats::ClusterCounter,
@@ -40,27 +40,34 @@ pub(crate) fn send(record: &Record, epoch: &Rc<Epoch>, forward: &Forward, body: 
         if !mirror.fraction.includes(worker.draw()) || UNDER_WAY.get() >= MIRRORS_MAX {
             continue;
         }
-        let Some(cluster) = epoch.cluster(&mirror.cluster) else {
-            continue;
-        };
         let mut head = record.head.clone();
         if mirror.shadow_host_suffix {
             let shadow = shadow_authority(&head);
             // A host with the suffix is as valid as without.
             let _ = head.set_authority(shadow.into());
         }
-        let copy = Copy {
-            worker: worker.clone(),
-            epoch: epoch.clone(),
-            cluster: cluster.clone(),
-            head,
-            body: body.clone(),
-            destination: record.shared.connection.local,
+        let (worker, epoch, name) = (worker.clone(), epoch.clone(), mirror.cluster.clone());
+        let (body, destination) = (body.clone(), record.shared.connection.local);
+        let sent = async move {
+            let unknown = FailureKind::NoCluster { status: 503 };
+            let Ok(cluster) = demand::cluster(&worker, &epoch, &name, unknown).await else {
+                return;
+            };
+            let copy = Copy {
+                worker,
+                epoch,
+                cluster,
+                head,
+                body,
+                destination,
+            };
+            // A copy that fails is nobody's concern.
+            let _ = copy.run().await;
         };
         UNDER_WAY.set(UNDER_WAY.get() + 1);
         spawn_local(async move {
             // Nobody waits for it.
-            let _ = tokio::time::timeout(MIRROR_TIME, copy.run()).await;
+            let _ = tokio::time::timeout(MIRROR_TIME, sent).await;
             UNDER_WAY.set(UNDER_WAY.get().saturating_sub(1));
         });
     }

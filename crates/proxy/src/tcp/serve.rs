@@ -6,7 +6,7 @@ use rajut_platform::relay::{self, RelayEnd, RelayOptions, RelayOutcome, RelayPro
 
 use super::Proxy;
 use crate::{
-    cluster::PickContext,
+    cluster::{PickContext, demand},
     connection::Connection,
     failure::{Failure, FailureKind},
     listener::stats::add,
@@ -79,9 +79,10 @@ async fn establish(
 ) -> Result<Established, Failure> {
     let epoch = worker.epoch();
     let name = proxy.cluster_for(worker.random()).unwrap_or_default();
-    let cluster = epoch
-        .cluster(name)
-        .ok_or_else(|| Failure::new(FailureKind::NoCluster { status: 503 }, name))?;
+    let not_found = FailureKind::NoCluster { status: 503 };
+    let cluster = &Box::pin(demand::cluster(worker, &epoch, name, not_found))
+        .await
+        .map_err(|kind| Failure::new(kind, name))?;
     let (mut attempt, mut tried) = (1, Vec::new());
     loop {
         let context = PickContext {

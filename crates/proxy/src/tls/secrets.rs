@@ -18,7 +18,7 @@ use rajut_types::{Text, TrustDomain};
 use super::{originate::Originator, terminate::Terminator};
 
 /// Own identity and named secrets.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Secrets {
     identity: Option<Arc<Identity>>,
     named: BTreeMap<Text, Arc<Secret>>,

@@ -460,6 +460,7 @@ impl Pools {
     pub fn retain(&self, config: &Config) {
         self.clusters.borrow_mut().retain(|id, pool| {
             let current = config.clusters.get(pool.cluster.borrow().name());
+            let current = current.and_then(|slot| slot.running());
             let same =
                 |cluster: &&Arc<Cluster>| cluster.id() == *id && cluster.pool_version() == pool.version;
             if let Some(cluster) = current.filter(same) {

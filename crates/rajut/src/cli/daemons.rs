@@ -66,6 +66,9 @@ pub(crate) struct ProxyArgs {
     /// An Envoy bootstrap, YAML or JSON
     #[arg(short = 'c', long = "config", value_name = "FILE")]
     pub(crate) config: PathBuf,
+    /// Fetch a service's cluster and endpoints when a request first needs them (our control plane, incremental protocol)
+    #[arg(long)]
+    pub(crate) on_demand: bool,
     /// Keep the last configuration that the control plane gave there, and start from it when there is no control plane
     #[arg(long, value_name = "FILE")]
     pub(crate) last_known: Option<PathBuf>,
@@ -115,6 +118,8 @@ fn label(text: &str) -> Result<(String, String), String> {
 pub(super) const CERTIFICATE_LIFE: Duration = Duration::from_hours(24);
 /// The least that can be asked for.
 const CERTIFICATE_LIFE_MIN: Duration = Duration::from_secs(10);
+/// Disuse after which a sidecar forgets a service.
+const FORGET_AFTER: Duration = Duration::from_mins(10);
 /// Istio's `terminationDrainDuration`.
 const DRAIN_TIME: Duration = Duration::from_secs(5);
 
@@ -157,6 +162,12 @@ fn certificate_life(place: &Place) -> anyhow::Result<Duration> {
     }
     let said = format!("RAJUT_CERTIFICATE_TTL={life:?} is not from 10s to 24h");
     Err(WrongUsage(said).into())
+}
+
+/// After how long a disuse what was fetched on demand is forgotten; `None` where everything is told at once.
+fn on_demand(place: &Place, args: &ProxyArgs) -> Option<Duration> {
+    let after = place.env.duration("RAJUT_FORGET_AFTER").unwrap_or(FORGET_AFTER);
+    (args.on_demand && !place.env.flag("RAJUT_FULL_PUSH")).then(|| after.max(Duration::from_secs(1)))
 }
 
 /// Logging as the environment has it; daemons say what they do.
@@ -206,6 +217,7 @@ pub(crate) fn proxy(place: &Place, args: &ProxyArgs) -> anyhow::Result<ExitCode>
         dns: args.identity.dns(),
         drain_time: DRAIN_TIME,
         last_known: args.last_known.clone(),
+        on_demand: on_demand(place, args),
     })?;
     Ok(ExitCode::SUCCESS)
 }

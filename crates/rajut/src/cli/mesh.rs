@@ -41,6 +41,18 @@ pub(crate) const VARIABLES: &[Variable] = &[
         default: "24h",
         help: "How long certificates are asked to live, from `10s` to `24h`; they are renewed at half of that.",
     },
+    Variable {
+        name: "RAJUT_FULL_PUSH",
+        kind: Kind::Bool,
+        default: "false",
+        help: "Our proxies are told every cluster at once, also with `--on-demand`.",
+    },
+    Variable {
+        name: "RAJUT_FORGET_AFTER",
+        kind: Kind::Duration,
+        default: "10m",
+        help: "What was fetched on demand is forgotten when no request has used it for so long, at least `1s`.",
+    },
 ];
 
 /// The state directory of this invocation.

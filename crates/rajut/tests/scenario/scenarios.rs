@@ -8,6 +8,7 @@ mod input;
 mod lifecycle;
 mod limits;
 mod node;
+mod on_demand;
 mod operation;
 mod protocols;
 mod resilience;
@@ -40,6 +41,7 @@ pub fn all() -> Vec<Scenario> {
         wiretap::SCENARIOS,
         folders::SCENARIOS,
         node::SCENARIOS,
+        on_demand::SCENARIOS,
         bulk::SCENARIOS,
         egress::SCENARIOS,
         streams::SCENARIOS,

@@ -134,7 +134,7 @@ fn a_removed_host_gets_nothing_more_and_its_idle_connections_close() {
         let config = Arc::new(Config {
             version: 2,
             routes: proxy.config.routes.clone(),
-            clusters: HashMap::from([("app".into(), smaller.clone())]),
+            clusters: HashMap::from([("app".into(), crate::cluster::Slot::of(&smaller, &proxy.registry))]),
             ..Config::default()
         });
         proxy.worker.adopt(Rc::new(proxy.worker.epoch().next(config)));

@@ -35,7 +35,7 @@ use tokio::{
 };
 
 use crate::{
-    cluster::{Cluster, Transports},
+    cluster::{Cluster, Slot, Transports},
     connection::{Connection, Peer},
     epoch::{Config, Epoch},
     http::{manager::Manager, serve::serve_connection},
@@ -292,7 +292,7 @@ impl Setup {
         let config = Arc::new(Config {
             version: 1,
             routes: HashMap::from([("routes".into(), table)]),
-            clusters: HashMap::from([("app".into(), cluster.clone())]),
+            clusters: HashMap::from([("app".into(), Slot::of(&cluster, &registry))]),
             ..Config::default()
         });
         let (drain, draining) = watch::channel(false);
