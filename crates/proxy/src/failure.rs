@@ -531,11 +531,6 @@ impl Failure {
         }
     }
 
-    /// The route's cluster is unknown; the client is told which (Envoy leaves it to its log).
-    pub fn no_cluster(name: &str) -> Self {
-        Self::new(FailureKind::NoCluster { status: 503 }, name)
-    }
-
     /// The response flag in its short form.
     pub fn flag(&self) -> String {
         let mut out = Vec::new();

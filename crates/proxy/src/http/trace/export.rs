@@ -27,6 +27,7 @@ use rajut_telemetry::otlp::{self, Attributes, Span};
 use tokio::task::spawn_local;
 
 use crate::{
+    cluster::demand,
     failure::{Failure, FailureKind},
     http::{message::Piece, mirror},
     worker::Worker,
@@ -103,9 +104,10 @@ impl Exporter {
 
     async fn export(&self, worker: &Rc<Worker>, spans: &[u8]) -> Result<(), Failure> {
         let epoch = worker.epoch();
-        let cluster = epoch
-            .cluster(&self.ir.cluster)
-            .ok_or_else(|| Failure::no_cluster(&self.ir.cluster))?;
+        let unknown = FailureKind::NoCluster { status: 503 };
+        let cluster = &demand::cluster(worker, &epoch, &self.ir.cluster, unknown)
+            .await
+            .map_err(|kind| Failure::new(kind, self.ir.cluster.clone()))?;
         let mut body = Vec::with_capacity(spans.len() + 128);
         otlp::write_request(&self.ir.service_name, spans, &mut body);
         let mut head = RequestHead::new(Method::Post, METHOD);

@@ -295,6 +295,19 @@ fn shared(plane: Plane) -> Result<Arc<Mesh>> {
 
 fn reading(plane: Plane) -> Result<Outcome> {
     let mesh = shared(plane)?;
+    // Our proxies are told of a service when it is first called.
+    mesh.exec(
+        "web-v1-0",
+        &[
+            "curl",
+            "-sS",
+            "--max-time",
+            "20",
+            "-o",
+            "/dev/null",
+            "http://web/",
+        ],
+    )?;
     for (part, holds) in [
         ("listeners", "8080"),
         ("routes", "web"),
