@@ -321,8 +321,7 @@ impl Assembler {
         before: Option<CompiledCluster>,
     ) -> Result<CompiledCluster, Box<(String, Option<CompiledCluster>)>> {
         let generation = given.secrets.generation();
-        let is_same =
-            |before: &CompiledCluster| before.source == *source && before.secrets == generation;
+        let is_same = |before: &CompiledCluster| before.source == *source && before.secrets == generation;
         let before = match before {
             Some(before) if is_same(&before) && before.endpoints == endpoints => {
                 before.slot.is_adopted();

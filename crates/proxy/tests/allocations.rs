@@ -78,6 +78,7 @@ fn a_request_costs_no_allocation_but_those_of_its_two_heads() {
         dns: None,
         drain_time: Duration::ZERO,
         last_known: None,
+        on_demand: None,
     };
     // It runs until this process ends.
     thread::spawn(move || run(options));

@@ -19,7 +19,11 @@ use tokio::{
 };
 
 use super::Workers;
-use crate::{assemble::Assembler, epoch::Config, stats::Registry, tls::secrets::Secrets};
+use crate::{
+    assemble::{Assembler, Given},
+    epoch::Config,
+    stats::Registry,
+};
 
 const WORKERS: usize = 4;
 const CONNECTIONS: usize = 3;
@@ -125,12 +129,13 @@ fn worker_cpu() -> BTreeMap<String, u64> {
 fn config_for(backend: SocketAddr) -> Arc<Config> {
     let bootstrap = parse_bootstrap(&bootstrap(backend)).unwrap();
     let mut assembler = Assembler::new(Registry::new(WORKERS));
-    let assembled = assembler.assemble(
-        &bootstrap.resources,
-        &HashMap::new(),
-        &Secrets::default(),
-        Instant::now(),
-    );
+    let assembled = assembler.assemble(&Given {
+        held: &bootstrap.resources.into(),
+        resolved: &HashMap::new(),
+        secrets: &Arc::default(),
+        on_demand: None,
+        now: Instant::now(),
+    });
     assert!(assembled.refused.is_empty(), "{:?}", assembled.refused);
     assembled.config
 }
