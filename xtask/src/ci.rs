@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::{bench, layers, tidy};
+use crate::{bench, layers, portable, tidy};
 
 /// Everything, in order; stops at the first stage that fails.
 pub(crate) fn run(root: &Path) -> Result<()> {
@@ -32,6 +32,7 @@ fn all(stages: &mut Stages<'_>) -> Result<()> {
     )?;
     // The README's test command: unit, property, golden and scenario tests, the last on both data planes.
     stages.cargo("test", &["test", "--workspace"])?;
+    stages.own("portable half", portable::check)?;
     stages.cargo("release build", &["build", "--release"])?;
     stages.own("benchmark: statistics", bench::test)?;
     stages.own("benchmark: smoke", |root| {

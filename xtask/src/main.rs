@@ -5,6 +5,7 @@
 mod bench;
 mod ci;
 mod layers;
+mod portable;
 mod tidy;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -21,6 +22,7 @@ cargo xtask <command>
   ci       everything that continuous integration runs, in the same order
   fix      format, and apply what clippy can mend by itself
   layers   check the crates' edges against the table in xtask/src/layers.rs
+  portable build and test the half of crate platform that is for macOS and the BSDs, and check the tool with it
   tidy     check the fences and module docs; print the largest files
   bench [SET…] [--short|--full|--smoke]
            measure our proxy against Envoy, HAProxy and nginx in one run; bench/README.md tells how
@@ -33,11 +35,15 @@ cargo xtask <command>
     reason = "a command-line tool talks to its terminal"
 )]
 fn main() -> ExitCode {
+    if let Some(compiler) = portable::called_as_wrapper() {
+        return portable::compile(&compiler);
+    }
     let command = std::env::args().nth(1).unwrap_or_default();
     let done = match command.as_str() {
         "ci" => ci::run(&root()),
         "fix" => ci::fix(&root()),
         "layers" => layers::check(&root()),
+        "portable" => portable::check(&root()),
         "tidy" => tidy::check(&root()),
         "bench" => bench::run(&root(), &std::env::args().skip(2).collect::<Vec<_>>()),
         "golden" => ci::golden(&root()),

@@ -587,18 +587,15 @@ impl Way<'_> {
         let EndpointAddress::Socket(address) = &endpoint.address else {
             return None;
         };
-        let workload = self
+        let (workload, port) = self
             .snapshot
             .workloads
             .values()
-            .find(|workload| workload.address == address.ip())?;
+            .find_map(|workload| Some((workload, workload.container_port(*address)?)))?;
         let view = self
             .snapshot
             .workload_view(&workload.namespace, &workload.name, &workload.labels);
-        Some((
-            view.mtls.mode(address.port()),
-            view.mtls.origin(address.port()).clone(),
-        ))
+        Some((view.mtls.mode(port), view.mtls.origin(port).clone()))
     }
 }
 

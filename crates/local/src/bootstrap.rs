@@ -61,8 +61,10 @@ pub fn sidecar(
 /// Who the host gateway is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gateway {
-    /// Its own address, for its admin port.
+    /// Its own address.
     pub address: Ipv4Addr,
+    /// Its admin address.
+    pub admin_address: SocketAddr,
     /// Its name.
     pub name: String,
     /// Its service account.
@@ -87,9 +89,9 @@ impl Gateway {
         }
     }
 
-    /// Its admin port.
-    pub fn admin(&self) -> SocketAddr {
-        SocketAddr::from((self.address, crate::address::ADMIN_PORT))
+    /// Its admin address.
+    pub const fn admin(&self) -> SocketAddr {
+        self.admin_address
     }
 }
 

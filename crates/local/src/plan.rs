@@ -8,7 +8,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -17,7 +17,7 @@ use rajut_config::model::{ContainerPort, Deployment, Probe, Protocol, RunCommand
 use rajut_types::{Hostname, Labels, Text};
 
 use crate::{
-    address::{self, AddressBlock, OUTBOUND_PORT_FIRST, WORKLOADS_MAX},
+    address::{self, ADMIN_PORT, AddressBlock, OUTBOUND_PORT_FIRST, WORKLOADS_MAX},
     env,
 };
 
@@ -55,6 +55,8 @@ pub struct Instance {
     pub app_address: Ipv4Addr,
     /// Its ports, ascending.
     pub ports: Vec<InstancePort>,
+    /// Its sidecar's admin address.
+    pub admin_address: SocketAddr,
     /// Environment in order; later entries win.
     pub env: Vec<(String, String)>,
     /// What its manifest says of it.
@@ -96,6 +98,7 @@ impl Instance {
             address: _,
             app_address: _,
             ports,
+            admin_address: _,
             env: _,
             declared_env,
             outbound: _,
@@ -129,12 +132,22 @@ impl Instance {
 
     /// Where the others reach `container_port`.
     pub fn inbound_socket(&self, container_port: u16) -> SocketAddr {
-        SocketAddr::from((self.address, container_port))
+        let reached = self.port(container_port).map(|port| port.reached);
+        SocketAddr::from((self.address, reached.unwrap_or(container_port)))
     }
 
     /// The sidecar's admin address.
-    pub fn admin(&self) -> SocketAddr {
-        SocketAddr::from((self.address, address::ADMIN_PORT))
+    pub const fn admin(&self) -> SocketAddr {
+        self.admin_address
+    }
+
+    /// Container port → where the others reach it, for those where that is another port.
+    pub fn reached_ports(&self) -> BTreeMap<u16, u16> {
+        self.ports
+            .iter()
+            .filter(|port| port.reached != port.container)
+            .map(|port| (port.container, port.reached))
+            .collect()
     }
 
     /// `name → number` of its named ports.
@@ -154,6 +167,8 @@ pub struct InstancePort {
     pub name: Text,
     /// What the manifest says.
     pub container: u16,
+    /// Where the others reach it on the instance's address: the same, unless all instances share one address.
+    pub reached: u16,
     /// What the application listens on: the same in a namespace, one of its own in explicit mode.
     pub app: u16,
 }
@@ -352,28 +367,45 @@ fn instance(
     free_port: &mut impl FnMut() -> io::Result<u16>,
 ) -> Result<Instance, PlanError> {
     let known = input.known(&deployment.namespace, &name);
+    let no_port = |source| PlanError::Port {
+        workload: name.to_string(),
+        source,
+    };
+    let address = input.block.workload(index);
     let mut ports = Vec::new();
     for ContainerPort {
         name: port_name,
         number,
     } in container_ports(deployment, input.services)
     {
-        let app = match input.mode {
-            CaptureMode::Netns => number,
-            CaptureMode::Explicit => match known.and_then(|known| known.port(number)) {
-                Some(port) => port.app,
-                None => free_port().map_err(|source| PlanError::Port {
-                    workload: name.to_string(),
-                    source,
-                })?,
-            },
+        let kept = known.and_then(|known| known.port(number));
+        let app = match (input.mode, kept) {
+            (CaptureMode::Netns, _) => number,
+            (CaptureMode::Explicit, Some(port)) => port.app,
+            (CaptureMode::Explicit, None) => free_port().map_err(no_port)?,
+        };
+        let reached = match kept {
+            Some(port) => port.reached,
+            None => input.block.socket(address, number).map_err(no_port)?.port(),
         };
         ports.push(InstancePort {
             name: port_name,
             container: number,
+            reached,
             app,
         });
     }
+    let admin_address = match known {
+        Some(known) => known.admin_address,
+        None => input.block.socket(address, ADMIN_PORT).map_err(no_port)?,
+    };
+    let outbound = match input.mode {
+        CaptureMode::Netns => Vec::new(),
+        CaptureMode::Explicit => {
+            let kept = known.map_or(&[][..], |known| &known.outbound);
+            outbound(input, &deployment.namespace, address, &ports, kept).map_err(no_port)?
+        }
+    };
     let mut instance = Instance {
         index,
         name,
@@ -381,12 +413,13 @@ fn instance(
         namespace: deployment.namespace.clone(),
         labels: deployment.labels.clone(),
         service_account: deployment.service_account.clone(),
-        address: input.block.workload(index),
+        address,
         app_address: address::inside(index),
         ports,
+        admin_address,
         env: Vec::new(),
         declared_env: deployment.env.clone(),
-        outbound: Vec::new(),
+        outbound,
         run,
         readiness: deployment.readiness.clone(),
         liveness: deployment.liveness.clone(),
@@ -400,9 +433,6 @@ fn instance(
             Vec::new()
         },
     };
-    if input.mode == CaptureMode::Explicit {
-        instance.outbound = outbound(&instance, input.services);
-    }
     instance.env = environment(&instance, deployment, input.mode);
     Ok(instance)
 }
@@ -458,20 +488,36 @@ fn selects(service: &Service, deployment: &Deployment) -> bool {
             .is_some_and(|selector| !selector.is_empty() && deployment.labels.matches(selector))
 }
 
-/// One listener for each port of each service that its namespace sees, on the instance's own address.
-fn outbound(instance: &Instance, services: &[Service]) -> Vec<OutboundPort> {
-    let taken: BTreeSet<u16> = instance.ports.iter().map(|port| port.container).collect();
+/// One listener for each port of each service that its namespace sees, on the instance's own address; where all share an
+/// address, those that it had stay where they are.
+fn outbound(
+    input: &PlanInput<'_>,
+    namespace: &str,
+    address: Ipv4Addr,
+    ports: &[InstancePort],
+    kept: &[OutboundPort],
+) -> io::Result<Vec<OutboundPort>> {
+    let taken: BTreeSet<u16> = ports.iter().map(|port| port.container).collect();
     let mut numbers = (OUTBOUND_PORT_FIRST..u16::MAX).filter(|number| !taken.contains(number));
-    service_ports(services, &instance.namespace)
+    service_ports(input.services, namespace)
         .take(OUTBOUND_MAX)
         .zip(&mut numbers)
-        .map(|((service, port), number)| OutboundPort {
-            host: service.host.clone(),
-            service: service.name.clone(),
-            namespace: service.namespace.clone(),
-            port: port.number,
-            protocol: port.protocol,
-            listen: SocketAddr::new(IpAddr::V4(instance.address), number),
+        .map(|((service, port), number)| {
+            let before = kept
+                .iter()
+                .find(|before| before.host == service.host && before.port == port.number);
+            let listen = match before {
+                Some(before) if input.block.is_shared() => before.listen,
+                _ => input.block.socket(address, number)?,
+            };
+            Ok(OutboundPort {
+                host: service.host.clone(),
+                service: service.name.clone(),
+                namespace: service.namespace.clone(),
+                port: port.number,
+                protocol: port.protocol,
+                listen,
+            })
         })
         .collect()
 }

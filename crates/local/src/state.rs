@@ -312,6 +312,9 @@ pub struct WorkloadRecord {
     pub network_namespace: String,
     /// Container ports.
     pub ports: Vec<u16>,
+    /// Container port → where others reach it, for those where that is another port.
+    #[serde(default)]
+    pub reached_ports: std::collections::BTreeMap<u16, u16>,
     /// The application.
     pub app: ProcessRecord,
     /// Its sidecar.

@@ -136,7 +136,7 @@ pub enum UpError {
     #[error("can't receive signals: {0}")]
     Signals(std::io::Error),
     /// The supervisor can't name itself.
-    #[error("can't read /proc: {0}")]
+    #[error("can't look at this process: {0}")]
     Proc(std::io::Error),
     /// The control plane did not start.
     #[error("the control plane did not start: {0}")]
@@ -480,6 +480,7 @@ fn workload_record(instance: &Instance, trust_domain: &str) -> WorkloadRecord {
         admin: instance.admin(),
         network_namespace: String::new(),
         ports: instance.ports.iter().map(|port| port.container).collect(),
+        reached_ports: instance.reached_ports(),
         app: ProcessRecord::default(),
         sidecar: ProcessRecord::default(),
         state: WorkloadState::Starting,

@@ -17,6 +17,12 @@
 //! | [`signals`] | asked to end, asked to reload |
 //! | [`allocations`] | counted, for tests |
 //! | [`cpu`] | how many processors, which thread on which |
+//! | [`host`] | which system this is, its name, this program's file |
+//!
+//! The public modules are the same on every system. What a system does behind them is one of two private halves with
+//! the same items, chosen in this file and nowhere else: `linux`, and `portable` for macOS and the BSDs, where
+//! namespaces, redirection, splicing and pinning are answered with [`Unsupported`] and everything else works.
+//! `--cfg rajut_portable` chooses the portable half on Linux too, which is how CI checks it.
 //!
 //! ```
 //! use rajut_platform::socket::{ListenOptions, listen};
@@ -27,9 +33,8 @@
 
 pub mod allocations;
 pub mod cpu;
-mod fork;
+pub mod host;
 pub mod memory;
-mod netlink;
 pub mod netns;
 pub mod network;
 pub mod nftables;
@@ -37,4 +42,27 @@ pub mod process;
 pub mod relay;
 pub mod signals;
 pub mod socket;
-mod sys;
+
+#[cfg(all(target_os = "linux", not(rajut_portable)))]
+mod linux;
+#[cfg(all(target_os = "linux", not(rajut_portable)))]
+use linux as system;
+#[cfg(not(all(target_os = "linux", not(rajut_portable))))]
+mod portable;
+#[cfg(not(all(target_os = "linux", not(rajut_portable))))]
+use portable as system;
+
+/// This system does not have what was asked for. Inside an [`std::io::Error`] its kind is
+/// [`std::io::ErrorKind::Unsupported`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("this system has no {what}")]
+pub struct Unsupported {
+    /// What is missing, in the plural: "network namespaces".
+    pub what: &'static str,
+}
+
+impl From<Unsupported> for std::io::Error {
+    fn from(missing: Unsupported) -> Self {
+        Self::new(std::io::ErrorKind::Unsupported, missing)
+    }
+}

@@ -20,118 +20,53 @@
 //! [`STASH_SIZE`] sockets per family. What this module does not do: addresses, routes ([`crate::network`]) and
 //! redirection ([`crate::nftables`]).
 
-mod holder;
-mod probe;
-mod thread;
-mod user;
-
-use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::PathBuf;
 
-use rustix::thread::UnshareFlags;
+pub use crate::system::netns::{
+    NamespaceConnector, NamespaceGone, NamespaceHolder, NamespaceThread, NetNs, NetNsId, STASH_SIZE, enter,
+    in_namespace, probe, unshare_user, user_namespace_refusal,
+};
 
-pub use holder::NamespaceHolder;
-pub use probe::{Capability, probe};
-pub use thread::{NamespaceConnector, NamespaceGone, NamespaceThread, STASH_SIZE, enter, in_namespace};
-pub use user::{UserNamespaceError, unshare_user, user_namespace_refusal};
-
-pub(crate) use user::IdMaps;
-
-/// An open network namespace. Cloning shares the descriptor; the namespace lives while a clone does.
-#[derive(Debug, Clone)]
-pub struct NetNs {
-    file: Arc<OwnedFd>,
-    identity: NetNsId,
+/// How `rajut up` can give each workload a network of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Capability {
+    /// This process may make and configure namespaces as it is.
+    Root,
+    /// It may inside a user namespace: see [`super::unshare_user`].
+    Rootless,
+    /// Something in the way; without it being removed only explicit ports remain.
+    Refused {
+        /// One sentence for people: what refuses and, where known, what to change.
+        reason: String,
+    },
 }
 
-/// What makes a namespace the same one, whatever path it was opened by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct NetNsId {
-    device: u64,
-    inode: u64,
+/// Why [`unshare_user`] failed.
+#[derive(Debug, thiserror::Error)]
+pub enum UserNamespaceError {
+    /// The kernel only lets single-threaded processes change their user namespace.
+    #[error("a process with {threads} threads can't enter a user namespace; do it before any thread starts")]
+    Threads {
+        /// Threads of the process.
+        threads: usize,
+    },
+    /// The kernel or its configuration refuses user namespaces.
+    #[error("{reason}")]
+    Refused {
+        /// For people: which setting refuses, and how to change it.
+        reason: String,
+        /// What `unshare` said.
+        #[source]
+        source: io::Error,
+    },
+    /// The namespace was made but the ids could not be mapped: the process must not go on in it.
+    #[error("can't write {}", file.display())]
+    Map {
+        /// `uid_map`, `gid_map` or `setgroups`.
+        file: PathBuf,
+        /// What the write said.
+        #[source]
+        source: io::Error,
+    },
 }
-
-impl NetNsId {
-    pub(crate) const fn new(device: u64, inode: u64) -> Self {
-        Self { device, inode }
-    }
-}
-
-impl NetNs {
-    /// Makes a new namespace, empty but for a loopback device that is down, held by the returned descriptor.
-    ///
-    /// A dedicated thread leaves the current namespace and ends; the calling thread stays where it is.
-    pub fn create() -> io::Result<Self> {
-        std::thread::scope(|scope| {
-            let made = std::thread::Builder::new()
-                .name("netns-create".into())
-                .spawn_scoped(scope, || {
-                    unshare_net()?;
-                    Self::open(Path::new("/proc/thread-self/ns/net"))
-                })?
-                .join();
-            made.unwrap_or_else(|_| Err(io::Error::other("the thread that makes namespaces panicked")))
-        })
-    }
-
-    /// Opens a namespace by its file: `/proc/<pid>/ns/net`, `/run/netns/<name>`, `/proc/<pid>/fd/<n>`.
-    pub fn open(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
-        let metadata = file.metadata()?;
-        let kind = rustix::fs::fstatfs(&file)?;
-        // Any other file would only fail later, at `setns`, with a bare EINVAL.
-        if u64::try_from(kind.f_type).ok() != Some(NSFS_MAGIC) {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "the file is not a namespace",
-            ));
-        }
-        let identity = NetNsId {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-        };
-        Ok(Self {
-            file: Arc::new(file.into()),
-            identity,
-        })
-    }
-
-    /// The namespace of a process. Needs the right to look at that process (`PTRACE_MODE_READ`).
-    pub fn of_process(pid: u32) -> io::Result<Self> {
-        Self::open(Path::new(&format!("/proc/{pid}/ns/net")))
-    }
-
-    /// The namespace of the calling thread.
-    pub fn current() -> io::Result<Self> {
-        Self::open(Path::new("/proc/thread-self/ns/net"))
-    }
-
-    /// The identity, equal for two descriptors of the same namespace.
-    pub const fn id(&self) -> NetNsId {
-        self.identity
-    }
-}
-
-impl AsFd for NetNs {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
-    }
-}
-
-/// `NSFS_MAGIC` of linux/magic.h.
-const NSFS_MAGIC: u64 = 0x6e73_6673;
-
-/// Moves the calling thread into a new network namespace.
-pub(crate) fn unshare_net() -> io::Result<()> {
-    // SAFETY: only the network namespace of this thread changes; no file table or memory is unshared, which is
-    // what the function's contract is about.
-    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }?;
-    Ok(())
-}
-
-#[cfg(test)]
-pub(crate) mod tests;

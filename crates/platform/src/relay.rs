@@ -18,8 +18,6 @@
 //! [`CACHED_PIPES`] pipes are kept for reuse. Not here: TLS, policies, deadlines other than idleness.
 
 mod copy;
-mod pipe;
-mod splice;
 
 use std::cell::Cell;
 use std::io;
@@ -27,9 +25,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+pub use crate::system::relay::{CACHED_PIPES, PIPE_SIZE, relay};
 pub use copy::{MAX_BUFFER, START_BUFFER, relay_streams};
-pub use pipe::{CACHED_PIPES, PIPE_SIZE};
-pub use splice::relay;
 
 /// How a relay behaves.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -58,7 +55,7 @@ pub enum Side {
 }
 
 impl Side {
-    const fn other(self) -> Self {
+    pub(crate) const fn other(self) -> Self {
         match self {
             Self::A => Self::B,
             Self::B => Self::A,
@@ -98,14 +95,14 @@ pub struct RelayOutcome {
 
 /// A connection broke: which, and whether while reading.
 #[derive(Debug)]
-struct Broken {
-    side: Side,
-    reading: bool,
-    error: io::Error,
+pub(crate) struct Broken {
+    pub(crate) side: Side,
+    pub(crate) reading: bool,
+    pub(crate) error: io::Error,
 }
 
 impl Broken {
-    const fn reading(side: Side) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) const fn reading(side: Side) -> impl FnOnce(io::Error) -> Self {
         move |error| Self {
             side,
             reading: true,
@@ -113,7 +110,7 @@ impl Broken {
         }
     }
 
-    const fn writing(side: Side) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) const fn writing(side: Side) -> impl FnOnce(io::Error) -> Self {
         move |error| Self {
             side,
             reading: false,
@@ -123,13 +120,13 @@ impl Broken {
 }
 
 /// When something last moved; only kept where a timeout asks for it.
-struct Activity {
+pub(crate) struct Activity {
     timeout: Option<Duration>,
     last: Cell<Option<Instant>>,
 }
 
 impl Activity {
-    fn new(options: RelayOptions) -> Self {
+    pub(crate) fn new(options: RelayOptions) -> Self {
         let activity = Self {
             timeout: options.idle_timeout,
             last: Cell::new(None),
@@ -138,14 +135,14 @@ impl Activity {
         activity
     }
 
-    fn note(&self) {
+    pub(crate) fn note(&self) {
         if self.timeout.is_some() {
             self.last.set(Some(Instant::now()));
         }
     }
 
     /// Ends when nothing was noted for the timeout.
-    async fn idle(&self) {
+    pub(crate) async fn idle(&self) {
         let (Some(timeout), Some(mut from)) = (self.timeout, self.last.get()) else {
             return std::future::pending().await;
         };
@@ -160,11 +157,11 @@ impl Activity {
 }
 
 /// Adds what was written to a counter.
-fn count(counter: &Cell<u64>, bytes: usize) {
+pub(crate) fn count(counter: &Cell<u64>, bytes: usize) {
     counter.set(counter.get().saturating_add(bytes as u64));
 }
 
-fn outcome(progress: &RelayProgress, moved: Option<Result<(), Broken>>) -> RelayOutcome {
+pub(crate) fn outcome(progress: &RelayProgress, moved: Option<Result<(), Broken>>) -> RelayOutcome {
     RelayOutcome {
         a_to_b: progress.a_to_b.get(),
         b_to_a: progress.b_to_a.get(),
@@ -177,4 +174,4 @@ fn outcome(progress: &RelayProgress, moved: Option<Result<(), Broken>>) -> Relay
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

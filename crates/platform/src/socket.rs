@@ -19,14 +19,15 @@ mod reserve;
 pub use connect::{ConnectOptions, Family, Keepalive, UnconnectedSocket, connect};
 pub use fds::{MAX_PASSED_FDS, receive_fds, receive_fds_blocking, send_fds, send_fds_blocking};
 pub use inspect::{
-    IdleState, Peeked, PeerCredentials, idle_state, original_destination, peek_more, peer_credentials,
-    set_keepalive, set_linger, set_reset_on_close, set_user_timeout, try_peek, unacknowledged,
+    IdleState, Peeked, PeerCredentials, idle_state, peek_more, peer_credentials, set_keepalive, set_linger,
+    set_reset_on_close, set_user_timeout, try_peek,
 };
 pub use listen::{AcceptFault, ListenOptions, UdpOptions, accept_fault, bind_udp, listen, listen_unix};
 pub use reserve::{ReservedPort, reserve_port};
 
+pub use crate::system::socket::{listen_shared, original_destination, unacknowledged};
 pub use tokio::net::unix::pipe;
 pub use tokio::net::{TcpListener, TcpStream, UdpSocket, UnixListener, UnixStream, lookup_host, tcp, unix};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

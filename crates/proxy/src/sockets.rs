@@ -8,7 +8,7 @@ use std::{collections::HashMap, io, net::TcpListener, path::Path};
 use rajut_ir::listener::ListenerAddress;
 use rajut_platform::{
     netns::{NetNs, in_namespace},
-    socket::{ListenOptions, listen},
+    socket::{ListenOptions, listen_shared},
 };
 use rajut_types::Text;
 use tokio::sync::watch;
@@ -114,15 +114,7 @@ impl Sockets {
 /// One socket per worker. A lone worker gets an exclusive socket, so that a port in use is an error and not a silent
 /// sharing with another process of the same user.
 fn open(address: &ListenerAddress, workers: usize) -> io::Result<Vec<TcpListener>> {
-    let make = || {
-        let options = ListenOptions {
-            reuse_port: workers > 1,
-            ..ListenOptions::default()
-        };
-        (0..workers)
-            .map(|_| listen(address.socket, &options))
-            .collect::<io::Result<Vec<_>>>()
-    };
+    let make = || listen_shared(address.socket, &ListenOptions::default(), workers);
     match &address.netns {
         None => make(),
         Some(path) => in_namespace(&NetNs::open(Path::new(&**path))?, make)?,

@@ -131,7 +131,7 @@ fn of_workload(member: &Member, port: &ServicePort) -> Option<Endpoint> {
     let target = target_port(port, &workload.named_ports)?;
     let speaks_mtls = workload.mesh && member.mtls.mode(target) != MtlsMode::Disable;
     Some(Endpoint {
-        address: EndpointAddress::Socket(SocketAddr::new(workload.address, target)),
+        address: EndpointAddress::Socket(workload.reached(target)),
         health: match workload.health {
             WorkloadHealth::Ready => Health::Healthy,
             WorkloadHealth::NotReady => Health::Unhealthy,

@@ -84,6 +84,7 @@ fn workloads(deployments: &[Deployment]) -> Vec<Workload> {
                     .iter()
                     .map(|port| (port.name.clone(), port.number))
                     .collect(),
+                reached_ports: BTreeMap::new(),
                 mesh: true,
                 locality: Locality::default(),
                 weight: 1,

@@ -1,6 +1,10 @@
 //! Workloads: what is deployed (a template with replicas) and what runs (instances with addresses).
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use rajut_types::{Hostname, Labels, Locality, Origin, Principal, Text, TrustDomain};
 
@@ -186,6 +190,9 @@ pub struct Workload {
     pub address: IpAddr,
     /// Container port name → number, to resolve named target ports.
     pub named_ports: BTreeMap<Text, u16>,
+    /// Container port → the port of `address` on which other proxies reach it, for those where that is another: where all
+    /// workloads of a machine share one address.
+    pub reached_ports: BTreeMap<u16, u16>,
     /// It has a sidecar that speaks mTLS (Istio label `security.istio.io/tlsMode: istio`).
     pub mesh: bool,
     /// Where it runs.
@@ -197,6 +204,28 @@ pub struct Workload {
 }
 
 impl Workload {
+    /// Where other proxies reach a container port.
+    pub fn reached(&self, container_port: u16) -> SocketAddr {
+        let port = self.reached_ports.get(&container_port).copied();
+        SocketAddr::new(self.address, port.unwrap_or(container_port))
+    }
+
+    /// The container port that other proxies reach at `socket`; the inverse of [`Workload::reached`].
+    pub fn container_port(&self, socket: SocketAddr) -> Option<u16> {
+        if socket.ip() != self.address {
+            return None;
+        }
+        let mapped = self
+            .reached_ports
+            .iter()
+            .find(|(_, port)| **port == socket.port());
+        match mapped {
+            Some((container, _)) => Some(*container),
+            None if self.reached_ports.is_empty() => Some(socket.port()),
+            None => None,
+        }
+    }
+
     /// Its identity in `trust_domain`.
     pub fn principal(&self, trust_domain: &TrustDomain) -> Principal {
         Principal::new(trust_domain, &self.namespace, &self.service_account)

@@ -47,6 +47,7 @@ fn workload(namespace: &str, name: &str, app: &str) -> Workload {
         service_account: app.into(),
         address: IpAddr::from([10, 0, 0, 1]),
         named_ports: BTreeMap::new(),
+        reached_ports: BTreeMap::new(),
         mesh: true,
         locality: rajut_types::Locality::default(),
         weight: 1,

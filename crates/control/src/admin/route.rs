@@ -112,6 +112,8 @@ struct WorkloadWritten {
     address: IpAddr,
     #[serde(default)]
     named_ports: BTreeMap<String, u16>,
+    #[serde(default)]
+    reached_ports: BTreeMap<u16, u16>,
     mesh: bool,
     #[serde(default)]
     locality: LocalityWritten,
@@ -156,6 +158,7 @@ impl From<WorkloadWritten> for Workload {
             service_account,
             address,
             named_ports,
+            reached_ports,
             mesh,
             locality,
             weight,
@@ -172,6 +175,7 @@ impl From<WorkloadWritten> for Workload {
                 .into_iter()
                 .map(|(name, port)| (name.into(), port))
                 .collect(),
+            reached_ports,
             mesh,
             locality: match locality {
                 LocalityWritten::Text(text) => Locality::parse(&text),

@@ -50,6 +50,7 @@ fn workload(name: &str, version: &str, address: &str) -> Workload {
         service_account: "api".into(),
         address: address.parse().expect("an address"),
         named_ports: BTreeMap::new(),
+        reached_ports: BTreeMap::new(),
         mesh: true,
         locality: Locality::default(),
         weight: 1,

@@ -63,6 +63,7 @@ fn workload(context: &Context, slot: &Slot) -> Value {
         "serviceAccount": instance.service_account,
         "address": instance.address.to_string(),
         "namedPorts": instance.named_ports(),
+        "reachedPorts": instance.reached_ports(),
         "mesh": true,
         "weight": 1,
         "health": health_text(slot.recorded_state(context)),

@@ -67,15 +67,6 @@ pub(crate) enum Transport {
     Udp,
 }
 
-impl Transport {
-    pub(crate) const fn number(self) -> u8 {
-        match self {
-            Self::Tcp => 6,
-            Self::Udp => 17,
-        }
-    }
-}
-
 impl fmt::Display for Transport {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
@@ -155,14 +146,6 @@ pub(crate) enum Hook {
 }
 
 impl Hook {
-    /// `NF_INET_PRE_ROUTING`, `NF_INET_LOCAL_OUT`.
-    pub(crate) const fn number(self) -> u32 {
-        match self {
-            Self::Prerouting => 0,
-            Self::Output => 3,
-        }
-    }
-
     const fn name(self) -> &'static str {
         match self {
             Self::Prerouting => "prerouting",

@@ -11,7 +11,7 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use tokio::net::TcpStream;
 
-use super::listen::set_address_freedom;
+use crate::system::socket::{set_address_freedom, set_bind_address_no_port, set_mark, set_user_timeout};
 
 /// The address family of a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -127,10 +127,10 @@ impl ConnectOptions {
             keepalive.apply(&socket)?;
         }
         if let Some(timeout) = self.user_timeout {
-            socket.set_tcp_user_timeout(Some(timeout))?;
+            set_user_timeout(&socket, Some(timeout))?;
         }
         if let Some(mark) = self.mark {
-            socket.set_mark(mark)?;
+            set_mark(&socket, mark)?;
         }
         // A source address of the other family cannot apply to this destination (Envoy ignores it too).
         if let Some(source) = self.source.filter(|source| Family::of(source) == family) {
@@ -152,11 +152,6 @@ impl ConnectOptions {
             timeout: self.timeout,
         })
     }
-}
-
-/// `IP_BIND_ADDRESS_NO_PORT` (Linux 4.2); one option for both families.
-fn set_bind_address_no_port(socket: &Socket) -> io::Result<()> {
-    crate::sys::set_int_option(socket.as_fd(), libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)
 }
 
 /// A socket that is not connected yet: `Send`, bound for ever to the namespace in which it was made.

@@ -16,6 +16,8 @@ use rustix::net::{
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 
+use crate::system::socket as system;
+
 /// Descriptors in one message; the kernel's own limit is 253 (`SCM_MAX_FD`).
 pub const MAX_PASSED_FDS: usize = 64;
 
@@ -54,7 +56,7 @@ fn send_now(
         socket,
         &[IoSlice::new(bytes)],
         &mut control,
-        flags | SendFlags::NOSIGNAL,
+        flags | system::SEND_FDS,
     )?;
     Ok(sent)
 }
@@ -70,7 +72,7 @@ fn receive_now(
         socket,
         &mut [IoSliceMut::new(buffer)],
         &mut control,
-        flags | RecvFlags::CMSG_CLOEXEC,
+        flags | system::RECEIVE_FDS,
     )?;
     let mut fds = Vec::new();
     for message in control.drain() {
@@ -85,6 +87,7 @@ fn receive_now(
             format!("a message brought more than {MAX_PASSED_FDS} descriptors"),
         ));
     }
+    system::close_on_exec(&fds)?;
     Ok((received.bytes, fds))
 }
 

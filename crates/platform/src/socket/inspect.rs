@@ -1,7 +1,6 @@
 //! Looking at a connection without consuming it, and the options that change how it ends.
 
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -11,31 +10,6 @@ use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
 
 use super::Keepalive;
-
-/// The address that the peer dialled before the kernel redirected the connection (`SO_ORIGINAL_DST`).
-///
-/// [`io::ErrorKind::NotFound`] means that the connection was not redirected: it was dialled at the stream's
-/// [`TcpStream::local_addr`]. (The kernel says `ENOENT` only where it does not track connections; where it does, it
-/// repeats the local address, and that is mapped to `NotFound` too.)
-pub fn original_destination(stream: &TcpStream) -> io::Result<SocketAddr> {
-    let local = stream.local_addr()?;
-    // A dual-stack listener sees IPv4 peers as ::ffff:a.b.c.d, and the kernel answers for those in IPv4 only.
-    let local = SocketAddr::new(local.ip().to_canonical(), local.port());
-    let found = if local.is_ipv4() {
-        rustix::net::sockopt::ip_original_dst(stream).map(SocketAddr::V4)
-    } else {
-        rustix::net::sockopt::ipv6_original_dst(stream).map(SocketAddr::V6)
-    };
-    let not_redirected = || io::Error::new(io::ErrorKind::NotFound, "the connection was not redirected");
-    match found {
-        Ok(found) if (found.ip(), found.port()) == (local.ip(), local.port()) => Err(not_redirected()),
-        Ok(found) => Ok(found),
-        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOPROTOOPT | rustix::io::Errno::OPNOTSUPP) => {
-            Err(not_redirected())
-        }
-        Err(errno) => Err(errno.into()),
-    }
-}
 
 /// Who is at the other end of a Unix socket, as the kernel recorded it at connect time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,26 +133,5 @@ pub fn set_keepalive(socket: &impl AsFd, keepalive: &Keepalive) -> io::Result<()
 
 /// `TCP_USER_TIMEOUT` in milliseconds' precision; `None` restores the default.
 pub fn set_user_timeout(socket: &impl AsFd, timeout: Option<Duration>) -> io::Result<()> {
-    SockRef::from(socket).set_tcp_user_timeout(timeout)
-}
-
-/// Bytes that were sent and that the peer's kernel has not acknowledged, retransmissions not counted twice; also
-/// after the connection has broken, as long as the socket is open. A peer's orderly close acknowledges all that had
-/// reached it before.
-///
-/// Needs Linux 4.19 (`tcpi_bytes_sent`); [`io::ErrorKind::Unsupported`] before.
-pub fn unacknowledged(socket: &impl AsFd) -> io::Result<u64> {
-    // Offsets in `struct tcp_info` of linux/tcp.h, which only ever grows at its end.
-    const BYTES_ACKED: usize = 120;
-    const BYTES_SENT: usize = 200;
-    const BYTES_RETRANS: usize = 208;
-    let info = crate::sys::tcp_info(socket.as_fd())?;
-    let field = |at: usize| {
-        info.get(at..at + 8)
-            .and_then(|bytes| bytes.try_into().ok())
-            .map(u64::from_ne_bytes)
-            .ok_or(io::Error::from(io::ErrorKind::Unsupported))
-    };
-    let sent = field(BYTES_SENT)?.saturating_sub(field(BYTES_RETRANS)?);
-    Ok(sent.saturating_sub(field(BYTES_ACKED)?))
+    crate::system::socket::set_user_timeout(&SockRef::from(socket), timeout)
 }

@@ -11,6 +11,7 @@ use std::path::Path;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::Keepalive;
+use crate::system::socket::set_address_freedom;
 
 /// How a TCP listener is made. The default suits a sidecar: address reuse, no delay, a queue of 1,024.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,28 +75,6 @@ pub fn listen(address: SocketAddr, options: &ListenOptions) -> io::Result<std::n
     socket.bind(&address.into())?;
     socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
     Ok(socket.into())
-}
-
-/// `IP_FREEBIND` and `IP_TRANSPARENT`, in the address's own family.
-pub(super) fn set_address_freedom(
-    socket: &Socket,
-    address: SocketAddr,
-    freebind: bool,
-    transparent: bool,
-) -> io::Result<()> {
-    if freebind {
-        match address {
-            SocketAddr::V4(_) => socket.set_freebind_v4(true)?,
-            SocketAddr::V6(_) => socket.set_freebind_v6(true)?,
-        }
-    }
-    if transparent {
-        match address {
-            SocketAddr::V4(_) => socket.set_ip_transparent_v4(true)?,
-            SocketAddr::V6(_) => socket.set_ip_transparent_v6(true)?,
-        }
-    }
-    Ok(())
 }
 
 /// How a UDP socket is made.

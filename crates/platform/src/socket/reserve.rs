@@ -5,15 +5,18 @@ use std::net::{IpAddr, SocketAddr};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::system::socket::keep_reserved;
+
 /// A TCP port that the kernel gives to nobody else while this lives: it is bound but does not listen.
 ///
 /// A process that sets `SO_REUSEADDR` before `bind` (servers do, Node and Python among them) can take the port
 /// while the reservation stands; one that doesn't needs [`ReservedPort::release`] first, after which there is
-/// the usual short race.
+/// the usual short race. Other systems than Linux would refuse even the first: there the port is only known to have
+/// been free.
 #[derive(Debug)]
 pub struct ReservedPort {
     address: SocketAddr,
-    socket: Socket,
+    held: Option<Socket>,
 }
 
 impl ReservedPort {
@@ -29,7 +32,7 @@ impl ReservedPort {
 
     /// Gives the port up and tells it.
     pub fn release(self) -> u16 {
-        drop(self.socket);
+        drop(self.held);
         self.address.port()
     }
 }
@@ -44,5 +47,8 @@ pub fn reserve_port(ip: IpAddr, port: u16) -> io::Result<ReservedPort> {
         .local_addr()?
         .as_socket()
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the kernel returned no IP address"))?;
-    Ok(ReservedPort { address, socket })
+    Ok(ReservedPort {
+        address,
+        held: keep_reserved(socket),
+    })
 }

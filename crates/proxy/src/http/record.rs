@@ -344,9 +344,8 @@ impl format::Record for Record {
                 true
             }
             Value::Hostname => HOSTNAME.with(|name| {
-                let name = name
-                    .get_or_init(|| std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default());
-                text(out, name.trim())
+                let name = name.get_or_init(rajut_platform::host::hostname);
+                text(out, name)
             }),
             Value::Duration
             | Value::RequestDuration

@@ -124,6 +124,7 @@ mod tests {
             admin: ([127, 0, 0, 1], 1).into(),
             network_namespace: String::new(),
             ports: Vec::new(),
+            reached_ports: std::collections::BTreeMap::new(),
             app: ProcessRecord::default(),
             sidecar: ProcessRecord::default(),
             state: WorkloadState::Ready,

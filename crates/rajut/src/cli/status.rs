@@ -247,6 +247,7 @@ fn workload_json(
         "reason": workload.reason,
         "address": workload.address,
         "ports": workload.ports,
+        "reachedPorts": workload.reached_ports,
         "adminAddress": workload.admin.to_string(),
         "application": process_json(&workload.app),
         "sidecar": process_json(&workload.sidecar),

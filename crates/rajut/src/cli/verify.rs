@@ -83,7 +83,8 @@ pub(crate) fn verify(place: &Place, command: &VerifyCommand) -> anyhow::Result<E
     let Some(port) = port.or_else(|| to.ports.first().copied()) else {
         bail!("{} has no port", to.name);
     };
-    let address = SocketAddr::new(to.address.parse()?, port);
+    let reached = to.reached_ports.get(&port).copied().unwrap_or(port);
+    let address = SocketAddr::new(to.address.parse()?, reached);
     let findings = block_on(look(place, &mesh, from, to, address))?;
     match args.output.format {
         Format::Json => output::print_json(&findings.to_json())?,

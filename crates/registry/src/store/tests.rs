@@ -249,6 +249,7 @@ fn workload(name: &str) -> Workload {
         service_account: "auth".into(),
         address: "127.10.0.1".parse().expect("an address"),
         named_ports: BTreeMap::new(),
+        reached_ports: BTreeMap::new(),
         mesh: true,
         locality: rajut_types::Locality::default(),
         weight: 1,

@@ -64,6 +64,7 @@ pub(super) fn workload(app: &str, last: u8, version: &str) -> Workload {
         service_account: app.into(),
         address: IpAddr::from([10, 0, 0, last]),
         named_ports: BTreeMap::new(),
+        reached_ports: BTreeMap::new(),
         mesh: true,
         locality: Locality::default(),
         weight: 1,

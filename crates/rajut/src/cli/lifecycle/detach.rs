@@ -15,7 +15,7 @@ use rajut_local::{
     logs::follow,
     state::{StateError, make_dir},
 };
-use rajut_platform::process::spawn_daemon;
+use rajut_platform::{host, process::spawn_daemon};
 
 use super::{Place, UpArgs, progress::Progress};
 use crate::{cli::answer, output};
@@ -74,7 +74,7 @@ pub(super) fn front(place: &Place, args: &UpArgs) -> anyhow::Result<ExitCode> {
     make_dir(&place.state.path().join("logs"))?;
     let reports = report_file(place);
     fs::write(&reports, "")?;
-    let mut command = Command::new("/proc/self/exe");
+    let mut command = Command::new(host::executable().context("can't find this program")?);
     command
         .args(std::env::args_os().skip(1))
         .arg("--background")

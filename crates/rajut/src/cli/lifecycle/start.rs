@@ -3,7 +3,7 @@
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::ExitCode,
     rc::Rc,
@@ -23,6 +23,7 @@ use rajut_local::{
     supervisor::{self, Event, Options, Replan, Replanned},
 };
 use rajut_platform::{
+    host::{self, System},
     netns::{Capability, probe, unshare_user},
     socket::{ListenOptions, ReservedPort, listen, reserve_port},
 };
@@ -40,9 +41,6 @@ use crate::{
 
 /// Ports that are tried for the services' host addresses.
 const HOST_PORT_TRIES: u16 = 2_000;
-/// Listening on a port of this address is the claim to the same port of 127.0.0.1.
-const HOST_PORT_CLAIMS: Ipv4Addr = Ipv4Addr::new(127, 0, 255, 254);
-
 /// Becomes the supervisor of a mesh.
 pub(super) fn supervise(place: &Place, args: &UpArgs) -> anyhow::Result<ExitCode> {
     let mut voice = Voice::new(place, args)?;
@@ -98,16 +96,15 @@ fn tracing_to_stderr(place: &Place) {
 
 /// Which capture works here, and the line that says so.
 fn capture(choice: CaptureChoice, data_plane: DataPlaneChoice) -> anyhow::Result<(CaptureMode, String)> {
-    let explicit =
-        |why: &str| format!("capture: explicit ports{why}; local processes can bypass their sidecars");
+    let system = host::system();
     if choice == CaptureChoice::Explicit {
-        return Ok((CaptureMode::Explicit, explicit("") + &windows_note()));
+        return Ok((CaptureMode::Explicit, explicit_line(&system, None)));
     }
     let reason = match probe() {
         Capability::Root => {
             return Ok((
                 CaptureMode::Netns,
-                "capture: a network namespace for each workload".to_owned() + &windows_note(),
+                "capture: a network namespace for each workload".to_owned() + note(&system),
             ));
         }
         // It asserts that it may, and aborts (`Network::Utility::execInNetworkNamespace`).
@@ -121,7 +118,7 @@ fn capture(choice: CaptureChoice, data_plane: DataPlaneChoice) -> anyhow::Result
                     CaptureMode::Netns,
                     "capture: a network namespace for each workload (rootless, in a user namespace)"
                         .to_owned()
-                        + &windows_note(),
+                        + note(&system),
                 ));
             }
             Err(error) => error.to_string(),
@@ -131,19 +128,32 @@ fn capture(choice: CaptureChoice, data_plane: DataPlaneChoice) -> anyhow::Result
     if choice == CaptureChoice::Netns {
         bail!("network namespaces don't work here: {reason}; `--capture explicit` works everywhere");
     }
-    Ok((
-        CaptureMode::Explicit,
-        explicit(&format!(", since {reason}")) + &windows_note(),
-    ))
+    Ok((CaptureMode::Explicit, explicit_line(&system, Some(&reason))))
 }
 
-/// What somebody on Windows needs to know.
-fn windows_note() -> String {
-    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    if kernel.to_ascii_lowercase().contains("microsoft") {
-        " (WSL2: the addresses below also open in Windows, through localhost)".to_owned()
-    } else {
-        String::new()
+/// The first line with explicit ports: why, and what that means.
+fn explicit_line(system: &System, reason: Option<&str>) -> String {
+    let why = reason
+        .map(|reason| format!(", since {reason}"))
+        .unwrap_or_default();
+    format!(
+        "capture: explicit ports{why}; local processes can bypass their sidecars{}",
+        note(system)
+    )
+}
+
+/// What somebody on this system needs to know.
+const fn note(system: &System) -> &'static str {
+    match system {
+        System::Linux => "",
+        System::Wsl2 => " (WSL2: the addresses below also open in Windows, through localhost)",
+        System::Wsl1 => {
+            " (WSL1 has neither namespaces nor nf_tables; `wsl --set-version <name> 2` gives this system both)"
+        }
+        System::MacOs | System::Other(_) => {
+            " (here work: routes, mTLS, policies, every reading command, applications that take their ports and addresses \
+             from the environment; on Linux only: --capture netns, names and ports as in the cluster)"
+        }
     }
 }
 
@@ -234,11 +244,14 @@ fn setup(place: &Place, args: &UpArgs, mode: CaptureMode, voice: &mut Voice) -> 
     check_ports(&plan)?;
     let (outbound, services) = planner.host_addresses(&loaded.services)?;
     let block = &held.block;
+    let IpAddr::V4(gateway) = block.gateway().ip() else {
+        bail!("the gateway's address is not one of IPv4");
+    };
     let started = time::now_text();
     let options = Options {
         state: place.state.clone(),
-        executable: PathBuf::from("/proc/self/exe")
-            .canonicalize()
+        executable: host::executable()
+            .and_then(|program| program.canonicalize())
             .context("can't find this program")?,
         mode,
         data_plane: match args.data_plane {
@@ -252,7 +265,8 @@ fn setup(place: &Place, args: &UpArgs, mode: CaptureMode, voice: &mut Voice) -> 
             namespace,
         },
         gateway: Gateway {
-            address: block.gateway(),
+            address: gateway,
+            admin_address: block.gateway(),
             name: GATEWAY_NAME.to_owned(),
             service_account: GATEWAY_NAME.to_owned(),
             namespace: GATEWAY_NAMESPACE.to_owned(),
@@ -380,7 +394,7 @@ impl Planner {
             let known = self.held.addresses.borrow().get(&key).copied();
             let listen = match known {
                 Some(known) => known,
-                None => free_address(&mut next, &mut self.held.claims.borrow_mut())?,
+                None => free_address(&mut next, &self.held.block, &mut self.held.claims.borrow_mut())?,
             };
             self.held.addresses.borrow_mut().insert(key, listen);
             let url = format!("{}://{listen}", url_scheme(port.protocol));
@@ -408,12 +422,12 @@ fn check_ports(plan: &Plan) -> anyhow::Result<()> {
     let mut tried = BTreeSet::new();
     for instance in &plan.instances {
         for port in &instance.ports {
-            if !tried.insert(port.container) {
+            if !tried.insert(port.reached) {
                 continue;
             }
             let socket = instance.inbound_socket(port.container);
             listen(socket, &ListenOptions::default()).with_context(|| {
-                let number = port.container;
+                let number = port.reached;
                 format!(
                     "{} is to be reached at {socket}, and a server of this machine has port {number} on all \
                      addresses (`ss -ltnp 'sport = :{number}'` names it); stop it, or have it listen on 127.0.0.1 only",
@@ -525,19 +539,26 @@ fn counted(count: usize, noun: &str) -> String {
     }
 }
 
-fn free_address(next: &mut u16, claims: &mut Vec<TcpListener>) -> anyhow::Result<SocketAddr> {
+fn free_address(
+    next: &mut u16,
+    block: &AddressBlock,
+    claims: &mut Vec<TcpListener>,
+) -> anyhow::Result<SocketAddr> {
+    let options = ListenOptions::default();
     for _ in 0..HOST_PORT_TRIES {
         let port = *next;
         *next = next
             .checked_add(1)
             .context("no port is left for the services' host addresses")?;
         // The gateway binds the address itself, later. Until then a mesh that starts at the same moment sees the claim.
-        let claim = SocketAddr::from((HOST_PORT_CLAIMS, port));
+        let claim = block
+            .host_port_claim(port)
+            .map(|claim| listen(claim, &options))
+            .transpose();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let options = ListenOptions::default();
         // Listening, not only binding, tells whether somebody else has it.
-        if let (Ok(claim), Ok(_)) = (listen(claim, &options), listen(address, &options)) {
-            claims.push(claim);
+        if let (Ok(claim), Ok(_)) = (claim, listen(address, &options)) {
+            claims.extend(claim);
             return Ok(address);
         }
     }
@@ -646,5 +667,35 @@ impl Voice {
 
     fn finish(&mut self) {
         self.progress.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_line_says_what_works_on_each_system() {
+        let line = |release: &str, reason| explicit_line(&System::of_linux(release), reason);
+        assert_eq!(
+            line("6.8.0-45-generic", Some("user namespaces are refused")),
+            "capture: explicit ports, since user namespaces are refused; local processes can bypass their sidecars"
+        );
+        assert_eq!(
+            line("5.15.153.1-microsoft-standard-WSL2", None),
+            "capture: explicit ports; local processes can bypass their sidecars (WSL2: the addresses below also open \
+             in Windows, through localhost)"
+        );
+        assert!(line("4.4.0-19041-Microsoft", None).contains("wsl --set-version"));
+        let mac = explicit_line(
+            &System::of_name("Darwin"),
+            Some("macOS has no network namespaces"),
+        );
+        assert!(
+            mac.starts_with("capture: explicit ports, since macOS has no network namespaces; ")
+                && mac.contains("here work: routes, mTLS")
+                && mac.contains("on Linux only: --capture netns"),
+            "{mac}"
+        );
     }
 }
