@@ -4,6 +4,7 @@
 
 mod bench;
 mod ci;
+mod instructions;
 mod layers;
 mod portable;
 mod tidy;
@@ -26,6 +27,8 @@ cargo xtask <command>
   tidy     check the fences and module docs; print the largest files
   bench [SET…] [--short|--full|--smoke]
            measure our proxy against Envoy, HAProxy and nginx in one run; bench/README.md tells how
+  instructions [--update]
+           count the instructions of a request (callgrind) against bench/instructions.toml
   golden   run the golden tests and accept what they print now
 ";
 
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         "portable" => portable::check(&root()),
         "tidy" => tidy::check(&root()),
         "bench" => bench::run(&root(), &std::env::args().skip(2).collect::<Vec<_>>()),
+        "instructions" => instructions::run(&root(), &std::env::args().skip(2).collect::<Vec<_>>()),
         "golden" => ci::golden(&root()),
         "" | "help" | "--help" | "-h" => {
             print!("{HELP}");
