@@ -511,8 +511,8 @@ impl Index {
     fn add(&mut self, at: u32, policy: &Policy) {
         let peers = keys_of_any(&policy.principals, &principal_keys);
         let paths = keys_of_any(&policy.permissions, &permission_keys);
-        let peers = self.parts(peers.unwrap_or_default());
-        let mut paths = self.parts(paths.unwrap_or_default());
+        let peers = self.parts(&peers.unwrap_or_default());
+        let mut paths = self.parts(&paths.unwrap_or_default());
         if peers.len() * paths.len() > KEYS_MAX {
             paths = vec![Part::default()];
         }
@@ -530,7 +530,7 @@ impl Index {
         }
     }
 
-    fn parts(&mut self, keys: Vec<Key>) -> Vec<Part> {
+    fn parts(&mut self, keys: &[Key]) -> Vec<Part> {
         if keys.is_empty() {
             return vec![Part::default()];
         }

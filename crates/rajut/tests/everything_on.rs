@@ -20,8 +20,15 @@ const BOOTSTRAP: &str = include_str!("../../ir/tests/bootstraps/everything-on.ya
 /// For whatever is waited for.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Requests: method, path, headers.
-const PROBES: &[(&str, &str, &[(&str, &str)])] = &[
+/// A request: method, path, headers.
+type Probe = (
+    &'static str,
+    &'static str,
+    &'static [(&'static str, &'static str)],
+);
+
+/// What both are asked.
+const PROBES: &[Probe] = &[
     ("GET", "/public/x", &[]),
     ("GET", "/", &[]),
     ("GET", "/?x=/public/", &[]),
@@ -272,13 +279,13 @@ fn spans(message: &[u8]) -> Vec<String> {
 
 /// An answer without what differs from run to run; header names in lower case and sorted, since Envoy has an order of
 /// its own.
-fn ask(proxy: SocketAddr, probe: &(&str, &str, &[(&str, &str)])) -> String {
+fn ask(proxy: SocketAddr, probe: &Probe) -> String {
     let (method, path, headers) = probe;
     let mut stream = TcpStream::connect(proxy).expect("the proxy listens");
     stream.set_read_timeout(Some(PATIENCE)).expect("a time");
     let mut request = format!("{method} {path} HTTP/1.1\r\nhost: clinic.example\r\nuser-agent: probe\r\n");
     for (name, value) in *headers {
-        request.push_str(&format!("{name}: {value}\r\n"));
+        request.extend([*name, ": ", *value, "\r\n"]);
     }
     request.push_str("connection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).expect("the proxy reads");
@@ -459,6 +466,7 @@ fn ours(file: &Path) -> Command {
     command
 }
 
+#[expect(clippy::print_stderr, reason = "a test says what it skips")]
 fn envoys(folder: &Path) -> Option<Seen> {
     let there = Command::new("envoy").arg("--version").output();
     if !there.is_ok_and(|it| it.status.success()) {

@@ -225,16 +225,7 @@ async fn open(worker: &Rc<Worker>, name: &str, tcp: TcpStream) -> io::Result<Opt
         peer,
         opened,
     });
-    let is_tls = matches!(stream, Stream::Tls(_));
-    if !chain
-        .access
-        .iter()
-        .all(|access| access.allows(worker.index, &connection, is_tls))
-    {
-        if let Some(socket) = stream.socket() {
-            // A socket that is already gone needs no reset.
-            drop(socket::set_reset_on_close(socket));
-        }
+    if !is_allowed(worker, &chain, &stream, &connection) {
         return Ok(None);
     }
     Ok(Some(Opened {
@@ -242,6 +233,18 @@ async fn open(worker: &Rc<Worker>, name: &str, tcp: TcpStream) -> io::Result<Opt
         connection,
         chain,
     }))
+}
+
+/// Whether the chain's access control lets the connection be served; one that it refuses is closed with a reset.
+fn is_allowed(worker: &Worker, chain: &Chain, stream: &Stream, connection: &Connection) -> bool {
+    let is_tls = matches!(stream, Stream::Tls(_));
+    let mut filters = chain.access.iter();
+    let allowed = filters.all(|access| access.allows(worker.index, connection, is_tls));
+    if !allowed && let Some(socket) = stream.socket() {
+        // A socket that is already gone needs no reset.
+        drop(socket::set_reset_on_close(socket));
+    }
+    allowed
 }
 
 /// Terminates TLS where the chain says so, within its time.
