@@ -13,7 +13,7 @@ pub enum System {
     Linux,
     /// Linux inside Windows (WSL2): all of Linux, and Windows forwards its own `localhost` to it.
     Wsl2,
-    /// Linux system calls that Windows itself answers (WSL1): no namespaces, no nf_tables.
+    /// Linux system calls that Windows itself answers (WSL1): no namespaces, no `nf_tables`.
     Wsl1,
     /// macOS.
     MacOs,

@@ -1,4 +1,4 @@
-//! The Linux half of the crate: namespaces, netlink, nf_tables, pidfds, `/proc`, `splice`. [`crate::portable`] is its
+//! The Linux half of the crate: namespaces, netlink, `nf_tables`, pidfds, `/proc`, `splice`. [`crate::portable`] is its
 //! counterpart with the same items; the public modules choose through `crate::system`.
 
 pub(crate) mod cpu;

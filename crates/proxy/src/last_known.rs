@@ -251,7 +251,7 @@ mod tests {
         last_known.write(&all, now).unwrap();
         let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
         let text = fs::read(&path).unwrap();
-        let known = last_known.read(now + Duration::from_secs(60)).unwrap();
+        let known = last_known.read(now + Duration::from_mins(1)).unwrap();
         let late = last_known.read(now + AGE_MAX + Duration::from_secs(1));
         let other = LastKnown::new(&path, "node-2".into()).read(now);
         fs::remove_file(&path).unwrap();

@@ -84,7 +84,7 @@ mod tests {
         assert!(!fetched.fetch("inbound|80||".into()), "never on demand");
         fetched.absent.insert(unused.clone());
         assert_eq!(fetched.sweep(|name| *name == used), Vec::<Text>::new());
-        assert_eq!(fetched.sweep(|name| *name == used), [unused.clone()]);
+        assert_eq!(fetched.sweep(|name| *name == used), std::slice::from_ref(&unused));
         assert!(fetched.absent.is_empty());
         assert_eq!(fetched.names().collect::<Vec<_>>(), [&used]);
         assert!(fetched.fetch(unused), "it may come again");

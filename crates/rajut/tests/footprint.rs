@@ -217,7 +217,7 @@ static_resources:
 fn bootstrap_without_control_plane() -> String {
     let nobody = free_address().port();
     format!(
-        r#"
+        r"
 node: {{id: footprint}}
 dynamic_resources:
   ads_config: {{api_type: DELTA_GRPC, transport_api_version: V3, grpc_services: [{{envoy_grpc: {{cluster_name: xds}}}}]}}
@@ -232,7 +232,7 @@ static_resources:
       endpoints:
       - lb_endpoints:
         - endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {nobody}}}}}}}
-"#
+"
     )
 }
 

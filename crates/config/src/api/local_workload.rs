@@ -53,6 +53,7 @@ pub(crate) struct Overlay {
     pub(crate) origin: Origin,
 }
 
+#[expect(clippy::too_many_lines, reason = "one field after the other")]
 pub(crate) fn read(root: &Object<'_>) -> Option<RawLocalWorkload> {
     let meta = meta::read(root, NameForm::Subdomain);
     let spec = root

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use crate::host::System;
 
 /// This program's file; stays right when the file has been replaced meanwhile.
-#[expect(clippy::unnecessary_wraps, reason = "the other half can fail")]
 pub fn executable() -> io::Result<PathBuf> {
     Ok(PathBuf::from("/proc/self/exe"))
 }

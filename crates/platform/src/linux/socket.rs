@@ -25,6 +25,7 @@ pub(crate) fn close_on_exec(_received: &[OwnedFd]) -> io::Result<()> {
 }
 
 /// A bound port that is not listened on can be kept: who sets `SO_REUSEADDR` may bind it all the same.
+#[expect(clippy::unnecessary_wraps, reason = "the other half keeps none")]
 pub(crate) const fn keep_reserved(socket: Socket) -> Option<Socket> {
     Some(socket)
 }

@@ -7,6 +7,13 @@
 //! Options: `--services N` `--endpoints N` (per service) `--proxies N` `--forms full,world,demand` `--changes N`
 //! `--double` (the same changes at half the services) `--storm` `--short`. Bounds: every wait ends after [`measure::BOUND`].
 
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::large_futures,
+    reason = "a program of the command line, which runs each future once"
+)]
+
 mod measure;
 mod mesh;
 mod plane;

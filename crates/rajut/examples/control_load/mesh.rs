@@ -85,7 +85,7 @@ pub(crate) fn workloads(size: Size) -> Value {
             "name": format!("svc-{service}-{instance}"),
             "deployment": format!("svc-{service}"),
             "namespace": namespace(service),
-            "labels": {"app": format!("svc-{service}"), "version": if instance % 2 == 0 { "v1" } else { "v2" }},
+            "labels": {"app": format!("svc-{service}"), "version": if instance.is_multiple_of(2) { "v1" } else { "v2" }},
             "serviceAccount": format!("svc-{service}"),
             "address": format!("10.{}.{}.{}", number >> 16 & 255, number >> 8 & 255, number & 255),
             "mesh": true,

@@ -65,7 +65,7 @@ impl Plane {
     async fn ready(&self) -> anyhow::Result<()> {
         let started = Instant::now();
         while !self.folder.join(DESCRIPTION).exists() {
-            if started.elapsed() > Duration::from_secs(60) {
+            if started.elapsed() > Duration::from_mins(1) {
                 bail!("the control plane does not start: {}", self.folder.display());
             }
             tokio::time::sleep(Duration::from_millis(5)).await;

@@ -1,5 +1,7 @@
 //! A run as lines, as JSON and as Markdown.
 
+use std::fmt::Write;
+
 use serde_json::{Value, json};
 
 use crate::measure::{Changes, Run};
@@ -32,9 +34,9 @@ pub(crate) fn markdown(runs: &[Run]) -> String {
             .iter()
             .filter_map(|column| column.get(position).map(|(_, value)| value.as_str()))
             .collect();
-        text.push_str(&format!("| {name} | {} |\n", values.join(" | ")));
+        let _ = writeln!(text, "| {name} | {} |", values.join(" | "));
         if position == 0 {
-            text.push_str(&format!("| --- |{}\n", " --- |".repeat(runs.len())));
+            let _ = writeln!(text, "| --- |{}", " --- |".repeat(runs.len()));
         }
     }
     text

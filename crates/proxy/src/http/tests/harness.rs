@@ -245,8 +245,12 @@ impl Setup {
         }
     }
 
+    pub(super) fn start(self) -> std::pin::Pin<Box<dyn Future<Output = Proxy>>> {
+        Box::pin(self.started())
+    }
+
     #[expect(clippy::too_many_lines, reason = "one proxy from nothing, read top to bottom")]
-    pub(super) async fn start(mut self) -> Proxy {
+    async fn started(mut self) -> Proxy {
         let registry = Registry::new(1);
         let cluster = Cluster::build(
             Arc::new(self.cluster),
