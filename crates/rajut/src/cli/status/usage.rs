@@ -27,7 +27,7 @@ pub(crate) fn of_process(pid: u32) -> Option<Usage> {
     if pid == 0 {
         return None;
     }
-    let mut sum = Usage::default();
+    let mut sum: Option<Usage> = None;
     let mut pids = vec![pid];
     let mut next = 0;
     while let Some(pid) = pids.get(next).copied() {
@@ -40,13 +40,15 @@ pub(crate) fn of_process(pid: u32) -> Option<Usage> {
         else {
             continue;
         };
+        // In its first hundredth of a second a process has no age yet, or one just below nothing.
+        let sum = sum.get_or_insert_default();
         sum.cpu_seconds += cpu;
         sum.seconds = sum.seconds.max(age);
         sum.memory_bytes += memory(folder);
         let room = PROCESSES_MAX.saturating_sub(pids.len());
         pids.extend(children(folder).into_iter().take(room));
     }
-    (sum.seconds > 0.0).then_some(sum)
+    sum
 }
 
 /// CPU seconds, with those of children that have ended, and the age (fields 14 to 17 and 22 of `/proc/<pid>/stat`).
