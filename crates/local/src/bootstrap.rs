@@ -4,6 +4,7 @@
 //! other side). Pure.
 
 use std::{
+    io,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
 };
@@ -77,16 +78,28 @@ pub struct Gateway {
 
 impl Gateway {
     /// Another one beside this, number `number` (from 1), for services that came later: one that listens on more would
-    /// have to be started anew, and connections with it.
-    #[must_use]
-    pub fn another(&self, number: u8, outbound: Vec<OutboundPort>) -> Self {
+    /// have to be started anew, and connections with it. It has the next address for itself and its admin port; where
+    /// a whole mesh has one address, the same one and an admin port from `free_port`.
+    pub fn another(
+        &self,
+        number: u8,
+        outbound: Vec<OutboundPort>,
+        free_port: impl FnOnce() -> io::Result<u16>,
+    ) -> io::Result<Self> {
         let [first, second, third, fourth] = self.address.octets();
-        Self {
-            address: Ipv4Addr::new(first, second, third, fourth.saturating_add(number)),
+        let (address, admin_address) = if self.address == Ipv4Addr::LOCALHOST {
+            (self.address, (self.address, free_port()?).into())
+        } else {
+            let next = Ipv4Addr::new(first, second, third, fourth.saturating_add(number));
+            (next, (next, self.admin_address.port()).into())
+        };
+        Ok(Self {
+            address,
+            admin_address,
             name: format!("{}-{}", self.name, number.saturating_add(1)),
             outbound,
             ..self.clone()
-        }
+        })
     }
 
     /// Its admin address.
@@ -236,4 +249,38 @@ fn discovery_cluster(discovery: &Discovery) -> Value {
 
 fn socket_address(address: SocketAddr) -> Value {
     json!({"socket_address": {"address": address.ip().to_string(), "port_value": address.port()}})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gateway(address: Ipv4Addr) -> Gateway {
+        Gateway {
+            address,
+            admin_address: (address, 15_000).into(),
+            name: "host-gateway".to_owned(),
+            service_account: "host-gateway".to_owned(),
+            namespace: "rajut-system".to_owned(),
+            outbound: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_further_gateway_has_an_admin_address_of_its_own() {
+        let own = gateway(Ipv4Addr::new(127, 17, 255, 2));
+        let further = own
+            .another(1, Vec::new(), || panic!("it has an address"))
+            .unwrap();
+        assert_eq!(further.admin().to_string(), "127.17.255.3:15000");
+        assert_eq!(further.name, "host-gateway-2");
+        let shared = gateway(Ipv4Addr::LOCALHOST);
+        let further = shared.another(1, Vec::new(), || Ok(19_001)).unwrap();
+        assert_eq!(further.admin().to_string(), "127.0.0.1:19001");
+        assert!(
+            shared
+                .another(1, Vec::new(), || Err(io::Error::other("none")))
+                .is_err()
+        );
+    }
 }

@@ -14,9 +14,10 @@
 //! Bounds: [`GATEWAYS_MAX`] further gateways; services that come after those have no address on this host until the next
 //! `up`. What it does not do: give running processes in explicit mode ports for services that came later.
 
-use std::{collections::BTreeSet, rc::Rc, time::Duration};
+use std::{collections::BTreeSet, io, net::Ipv4Addr, rc::Rc, time::Duration};
 
 use bytes::Bytes;
+use rajut_platform::socket::{ListenOptions, listen};
 use rajut_types::Text;
 use serde::Deserialize;
 use tokio::task::JoinHandle;
@@ -236,6 +237,12 @@ async fn wait_ready(context: &Context, instance: &Instance) {
     let _ = tokio::time::timeout(READY_MAX, ready).await;
 }
 
+/// A port of 127.0.0.1 that nobody listens on now.
+fn free_port() -> io::Result<u16> {
+    let listener = listen((Ipv4Addr::LOCALHOST, 0).into(), &ListenOptions::default())?;
+    Ok(listener.local_addr()?.port())
+}
+
 fn open_gateway(context: &Rc<Context>, outbound: Vec<OutboundPort>, tasks: &mut Vec<JoinHandle<()>>) {
     if outbound.is_empty() {
         return;
@@ -246,7 +253,13 @@ fn open_gateway(context: &Rc<Context>, outbound: Vec<OutboundPort>, tasks: &mut 
         tracing::warn!("services that came late have no address on this host until the next `rajut up`");
         return;
     }
-    let gateway = context.options.gateway.another(number, outbound);
+    let gateway = match context.options.gateway.another(number, outbound, free_port) {
+        Ok(gateway) => gateway,
+        Err(error) => {
+            tracing::warn!(%error, "services that came now have no address on this host: there is no admin port for their gateway");
+            return;
+        }
+    };
     gateways.push(gateway.clone());
     tasks.push(tokio::task::spawn_local(sidecar::gateway(
         Rc::clone(context),
