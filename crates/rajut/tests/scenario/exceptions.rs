@@ -5,7 +5,7 @@ use crate::runner::Plane;
 
 const EXCEPTIONS: &[(&str, Plane, &str)] = &[
     (
-        "node_replicas_end_under_load_unannounced_no_get_fails_and_no_post_comes_twice",
+        "node_replicas_end_under_load_unannounced_few_get_a_503_and_no_post_comes_twice",
         Plane::Envoy,
         "its inbound side answers 503 where the application refuses the connection, and can't say that nothing has seen \
          the request; Istio's default retries do not repeat a 503",
