@@ -9,7 +9,7 @@
 //!    |     4 http/serve.rs           head, limits, path; access record                  → RequestHead
 //!    |       tcp/serve.rs            opaque branch: cluster, then copy or splice
 //!    v     5 ir::decide              → route, target, retry plan
-//!          6 (HTTP filters: the router is the only one that acts; others are refused or left out by ir::wire)
+//!          6 http::filters: access control, local rate limits, in the listener's order; unknown ones are refused by ir::wire
 //!          7 cluster/pick.rs         outlier state, breaker, balancer                   → Host
 //!          8 upstream/pool.rs        reuse, or upstream/connect.rs (tls/originate.rs)   → Exchange
 //!          9 upstream/exchange.rs    send, retry, stream bodies both ways               → Response
