@@ -8,6 +8,7 @@
 //! Bounds: sizes follow the configuration; an index holds one entry per service, host or policy. It does not validate,
 //! allocate virtual addresses by itself ([`allocate`] is called by the registry), or know any proxy.
 
+mod changes;
 mod index;
 mod mtls;
 mod rules;
@@ -17,9 +18,10 @@ mod vip;
 
 use std::{collections::BTreeMap, sync::Arc};
 
+pub use changes::Changes;
 use index::Index;
 pub use mtls::EffectiveMtls;
-use rajut_types::{Hostname, Text};
+use rajut_types::{Hostname, PersistentMap, Text};
 pub use shared::Shared;
 pub use view::{ClientView, Member, Members, ServiceView, WorkloadView};
 pub use vip::{VIP_CAPACITY, allocate};
@@ -43,9 +45,9 @@ pub struct Snapshot {
     /// name → namespace.
     pub namespaces: BTreeMap<Text, Arc<Namespace>>,
     /// (host, namespace) → service: one host may be written in several namespaces (`ServiceEntry`).
-    pub services: BTreeMap<(Hostname, Text), Arc<Service>>,
+    pub services: PersistentMap<(Hostname, Text), Arc<Service>>,
     /// (namespace, name) → instance.
-    pub workloads: BTreeMap<(Text, Text), Arc<Workload>>,
+    pub workloads: PersistentMap<(Text, Text), Arc<Workload>>,
     /// Sorted by age.
     pub virtual_services: Vec<Arc<VirtualService>>,
     /// Sorted by age.
@@ -93,6 +95,24 @@ impl Snapshot {
         workloads: impl IntoIterator<Item = Workload>,
         previous: &Self,
     ) -> Self {
+        let workloads = keep_map(workloads, &previous.workloads, |workload| {
+            (workload.namespace.clone(), workload.name.clone())
+        });
+        Self::assemble(configuration, workloads, previous)
+    }
+
+    /// The next snapshot, with another configuration and the same workloads. Costs a comparison of every object, and what the
+    /// changed ones concern.
+    #[must_use]
+    pub fn with_configuration(&self, configuration: Configuration) -> Self {
+        Self::assemble(configuration, self.workloads.clone(), self)
+    }
+
+    fn assemble(
+        configuration: Configuration,
+        workloads: PersistentMap<(Text, Text), Arc<Workload>>,
+        previous: &Self,
+    ) -> Self {
         let Configuration {
             mesh,
             namespaces,
@@ -101,18 +121,19 @@ impl Snapshot {
             destination_rules,
             peer_authentications,
         } = configuration;
+        let namespaces = namespaces.into_iter().map(|namespace| {
+            let key = namespace.name.clone();
+            let kept = keep(namespace, previous.namespaces.get(&key));
+            (key, kept)
+        });
         let mut next = Self {
             generation: previous.generation + 1,
             mesh: keep(mesh, Some(&previous.mesh)),
-            namespaces: keep_map(namespaces, &previous.namespaces, |namespace| {
-                namespace.name.clone()
-            }),
+            namespaces: namespaces.collect(),
             services: keep_map(services, &previous.services, |service| {
                 (service.host.clone(), service.namespace.clone())
             }),
-            workloads: keep_map(workloads, &previous.workloads, |workload| {
-                (workload.namespace.clone(), workload.name.clone())
-            }),
+            workloads,
             virtual_services: keep_sorted(virtual_services, &previous.virtual_services, |object| {
                 (object.age, object.name.clone(), object.namespace.clone())
             }),
@@ -126,12 +147,12 @@ impl Snapshot {
             ),
             index: Arc::default(),
         };
-        next.index = Arc::new(Index::build(&next, &previous.index));
+        next.index = Arc::new(Index::after(&next, previous));
         next
     }
 
     /// The next snapshot, where some workloads came, changed or went and nothing else did. Costs what the services
-    /// concerned cost, and a shallow copy of the maps.
+    /// concerned cost.
     #[must_use]
     pub fn with_workloads(
         &self,
@@ -142,21 +163,20 @@ impl Snapshot {
             generation: self.generation + 1,
             ..self.clone()
         };
-        let mut touched: Vec<Arc<Workload>> = Vec::new();
+        let mut touched = false;
         for key in removed {
-            touched.extend(next.workloads.remove(&key));
+            touched |= next.workloads.remove(&key).is_some();
         }
         for workload in changed {
             let key = (workload.namespace.clone(), workload.name.clone());
             if next.workloads.get(&key).is_some_and(|known| **known == workload) {
                 continue;
             }
-            let workload = Arc::new(workload);
-            touched.push(Arc::clone(&workload));
-            touched.extend(next.workloads.insert(key, workload));
+            touched = true;
+            next.workloads.insert(key, Arc::new(workload));
         }
-        if !touched.is_empty() {
-            next.index = Arc::new(Index::after_workloads(&next, &self.index, &touched));
+        if touched {
+            next.index = Arc::new(Index::after(&next, self));
         }
         next
     }
@@ -175,19 +195,27 @@ fn keep<T: PartialEq>(value: T, previous: Option<&Arc<T>>) -> Arc<T> {
     }
 }
 
-fn keep_map<K: Ord, T: PartialEq>(
+/// The previous map with what differs changed in it, so that the two share the rest.
+fn keep_map<K: Ord + Clone, T: PartialEq>(
     values: impl IntoIterator<Item = T>,
-    previous: &BTreeMap<K, Arc<T>>,
+    previous: &PersistentMap<K, Arc<T>>,
     key: impl Fn(&T) -> K,
-) -> BTreeMap<K, Arc<T>> {
-    values
-        .into_iter()
-        .map(|value| {
-            let key = key(&value);
-            let kept = keep(value, previous.get(&key));
-            (key, kept)
-        })
-        .collect()
+) -> PersistentMap<K, Arc<T>> {
+    let mut next = previous.clone();
+    let mut named = std::collections::BTreeSet::new();
+    for value in values {
+        let key = key(&value);
+        if next.get(&key).is_none_or(|known| **known != value) {
+            next.insert(key.clone(), Arc::new(value));
+        }
+        named.insert(key);
+    }
+    if named.len() < next.len() {
+        for key in previous.keys().filter(|key| !named.contains(*key)) {
+            next.remove(key);
+        }
+    }
+    next
 }
 
 fn keep_sorted<K: Ord, T: PartialEq>(

@@ -1,29 +1,40 @@
 //! Who is connected, what each was told, and the task that tells them the newest snapshot.
 //!
 //! ```text
-//!  snapshots (watch) ──┐    (from the moment on at which all sources are complete)
-//!  a new stream ───────┴─► debounce ─► translate (memoised) ─► encode (memoised) ─► each stream's watch ─► xds
+//!  snapshots (watch) ──┐                    per scope: one outbound half, translated and encoded once
+//!  a new stream ───────┴─► debounce ─► push ┤ per proxy: its own inbound half
+//!                                           └► interests: who subscribes to what changed? ─► wakes their streams ─► xds
 //! ```
+//!
+//! Proxies of one [`Scope`] share the resources that their outbound halves are; a proxy's entry holds its own few. A change costs what it
+//! touches: the scopes patch what differs ([`push`]), and only streams that subscribe to a resource that became another are
+//! woken. The others are not looked at; from time to time ([`CATCH_UP`]) they take over the newest set, so that old
+//! resources are not kept for their sake.
+//!
+//! Nothing is pushed before all sources are complete: what is not known yet would be taken for gone.
 //!
 //! Bounds: [`PROXIES_MAX`] streams. Debounce: [`QUIET`] after a change, [`PATIENCE`] after the first of a series; a new
 //! stream does not wait. Invariant: `pushed` is a generation for which every stream that was known then has its resources.
 
+mod push;
+mod work;
+
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
 use rajut_config::Snapshot;
-use rajut_ir::Resources;
 use rajut_runtime::{Clock, readiness::Readiness};
-use rajut_translate::Proxy;
+use rajut_translate::{Proxy, Scope};
 use rajut_types::{Diagnostic, Text};
 use rajut_xds::{
     Node, Protocol, ResourceSet,
     server::{
-        Connection, ResourceSource, StreamStatus,
+        Connection, Feed, Interest, ResourceSource, StreamStatus,
         acks::{Outcome, wait_settled},
+        interests::{Interests, StreamId},
     },
 };
 use tokio::{
@@ -31,11 +42,12 @@ use tokio::{
     time::Instant,
 };
 use tonic::{Extensions, Status};
+pub use work::{Totals, Work};
 
 use crate::{
     accept::PeerInfo,
     node::{parse_node, short_type},
-    wire::Encoder,
+    wire::Layers,
 };
 
 /// Streams at once.
@@ -45,8 +57,8 @@ pub const QUIET: Duration = Duration::from_millis(5);
 /// Pushed after this in any case.
 pub const PATIENCE: Duration = Duration::from_millis(100);
 
-/// Makes a proxy's resources; remembers what it likes between calls.
-pub type Translate = Box<dyn FnMut(&Snapshot, &Proxy) -> (Resources, Vec<Diagnostic>) + Send>;
+/// Every stream takes over the newest set at least so often, also if nothing of it concerns it.
+pub const CATCH_UP: Duration = Duration::from_secs(30);
 
 /// The connected proxies. Cloned freely.
 #[derive(Debug, Clone)]
@@ -59,17 +71,36 @@ struct Shared {
     arrived: Notify,
     pushed: watch::Sender<u64>,
     clock: Clock,
+    work: Work,
 }
 
 #[derive(Debug, Default)]
 struct State {
     /// connection id → client; at most [`PROXIES_MAX`], removed when its stream has ended.
-    clients: BTreeMap<u64, Client>,
-    next_id: u64,
+    clients: HashMap<StreamId, Client>,
+    /// Clients whose resources were not made yet.
+    arrivals: Vec<StreamId>,
+    /// (namespace, workload) → the clients beside it.
+    beside: BTreeMap<(Text, Text), Vec<StreamId>>,
+    /// Scopes that some client is of, or was of at the last push.
+    scopes: HashMap<Arc<Scope>, Kind>,
+    interests: Interests,
+    /// The generation that `scopes` and the clients' own resources are of.
+    generation: u64,
+    next_id: StreamId,
     /// Counts of streams that have ended, by short type name.
-    ended: BTreeMap<Text, (u64, u64)>,
+    ended: BTreeMap<Text, Totals>,
     refused_nodes: u64,
     closed: bool,
+}
+
+/// What the proxies of a scope share.
+#[derive(Debug, Default)]
+struct Kind {
+    layers: Layers,
+    /// The last generation in which some resource of it differed from the one before.
+    changed_at: u64,
+    diagnostics: Arc<[Diagnostic]>,
 }
 
 #[derive(Debug)]
@@ -78,11 +109,15 @@ struct Client {
     user_agent: Text,
     protocol: Protocol,
     since: SystemTime,
-    resources: watch::Sender<Option<Arc<ResourceSet>>>,
+    /// Known once its resources are.
+    scope: Option<Arc<Scope>>,
+    own: Layers,
+    woken: watch::Sender<u64>,
     status: watch::Receiver<StreamStatus>,
-    /// The last generation in which its set differed from the one before.
+    /// The last generation for which its stream was woken; until it is settled, the client has something to answer.
+    concerned: u64,
+    /// The last generation in which its own resources differed from the ones before.
     changed_at: u64,
-    diagnostics: Vec<Diagnostic>,
 }
 
 /// One connected proxy, for people.
@@ -138,49 +173,42 @@ impl Discovery {
             arrived: Notify::new(),
             pushed: watch::Sender::new(0),
             clock,
+            work: Work::default(),
         }))
     }
 
     /// Starts telling the proxies every snapshot, once everything is `ready`: who connects before that is told nothing
     /// and keeps what it has, for what is not known yet would be taken for gone.
-    pub fn spawn_push(
-        &self,
-        snapshots: watch::Receiver<Arc<Snapshot>>,
-        translate: Translate,
-        ready: Readiness,
-    ) {
-        let pusher = Pusher {
-            discovery: self.clone(),
-            translate,
-            encoder: Encoder::default(),
-        };
-        tokio::spawn(async move {
-            ready.ready().await;
-            push_for_ever(pusher, snapshots).await;
-        });
+    pub fn spawn_push(&self, snapshots: watch::Receiver<Arc<Snapshot>>, ready: Readiness) {
+        push::spawn(self.clone(), snapshots, ready);
     }
 
     /// Everybody who is connected, in the order of arrival.
     pub fn proxies(&self) -> Vec<ProxyStatus> {
-        let mut state = self.lock();
-        state.forget_ended();
-        let status = |(id, client): (&u64, &Client)| ProxyStatus {
-            connection: *id,
-            proxy: Arc::clone(&client.proxy),
-            user_agent: client.user_agent.clone(),
-            protocol: client.protocol,
-            since: client.since,
-            status: client.status.borrow().clone(),
-            resources: client.resources.borrow().clone(),
-        };
-        state.clients.iter().map(status).collect()
+        let state = self.lock();
+        let mut proxies: Vec<ProxyStatus> = state
+            .clients
+            .iter()
+            .map(|(id, client)| state.status_of(*id, client))
+            .collect();
+        proxies.sort_by_key(|known| known.connection);
+        proxies
     }
 
     /// What could not be done for some proxy, each finding once.
     pub fn diagnostics(&self) -> Vec<Diagnostic> {
         let state = self.lock();
+        let used: BTreeSet<*const Scope> = state
+            .clients
+            .values()
+            .filter_map(|client| client.scope.as_ref().map(Arc::as_ptr))
+            .collect();
         let mut all: Vec<Diagnostic> = Vec::new();
-        for found in state.clients.values().flat_map(|client| &client.diagnostics) {
+        let of_used = state
+            .scopes
+            .iter()
+            .filter(|(scope, _)| used.contains(&Arc::as_ptr(scope)));
+        for found in of_used.flat_map(|(_, kind)| &*kind.diagnostics) {
             if !all.contains(found) {
                 all.push(found.clone());
             }
@@ -188,15 +216,26 @@ impl Discovery {
         all
     }
 
-    /// Pushes and refusals so far by short type name, ended streams included.
-    pub fn totals(&self) -> BTreeMap<Text, (u64, u64)> {
-        let mut state = self.lock();
-        state.forget_ended();
+    /// What was sent so far by short type name, to streams that have ended too.
+    pub fn totals(&self) -> BTreeMap<Text, Totals> {
+        let state = self.lock();
         let mut totals = state.ended.clone();
         for client in state.clients.values() {
-            count(&mut totals, &client.status.borrow());
+            work::count(&mut totals, &client.status.borrow());
         }
         totals
+    }
+
+    /// What pushing has cost so far.
+    pub fn work(&self) -> &Work {
+        &self.0.work
+    }
+
+    /// (connected, those that have not answered what concerns them).
+    pub fn counts(&self) -> (usize, usize) {
+        let state = self.lock();
+        let unsettled = state.clients.values().filter(|client| !client.is_settled());
+        (state.clients.len(), unsettled.count())
     }
 
     /// Nodes that were refused at the door.
@@ -206,28 +245,45 @@ impl Discovery {
 
     /// Ends every stream and takes no more: the proxies go elsewhere or come back later.
     pub fn close(&self) {
-        let mut state = self.lock();
-        state.closed = true;
-        state.clients.clear();
+        let clients = {
+            let mut state = self.lock();
+            state.closed = true;
+            std::mem::take(&mut state.clients)
+        };
+        drop(clients);
+    }
+
+    /// Waits until that generation is pushed: everybody has its resources, whether they have taken them or not.
+    pub async fn reached(&self, generation: u64) {
+        let mut pushed = self.0.pushed.subscribe();
+        // The sender is `self`'s own, so the wait can't fail.
+        let _ = pushed.wait_for(|pushed| *pushed >= generation).await;
     }
 
     /// Waits until everybody who is connected now has answered that generation, at most `bound`.
     pub async fn spread(&self, generation: u64, bound: Duration) -> Spread {
         let started = Instant::now();
-        let mut pushed = self.0.pushed.subscribe();
-        let waited = tokio::time::timeout(bound, pushed.wait_for(|pushed| *pushed >= generation)).await;
-        drop(waited);
-        let clients: Vec<(Text, u64, watch::Receiver<StreamStatus>)> = {
-            let mut state = self.lock();
-            state.forget_ended();
-            let told = |client: &Client| (client.proxy.id.clone(), client.changed_at, client.status.clone());
-            state.clients.values().map(told).collect()
-        };
-        let receivers = clients.iter().map(|(_, _, status)| status.clone()).collect();
+        // Late or not: whoever has not answered then is silent.
+        let _ = tokio::time::timeout(bound, self.reached(generation)).await;
+        let mut spread = Spread::default();
+        let (mut waiting, mut receivers) = (Vec::new(), Vec::new());
+        {
+            let state = self.lock();
+            let mut clients: Vec<(&StreamId, &Client)> = state.clients.iter().collect();
+            clients.sort_unstable_by_key(|(id, _)| **id);
+            for (_, client) in clients {
+                let changed_at = state.changed_at(client);
+                if client.scope.is_none() || client.concerned >= generation {
+                    waiting.push((client.proxy.id.clone(), changed_at));
+                    receivers.push(client.status.clone());
+                } else if changed_at >= generation {
+                    spread.on_use.push(client.proxy.id.clone());
+                }
+            }
+        }
         let left = bound.saturating_sub(started.elapsed());
         let outcomes = wait_settled(receivers, generation, left).await;
-        let mut spread = Spread::default();
-        for ((proxy, changed_at, _), outcome) in clients.into_iter().zip(outcomes) {
+        for ((proxy, changed_at), outcome) in waiting.into_iter().zip(outcomes) {
             spread.add(proxy, changed_at, &outcome, generation);
         }
         spread
@@ -273,24 +329,94 @@ impl Spread {
 }
 
 impl State {
-    /// A stream that has ended has dropped its status sender.
-    fn forget_ended(&mut self) {
-        let ended = &mut self.ended;
-        self.clients.retain(|_, client| {
-            let alive = client.status.has_changed().is_ok();
-            if !alive {
-                count(ended, &client.status.borrow());
+    /// The last generation in which something differed for the client, whether it subscribes to it or not.
+    fn changed_at(&self, client: &Client) -> u64 {
+        let kind = client.scope.as_ref().and_then(|scope| self.scopes.get(scope));
+        client.changed_at.max(kind.map_or(0, |kind| kind.changed_at))
+    }
+
+    /// What a client may be told now.
+    fn resources(&self, client: &Client) -> Option<Arc<ResourceSet>> {
+        let kind = self.scopes.get(client.scope.as_ref()?)?;
+        Some(Arc::new(kind.layers.with_own(&client.own, self.generation)))
+    }
+
+    fn status_of(&self, id: StreamId, client: &Client) -> ProxyStatus {
+        let mut status = client.status.borrow().clone();
+        if client.is_settled() {
+            // It has answered everything that concerns it.
+            status.settled = status.settled.max(self.generation);
+        }
+        ProxyStatus {
+            connection: u64::from(id),
+            proxy: Arc::clone(&client.proxy),
+            user_agent: client.user_agent.clone(),
+            protocol: client.protocol,
+            since: client.since,
+            status,
+            resources: self.resources(client),
+        }
+    }
+
+    /// The place of a client, so that a change of its workload finds it.
+    fn place(proxy: &Proxy) -> (Text, Text) {
+        (proxy.namespace.clone(), proxy.workload.clone())
+    }
+
+    fn free_id(&mut self) -> StreamId {
+        loop {
+            self.next_id = self.next_id.wrapping_add(1);
+            if !self.clients.contains_key(&self.next_id) {
+                return self.next_id;
             }
-            alive
-        });
+        }
+    }
+
+    fn remove(&mut self, id: StreamId) {
+        self.interests.forget(id);
+        let Some(client) = self.clients.remove(&id) else {
+            return;
+        };
+        work::count(&mut self.ended, &client.status.borrow());
+        let place = Self::place(&client.proxy);
+        if let Some(beside) = self.beside.get_mut(&place) {
+            beside.retain(|known| *known != id);
+            if beside.is_empty() {
+                self.beside.remove(&place);
+            }
+        }
     }
 }
 
-fn count(totals: &mut BTreeMap<Text, (u64, u64)>, status: &StreamStatus) {
-    for (url, status) in &status.types {
-        let total = totals.entry(short_type(url)).or_default();
-        total.0 += status.pushes;
-        total.1 += status.rejects;
+impl Client {
+    fn is_settled(&self) -> bool {
+        self.scope.is_some() && self.status.borrow().settled >= self.concerned
+    }
+}
+
+/// A stream's end of the discovery; when it is dropped, the stream has ended.
+struct ClientFeed {
+    discovery: Discovery,
+    id: StreamId,
+}
+
+impl Feed for ClientFeed {
+    fn newest(&self) -> Option<Arc<ResourceSet>> {
+        let state = self.discovery.lock();
+        state.resources(state.clients.get(&self.id)?)
+    }
+
+    fn interested(&self, changes: Vec<Interest>) {
+        let mut state = self.discovery.lock();
+        for change in changes {
+            state.interests.change(self.id, change);
+        }
+    }
+}
+
+impl Drop for ClientFeed {
+    fn drop(&mut self) {
+        self.discovery.lock().remove(self.id);
     }
 }
 
@@ -302,7 +428,6 @@ impl ResourceSource for Discovery {
         protocol: Protocol,
     ) -> Result<Connection, Status> {
         let mut state = self.lock();
-        state.forget_ended();
         if state.closed {
             return Err(Status::unavailable("the control plane is stopping"));
         }
@@ -323,115 +448,31 @@ impl ResourceSource for Discovery {
             return Err(Status::resource_exhausted("too many proxies are connected"));
         }
         tracing::info!(node = %node.id, principal = %proxy.principal, ?protocol, "proxy connected");
-        let (resources, told) = watch::channel(None);
+        let (woken, wakes) = watch::channel(0);
         let (status, known) = watch::channel(StreamStatus::default());
-        state.next_id += 1;
-        let id = state.next_id;
+        let id = state.free_id();
+        state.beside.entry(State::place(&proxy)).or_default().push(id);
+        state.arrivals.push(id);
         let client = Client {
             proxy,
             user_agent: node.user_agent.clone(),
             protocol,
             since: self.0.clock.wall(),
-            resources,
+            scope: None,
+            own: Layers::default(),
+            woken,
             status: known,
+            concerned: 0,
             changed_at: 0,
-            diagnostics: Vec::new(),
         };
         state.clients.insert(id, client);
         drop(state);
         self.0.arrived.notify_one();
+        let discovery = self.clone();
         Ok(Connection {
-            resources: told,
+            feed: Arc::new(ClientFeed { discovery, id }),
+            woken: wakes,
             status,
         })
-    }
-}
-
-struct Pusher {
-    discovery: Discovery,
-    translate: Translate,
-    encoder: Encoder,
-}
-
-async fn push_for_ever(mut pusher: Pusher, mut snapshots: watch::Receiver<Arc<Snapshot>>) {
-    loop {
-        let snapshot = snapshots.borrow_and_update().clone();
-        // Off the event loop: streams go on while a large mesh is translated.
-        let pushing = tokio::task::spawn_blocking(move || {
-            pusher.push(&snapshot);
-            pusher
-        });
-        pusher = match pushing.await {
-            Ok(pusher) => pusher,
-            Err(error) => {
-                tracing::error!(%error, "pushing has stopped: proxies keep what they have");
-                return;
-            }
-        };
-        let arrived = Arc::clone(&pusher.discovery.0);
-        tokio::select! {
-            changed = snapshots.changed() => {
-                if changed.is_err() {
-                    return;
-                }
-                settle(&mut snapshots).await;
-            }
-            () = arrived.arrived.notified() => {}
-        }
-    }
-}
-
-/// Waits for the end of a series of changes.
-async fn settle(snapshots: &mut watch::Receiver<Arc<Snapshot>>) {
-    let latest = Instant::now() + PATIENCE;
-    loop {
-        snapshots.borrow_and_update();
-        let quiet = (Instant::now() + QUIET).min(latest);
-        match tokio::time::timeout_at(quiet, snapshots.changed()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) | Err(_) => return,
-        }
-    }
-}
-
-impl Pusher {
-    /// Gives every stream what the snapshot means for it; streams that have it already are left alone.
-    fn push(&mut self, snapshot: &Snapshot) {
-        let generation = snapshot.generation;
-        let waiting: Vec<(u64, Arc<Proxy>, Option<Arc<ResourceSet>>)> = {
-            let mut state = self.discovery.lock();
-            state.forget_ended();
-            let told = |(id, client): (&u64, &Client)| {
-                let current = client.resources.borrow().clone();
-                (*id, Arc::clone(&client.proxy), current)
-            };
-            state.clients.iter().map(told).collect()
-        };
-        let is_current =
-            |set: &Option<Arc<ResourceSet>>| set.as_ref().is_some_and(|set| set.generation >= generation);
-        if waiting
-            .iter()
-            .any(|(_, _, set)| set.as_ref().is_some_and(|set| set.generation < generation))
-        {
-            self.encoder.turn();
-        }
-        for (id, proxy, previous) in waiting.into_iter().filter(|(_, _, set)| !is_current(set)) {
-            let (resources, diagnostics) = (self.translate)(snapshot, &proxy);
-            let set = Arc::new(self.encoder.encode(&resources, generation, previous.as_deref()));
-            let mut state = self.discovery.lock();
-            let Some(client) = state.clients.get_mut(&id) else {
-                continue;
-            };
-            client.diagnostics = diagnostics;
-            if previous.is_none_or(|previous| set.differences(&previous) > 0) {
-                client.changed_at = generation;
-            }
-            client.resources.send_replace(Some(set));
-        }
-        self.discovery.0.pushed.send_if_modified(|pushed| {
-            let newer = *pushed < generation;
-            *pushed = (*pushed).max(generation);
-            newer
-        });
     }
 }

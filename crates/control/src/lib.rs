@@ -27,4 +27,4 @@ mod time;
 pub mod why;
 pub mod wire;
 
-pub use run::{Control, ControlError, ControlOptions, default_translate, run, start};
+pub use run::{Control, ControlError, ControlOptions, run, start};

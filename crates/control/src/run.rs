@@ -31,7 +31,7 @@ use crate::{
     accept::spawn_acceptor,
     admin::{self, Admin},
     ca::{CertificateAuthority, IssueError, KeystoreError, SERVER_NAME},
-    discovery::{Discovery, Translate},
+    discovery::Discovery,
     orders::Orders,
     wire::serve_grpc,
 };
@@ -124,20 +124,14 @@ pub struct Control {
 
 /// Starts and serves until the drain begins.
 pub async fn run(options: ControlOptions, drain: Drain) -> Result<(), ControlError> {
-    let control = start(options, default_translate()).await?;
+    let control = start(options).await?;
     drain.started().await;
     control.stop();
     Ok(())
 }
 
-/// The translator of the mesh, with its memory.
-pub fn default_translate() -> Translate {
-    let mut translator = rajut_translate::Translator::default();
-    Box::new(move |snapshot, proxy| rajut_translate::translate(snapshot, proxy, &mut translator))
-}
-
 /// Starts everything; returns when both doors are open.
-pub async fn start(options: ControlOptions, translate: Translate) -> Result<Control, ControlError> {
+pub async fn start(options: ControlOptions) -> Result<Control, ControlError> {
     let state_dir = options.state_dir.clone();
     std::fs::DirBuilder::new()
         .recursive(true)
@@ -156,7 +150,7 @@ pub async fn start(options: ControlOptions, translate: Translate) -> Result<Cont
     let serving = readiness.gate("listeners");
     let workloads = workloads_gate(&readiness, &options);
     let discovery = Discovery::new(clock.clone());
-    discovery.spawn_push(registry.snapshots(), translate, readiness.clone());
+    discovery.spawn_push(registry.snapshots(), readiness.clone());
     registry_watch::spawn(registry.clone(), &options.paths);
 
     let listener = tcp_listener(options.listen)?;

@@ -1,12 +1,11 @@
 //! What touches protobuf: resources encoded once for each allocation, the gRPC services on one port, JSON for people.
 //!
-//! Bound: [`Encoder`] remembers what the proxies of the last two rounds use.
+//! Bound: [`Encoder`] remembers twice what the proxies use.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
-    hash::{DefaultHasher, Hash as _, Hasher as _},
+    collections::HashMap,
     io,
-    sync::Arc,
+    sync::{Arc, LazyLock},
     time::Duration,
 };
 
@@ -17,7 +16,6 @@ use rajut_ir::{
     endpoint::LoadAssignment,
     listener::Listener,
     route::RouteConfiguration,
-    secret::Secret,
     wire::{
         Encoded, encode_cluster, encode_listener, encode_load_assignment, encode_name_table,
         encode_route_configuration, encode_secret,
@@ -25,8 +23,9 @@ use rajut_ir::{
 };
 use rajut_proto::{Any, ca::CertificateServer, reflect};
 use rajut_runtime::{Clock, drain::Drain};
-use rajut_types::Text;
-use rajut_xds::{Resource, ResourceSet, TypeSet, server::AdsServer};
+use rajut_translate::Outbound;
+use rajut_types::{PersistentMap, Text};
+use rajut_xds::{Resource, ResourceSet, TypeSet, resource::Layer, server::AdsServer};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -36,6 +35,9 @@ use crate::{
     ca::{CertificateAuthorityService, SharedAuthority},
     discovery::Discovery,
 };
+
+/// Resources of one kind, by name.
+type Named<T> = PersistentMap<Text, Arc<T>>;
 
 /// HTTP/2 pings, so that a proxy whose machine is gone is noticed.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
@@ -66,6 +68,58 @@ pub async fn serve_grpc(
     }
 }
 
+/// Resources of all types, by name: a scope's, or a proxy's own.
+#[derive(Debug, Clone, Default)]
+pub struct Layers([Layer; KINDS.len()]);
+
+/// The types, in the order of [`Layers`].
+const KINDS: [ResourceKind; 6] = [
+    ResourceKind::Cluster,
+    ResourceKind::LoadAssignment,
+    ResourceKind::Listener,
+    ResourceKind::RouteConfiguration,
+    ResourceKind::Secret,
+    ResourceKind::NameTable,
+];
+
+/// (type, name) of resources that became others, came or went.
+pub type Changed = Vec<(&'static str, Text)>;
+
+impl Layers {
+    /// What a proxy of this scope may be told.
+    pub fn with_own(&self, own: &Self, generation: u64) -> ResourceSet {
+        let of_kind = |((kind, shared), own): ((ResourceKind, &Layer), &Layer)| {
+            let set = TypeSet {
+                shared: shared.clone(),
+                own: own.clone(),
+            };
+            (type_name(kind), set)
+        };
+        ResourceSet {
+            generation,
+            types: KINDS.into_iter().zip(&self.0).zip(&own.0).map(of_kind).collect(),
+        }
+    }
+
+    /// Whether both hold the same resources.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.0.iter().zip(&other.0).all(|(a, b)| {
+            a.len() == b.len()
+                && a.values()
+                    .zip(b.values())
+                    .all(|(a, b)| Arc::ptr_eq(a, b) || (a.name == b.name && a.version == b.version))
+        })
+    }
+}
+
+/// One text for each type, however many proxies there are.
+fn type_name(kind: ResourceKind) -> Text {
+    static NAMES: LazyLock<Vec<(ResourceKind, Text)>> =
+        LazyLock::new(|| KINDS.map(|kind| (kind, Text::from(kind.type_url()))).into());
+    let known = NAMES.iter().find(|(known, _)| *known == kind);
+    known.map_or_else(|| kind.type_url().into(), |(_, name)| name.clone())
+}
+
 /// What keeps an allocation alive as long as its address is a key.
 #[derive(Debug, Clone)]
 #[expect(dead_code, reason = "held so that the address is not used again")]
@@ -74,33 +128,95 @@ enum Held {
     LoadAssignment(Arc<LoadAssignment>),
     Listener(Arc<Listener>),
     RouteConfiguration(Arc<RouteConfiguration>),
-    Secret(Arc<Secret>),
     NameTable(Arc<NameTable>),
 }
 
-/// Encodes resources, each allocation once.
+/// Encodes resources, each allocation once, and keeps one of equal results.
 #[derive(Debug, Default)]
 pub struct Encoder {
-    current: HashMap<usize, (Held, Resource)>,
-    previous: HashMap<usize, (Held, Resource)>,
-    /// Sets by the hash of their names and versions: proxies that are told the same share it. Turned with the rest.
-    sets: HashMap<u64, Arc<TypeSet>>,
+    /// Address → what stands there, and its encoded form; as long as a scope uses it.
+    known: HashMap<usize, (Held, Arc<Resource>)>,
+    /// Version → resource, of proxies' own: many stand beside workloads that are alike.
+    own: HashMap<Text, Arc<Resource>>,
+    /// At so many entries of both the unused ones are dropped.
+    limit: usize,
+    encoded: usize,
+    bytes: usize,
 }
 
+/// Below so many entries nothing is dropped.
+const ENTRIES_MIN: usize = 4_096;
+
 impl Encoder {
-    /// A new round begins: what the one before last did not use is dropped.
+    /// A round has ended: where there is too much, what nobody uses is dropped.
     pub fn turn(&mut self) {
-        self.previous = std::mem::take(&mut self.current);
-        self.sets.clear();
+        if self.known.len() + self.own.len() > self.limit.max(ENTRIES_MIN) {
+            self.known
+                .retain(|_, (_, resource)| Arc::strong_count(resource) > 1);
+            self.own.retain(|_, resource| Arc::strong_count(resource) > 1);
+            self.limit = 2 * (self.known.len() + self.own.len());
+        }
     }
 
-    /// All resources of one proxy; a type that did not change keeps the allocation of `previous`.
-    pub fn encode(
-        &mut self,
-        resources: &Resources,
-        generation: u64,
-        previous: Option<&ResourceSet>,
-    ) -> ResourceSet {
+    /// (resources, bytes) encoded since the last call.
+    pub fn take_counts(&mut self) -> (usize, usize) {
+        (std::mem::take(&mut self.encoded), std::mem::take(&mut self.bytes))
+    }
+
+    /// Brings a scope's layers from `old` to `new`. Gives what became another.
+    pub fn renew(&mut self, layers: &mut Layers, new: &Outbound, old: &Outbound) -> Changed {
+        let mut changed = Changed::new();
+        let Layers([clusters, assignments, listeners, routes, _, names]) = layers;
+        let pair = (&new.clusters, &old.clusters);
+        self.differences(
+            (clusters, ResourceKind::Cluster.type_url()),
+            pair,
+            Held::Cluster,
+            encode_cluster,
+            &mut changed,
+        );
+        let pair = (&new.assignments, &old.assignments);
+        self.differences(
+            (assignments, ResourceKind::LoadAssignment.type_url()),
+            pair,
+            Held::LoadAssignment,
+            encode_load_assignment,
+            &mut changed,
+        );
+        let pair = (&new.listeners, &old.listeners);
+        self.differences(
+            (listeners, ResourceKind::Listener.type_url()),
+            pair,
+            Held::Listener,
+            encode_listener,
+            &mut changed,
+        );
+        let pair = (&new.routes, &old.routes);
+        self.differences(
+            (routes, ResourceKind::RouteConfiguration.type_url()),
+            pair,
+            Held::RouteConfiguration,
+            encode_route_configuration,
+            &mut changed,
+        );
+        // The one resource of its type has no name.
+        let table = |table: &Option<Arc<NameTable>>| {
+            let entry = |table: &Arc<NameTable>| (Text::default(), Arc::clone(table));
+            table.iter().map(entry).collect::<PersistentMap<_, _>>()
+        };
+        let pair = (&table(&new.names), &table(&old.names));
+        self.differences(
+            (names, ResourceKind::NameTable.type_url()),
+            pair,
+            Held::NameTable,
+            encode_name_table,
+            &mut changed,
+        );
+        changed
+    }
+
+    /// A proxy's own resources. They are made anew each time, so equal ones are found by their version.
+    pub fn own(&mut self, resources: &Resources) -> Layers {
         let Resources {
             listeners,
             routes,
@@ -109,56 +225,82 @@ impl Encoder {
             secrets,
             names,
         } = resources;
-        let mut set = ResourceSet {
-            generation,
-            ..ResourceSet::default()
-        };
-        let mut put = |sets: &mut HashMap<u64, Arc<TypeSet>>, kind: ResourceKind, encoded: TypeSet| {
-            let url = Text::from(kind.type_url());
-            let known = previous.and_then(|previous| previous.types.get(&url));
-            let shared = match known {
-                Some(known) if same(known, &encoded) => Arc::clone(known),
-                _ => intern(sets, encoded),
-            };
-            set.types.insert(url, shared);
-        };
-        let encoded = self.all(clusters.values(), Held::Cluster, encode_cluster);
-        put(&mut self.sets, ResourceKind::Cluster, encoded);
-        let encoded = self.all(assignments.values(), Held::LoadAssignment, encode_load_assignment);
-        put(&mut self.sets, ResourceKind::LoadAssignment, encoded);
-        let encoded = self.all(listeners.values(), Held::Listener, encode_listener);
-        put(&mut self.sets, ResourceKind::Listener, encoded);
-        let encoded = self.all(
-            routes.values(),
-            Held::RouteConfiguration,
-            encode_route_configuration,
-        );
-        put(&mut self.sets, ResourceKind::RouteConfiguration, encoded);
-        let encoded = self.all(secrets.values(), Held::Secret, encode_secret);
-        put(&mut self.sets, ResourceKind::Secret, encoded);
-        let encoded = self.all(names, Held::NameTable, encode_name_table);
-        put(&mut self.sets, ResourceKind::NameTable, encoded);
-        set
+        Layers([
+            self.all_own(clusters.values(), encode_cluster),
+            self.all_own(assignments.values(), encode_load_assignment),
+            self.all_own(listeners.values(), encode_listener),
+            self.all_own(routes.values(), encode_route_configuration),
+            self.all_own(secrets.values(), encode_secret),
+            self.all_own(names, encode_name_table),
+        ])
     }
 
-    fn all<'r, T: 'r>(
+    fn all_own<'r, T: 'r>(
         &mut self,
         values: impl IntoIterator<Item = &'r Arc<T>>,
-        hold: fn(Arc<T>) -> Held,
         encode: fn(&T) -> Encoded,
-    ) -> TypeSet {
+    ) -> Layer {
         let one = |value: &Arc<T>| {
-            let key = Arc::as_ptr(value).addr();
-            let entry = match (self.current.get(&key), self.previous.remove(&key)) {
-                (Some(known), _) => return (known.1.name.clone(), known.1.clone()),
-                (None, Some(known)) => known,
-                (None, None) => (hold(Arc::clone(value)), versioned(encode(value))),
-            };
-            let resource = entry.1.clone();
-            self.current.insert(key, entry);
-            (resource.name.clone(), resource)
+            let resource = Arc::new(self.encode(encode(value)));
+            let known = self.own.entry(resource.version.clone()).or_insert(resource);
+            (known.name.clone(), Arc::clone(known))
         };
         values.into_iter().map(one).collect()
+    }
+
+    /// The encoded form of what scopes share.
+    fn shared<T>(
+        &mut self,
+        value: &Arc<T>,
+        hold: fn(Arc<T>) -> Held,
+        encode: fn(&T) -> Encoded,
+    ) -> Arc<Resource> {
+        let key = Arc::as_ptr(value).addr();
+        if let Some((_, resource)) = self.known.get(&key) {
+            return Arc::clone(resource);
+        }
+        let resource = Arc::new(self.encode(encode(value)));
+        self.known
+            .insert(key, (hold(Arc::clone(value)), Arc::clone(&resource)));
+        resource
+    }
+
+    fn encode(&mut self, encoded: Encoded) -> Resource {
+        self.encoded += 1;
+        self.bytes += encoded.value.len();
+        versioned(encoded)
+    }
+
+    fn differences<T>(
+        &mut self,
+        (layer, url): (&mut Layer, &'static str),
+        (new, old): (&Named<T>, &Named<T>),
+        hold: fn(Arc<T>) -> Held,
+        encode: fn(&T) -> Encoded,
+        changed: &mut Changed,
+    ) {
+        let mut steps = Vec::new();
+        new.differences(old, |name, old, new| {
+            if !old.zip(new).is_some_and(|(old, new)| Arc::ptr_eq(old, new)) {
+                steps.push((name, new));
+            }
+        });
+        for (name, new) in steps {
+            let Some(value) = new else {
+                if let Some(gone) = layer.remove(name) {
+                    changed.push((url, gone.name.clone()));
+                }
+                continue;
+            };
+            let resource = self.shared(value, hold, encode);
+            if layer
+                .get(name)
+                .is_none_or(|known| known.version != resource.version)
+            {
+                changed.push((url, resource.name.clone()));
+                layer.insert(resource.name.clone(), resource);
+            }
+        }
     }
 }
 
@@ -184,29 +326,9 @@ fn versioned(encoded: Encoded) -> Resource {
     }
 }
 
-fn intern(sets: &mut HashMap<u64, Arc<TypeSet>>, encoded: TypeSet) -> Arc<TypeSet> {
-    let mut hasher = DefaultHasher::new();
-    for (name, resource) in &encoded {
-        (name, &resource.version).hash(&mut hasher);
-    }
-    match sets.entry(hasher.finish()) {
-        Entry::Occupied(known) if same(known.get(), &encoded) => Arc::clone(known.get()),
-        // Another set of the same hash: not shared, and no harm done.
-        Entry::Occupied(_) => Arc::new(encoded),
-        Entry::Vacant(free) => Arc::clone(free.insert(Arc::new(encoded))),
-    }
-}
-
-fn same(a: &TypeSet, b: &TypeSet) -> bool {
-    a.len() == b.len()
-        && a.iter()
-            .zip(b)
-            .all(|(a, b)| a.0 == b.0 && a.1.version == b.1.version)
-}
-
 /// What a proxy was told, in the form of protobuf's JSON, by type.
 pub fn dump(set: &ResourceSet) -> Value {
-    let of_type = |(url, resources): (&Text, &Arc<TypeSet>)| {
+    let of_type = |(url, resources): (&Text, &TypeSet)| {
         let resources: Vec<Value> = resources
             .values()
             .map(|resource| dump_one(url, resource))

@@ -10,7 +10,8 @@
 //! [`WORKLOADS_MAX`]. Methods block for as long as reading and building take (milliseconds); call them off the event loop.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
+    hash::{DefaultHasher, Hash as _, Hasher as _},
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -109,10 +110,14 @@ pub struct Written {
 #[derive(Debug, Clone)]
 pub struct Registry(Arc<Inner>);
 
+/// File → (hash of its contents, its documents); as many as there are files.
+type Splits = HashMap<Text, (u64, Arc<[Document]>)>;
+
 #[derive(Debug)]
 struct Inner {
     options: RegistryOptions,
     state: Mutex<State>,
+    splits: Mutex<Splits>,
     snapshots: watch::Sender<Arc<Snapshot>>,
     configured: watch::Sender<u64>,
 }
@@ -125,7 +130,6 @@ struct State {
     files: BTreeMap<Text, Vec<u8>>,
     /// file → contents that had no error.
     good: BTreeMap<Text, Vec<u8>>,
-    workloads: BTreeMap<(Text, Text), Workload>,
     diagnostics: Vec<Diagnostic>,
     /// A failure to list the sources, while the last ones are served.
     failure: Option<String>,
@@ -140,12 +144,12 @@ impl Registry {
         let vips = Vips::open(options.state.join("vips.json"));
         let read = files::sources(files::read(&options.paths)?, |_| None);
         let registry = Self(Arc::new(Inner {
+            splits: Mutex::default(),
             state: Mutex::new(State {
                 overlay,
                 vips,
                 files: BTreeMap::new(),
                 good: BTreeMap::new(),
-                workloads: BTreeMap::new(),
                 diagnostics: Vec::new(),
                 failure: None,
                 in_force: Vec::new(),
@@ -295,42 +299,52 @@ impl Registry {
 
     /// The whole set of what runs. Returns the generation that carries it.
     pub fn set_workloads(&self, workloads: Vec<Workload>) -> u64 {
-        let mut state = self.lock();
+        let _state = self.lock();
+        let current = self.snapshot();
         let next: BTreeMap<(Text, Text), Workload> = workloads
             .into_iter()
             .take(WORKLOADS_MAX)
             .map(|workload| ((workload.namespace.clone(), workload.name.clone()), workload))
             .collect();
-        let changed: Vec<Workload> = next
-            .iter()
-            .filter(|(key, workload)| state.workloads.get(*key) != Some(*workload))
-            .map(|(_, workload)| workload.clone())
-            .collect();
-        let removed: Vec<(Text, Text)> = state
+        let removed: Vec<(Text, Text)> = current
             .workloads
             .keys()
             .filter(|key| !next.contains_key(*key))
             .cloned()
             .collect();
-        state.workloads = next;
-        self.publish_workloads(changed, removed)
+        let is_new = |key: &(Text, Text), workload: &Workload| {
+            current
+                .workloads
+                .get(key)
+                .is_none_or(|known| **known != *workload)
+        };
+        let changed = next.into_iter().filter(|(key, workload)| is_new(key, workload));
+        let changed: Vec<Workload> = changed.map(|(_, workload)| workload).collect();
+        self.publish_workloads(&current, changed, removed)
     }
 
     /// One workload's health. `None`: there is no such workload.
     pub fn set_health(&self, namespace: &str, name: &str, health: WorkloadHealth) -> Option<u64> {
-        let mut state = self.lock();
-        let workload = state.workloads.get_mut(&(namespace.into(), name.into()))?;
-        if workload.health == health {
-            return Some(self.snapshot().generation);
+        let _state = self.lock();
+        let current = self.snapshot();
+        let known = current.workloads.get(&(namespace.into(), name.into()))?;
+        if known.health == health {
+            return Some(current.generation);
         }
-        workload.health = health;
-        let changed = workload.clone();
-        Some(self.publish_workloads(vec![changed], Vec::new()))
+        let changed = Workload {
+            health,
+            ..(**known).clone()
+        };
+        Some(self.publish_workloads(&current, vec![changed], Vec::new()))
     }
 
     /// The lock of `state` is held by the caller, so that snapshots are published in order.
-    fn publish_workloads(&self, changed: Vec<Workload>, removed: Vec<(Text, Text)>) -> u64 {
-        let current = self.snapshot();
+    fn publish_workloads(
+        &self,
+        current: &Snapshot,
+        changed: Vec<Workload>,
+        removed: Vec<(Text, Text)>,
+    ) -> u64 {
         if changed.is_empty() && removed.is_empty() {
             return current.generation;
         }
@@ -358,7 +372,8 @@ impl Registry {
             .iter()
             .map(|object| state.overlay.path(object).display().to_string().into())
             .collect();
-        let loaded = load(&self.effective_sources(state), &self.load_options());
+        let sources = self.effective_sources(state);
+        let loaded = load(&sources, &self.load_options());
         let fresh: Vec<Diagnostic> = loaded
             .diagnostics
             .iter()
@@ -374,7 +389,7 @@ impl Registry {
             state.overlay = previous;
             return Err(error.into());
         }
-        let generation = self.rebuild(state);
+        let generation = self.take_over(state, sources, loaded);
         let of_relations = state
             .diagnostics
             .iter()
@@ -396,8 +411,13 @@ impl Registry {
 
     /// Reads all sources and publishes the snapshot. Returns its generation.
     fn rebuild(&self, state: &mut State) -> u64 {
-        let mut sources = self.effective_sources(state);
-        let mut loaded = load(&sources, &self.load_options());
+        let sources = self.effective_sources(state);
+        let loaded = load(&sources, &self.load_options());
+        self.take_over(state, sources, loaded)
+    }
+
+    /// Publishes what was read of the effective sources, or of the last good ones.
+    fn take_over(&self, state: &mut State, mut sources: Vec<Source>, mut loaded: Loaded) -> u64 {
         let relations = check(&loaded);
         let mut found = std::mem::take(&mut loaded.diagnostics);
         let broken: BTreeSet<Text> = found
@@ -415,6 +435,9 @@ impl Registry {
         }
         let files = &state.files;
         state.good.retain(|name, _| files.contains_key(name));
+        let mut splits = self.0.splits.lock().unwrap_or_else(PoisonError::into_inner);
+        splits.retain(|name, _| files.contains_key(name));
+        drop(splits);
         if broken.iter().any(|name| state.good.contains_key(name)) {
             tracing::warn!(files = ?broken, "errors in the configuration, the last good contents stay");
             sources = self.sources_of(state, |name| {
@@ -443,12 +466,7 @@ impl Registry {
             peer_authentications: loaded.peer_authentications,
         };
         state.vips.assign(&mut configuration.services);
-        let previous = self.snapshot();
-        let next = Arc::new(Snapshot::build(
-            configuration,
-            state.workloads.values().cloned(),
-            &previous,
-        ));
+        let next = Arc::new(self.snapshot().with_configuration(configuration));
         let generation = next.generation;
         self.0.snapshots.send_replace(next);
         generation
@@ -469,8 +487,12 @@ impl Registry {
         let nothing_hidden = overlay.applied.is_empty() && overlay.deleted.is_empty();
         let of_files = state.files.keys().filter_map(|name| {
             let bytes = contents(name)?;
+            let hidden = |document: &Document| {
+                let mut objects = document.objects.iter();
+                objects.any(|(object, _)| overlay.hides(object))
+            };
             let visible = match std::str::from_utf8(bytes) {
-                Ok(text) if !nothing_hidden => {
+                Ok(text) if !nothing_hidden && self.documents_of(name, text).iter().any(hidden) => {
                     document::without(text, namespace, |object| overlay.hides(object)).into_bytes()
                 }
                 // Not text at all: `config` says so.
@@ -482,23 +504,38 @@ impl Registry {
     }
 
     fn objects_in_files(&self, state: &State) -> BTreeSet<ObjectRef> {
-        let namespace = &*self.0.options.default_namespace;
         let texts = state
             .files
-            .values()
-            .filter_map(|bytes| std::str::from_utf8(bytes).ok());
+            .iter()
+            .filter_map(|(name, bytes)| Some((name, std::str::from_utf8(bytes).ok()?)));
         texts
-            .flat_map(|text| objects_of(&document::split(text, namespace)))
+            .flat_map(|(name, text)| objects_of(&self.documents_of(name, text)))
             .collect()
     }
 
+    /// The documents of a file, split once for each of its contents.
+    fn documents_of(&self, name: &Text, text: &str) -> Arc<[Document]> {
+        let mut hasher = DefaultHasher::new();
+        text.hash(&mut hasher);
+        let contents = hasher.finish();
+        let mut splits = self.0.splits.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((known, documents)) = splits.get(name)
+            && *known == contents
+        {
+            return Arc::clone(documents);
+        }
+        let documents: Arc<[Document]> = document::split(text, &self.0.options.default_namespace).into();
+        splits.insert(name.clone(), (contents, Arc::clone(&documents)));
+        documents
+    }
+
     fn refuse_lists(&self, state: &State, objects: &[ObjectRef]) -> Result<(), ApplyError> {
-        let namespace = &*self.0.options.default_namespace;
         for (name, bytes) in &state.files {
             let Ok(text) = std::str::from_utf8(bytes) else {
                 continue;
             };
-            for document in document::split(text, namespace)
+            for document in self
+                .documents_of(name, text)
                 .iter()
                 .filter(|document| document.objects.len() > 1)
             {

@@ -62,9 +62,11 @@ pub(crate) fn add_clients(out: &mut Outbound, pieces: &mut Pieces, client: &Clie
             add_port(out, pieces, client, view, port);
         }
     }
-    for assignment in out.assignments.values_mut() {
-        *assignment = Arc::new(weighted(assignment));
-    }
+    let weighted = out
+        .assignments
+        .iter()
+        .map(|(name, assignment)| (name.clone(), Arc::new(weighted(assignment))));
+    out.assignments = weighted.collect();
 }
 
 fn add_port(
@@ -113,9 +115,9 @@ fn add_port(
     for dialled in dialled {
         let source = RouteSource::Rds(name.clone());
         let listener = client_listener(client, dialled, source, &port.origin);
-        out.listeners
-            .entry(listener.name.clone())
-            .or_insert_with(|| Arc::new(listener));
+        if !out.listeners.contains_key(&listener.name) {
+            out.put_listener(listener);
+        }
     }
 }
 

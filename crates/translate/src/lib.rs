@@ -1,7 +1,8 @@
 //! Pure translation: a view of the snapshot and a proxy in, the proxy's [`rajut_ir::Resources`] out.
 //!
-//! Walk two of `ARCHITECTURE.md`, between `config/snapshot` and `ir/wire`. [`translate`] is the entry; [`Translator`]
-//! remembers pieces between calls. Each generator receives a view whose fields are its key (`ClusterView`,
+//! Walk two of `ARCHITECTURE.md`, between `config/snapshot` and `ir/wire`. [`translate`] is the whole for one proxy;
+//! [`Translator`] has its two halves apart (what proxies of one [`Scope`] share, and a proxy's own) and remembers them
+//! between snapshots, so that a change costs what it touches. Each generator receives a view whose fields are its key (`ClusterView`,
 //! `AssignmentView`, `VirtualHostView`, `InboundView`) and never the snapshot.
 //!
 //! | module | makes |
@@ -35,8 +36,9 @@ mod tls;
 mod translator;
 mod virtual_host;
 
+pub use outbound::Outbound;
 pub use proxy::{Capture, DataPlane, ExplicitPort, Proxy, Role};
-pub use translator::{Translator, translate};
+pub use translator::{Scope, Translator, translate};
 
 #[cfg(test)]
 mod tests;

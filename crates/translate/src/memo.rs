@@ -1,61 +1,76 @@
-//! [`Memo`]: results by their views, kept as long as the last two snapshots use them.
+//! [`Memo`]: results by their views, as long as somebody uses them.
 //!
-//! Bound: what the views of two generations need, and never more than [`ENTRIES_MAX`] entries each.
+//! A result is in use while another owner than the table counts a reference to it. Bound: twice what is in use and
+//! [`ENTRIES_MIN`], checked once a snapshot.
 
-use std::{collections::HashMap, hash::Hash};
+use std::{collections::HashMap, hash::Hash, sync::Arc};
 
-/// The largest number of results of one kind and generation; beyond it the table starts anew.
-const ENTRIES_MAX: usize = 1 << 20;
+/// Below so many entries nothing is dropped.
+const ENTRIES_MIN: usize = 1_024;
+
+/// A result that tells whether somebody uses it.
+pub(crate) trait Counted: Clone {
+    /// Whether there is another owner.
+    fn in_use(&self) -> bool;
+}
+
+impl<T: ?Sized> Counted for Arc<T> {
+    fn in_use(&self) -> bool {
+        Self::strong_count(self) > 1
+    }
+}
+
+impl<T: Counted> Counted for Option<T> {
+    /// Nothing is cheaply made again.
+    fn in_use(&self) -> bool {
+        self.as_ref().is_some_and(Counted::in_use)
+    }
+}
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Memo<K, V> {
-    current: HashMap<K, V>,
-    previous: HashMap<K, V>,
+    known: HashMap<K, V>,
+    /// At so many entries the unused ones are dropped.
+    limit: usize,
+    /// Results that were not known.
+    made: u64,
 }
 
 impl<K, V> Default for Memo<K, V> {
     fn default() -> Self {
         Self {
-            current: HashMap::new(),
-            previous: HashMap::new(),
+            known: HashMap::new(),
+            limit: ENTRIES_MIN,
+            made: 0,
         }
     }
 }
 
-impl<K: Eq + Hash, V: Clone> Memo<K, V> {
-    /// The result for `key`, made where no generation has it.
+impl<K: Eq + Hash, V: Counted> Memo<K, V> {
+    /// The result for `key`, made where it is not known.
     pub(crate) fn find_or_make(&mut self, key: K, make: impl FnOnce(&K) -> V) -> V {
-        if let Some(known) = self.current.get(&key) {
+        if let Some(known) = self.known.get(&key) {
             return known.clone();
         }
-        let value = match self.previous.remove(&key) {
-            Some(known) => known,
-            None => make(&key),
-        };
-        if self.current.len() >= ENTRIES_MAX {
-            self.current.clear();
-        }
-        self.current.insert(key, value.clone());
+        let value = make(&key);
+        self.made += 1;
+        self.known.insert(key, value.clone());
         value
     }
 
-    /// Takes out what is known for `key`, whatever the generation; the caller puts it back or something newer.
-    pub(crate) fn take(&mut self, key: &K) -> Option<V> {
-        self.current.remove(key).or_else(|| self.previous.remove(key))
-    }
-
-    /// Remembers `value` for this generation and the next.
-    pub(crate) fn put(&mut self, key: K, value: V) {
-        if self.current.len() >= ENTRIES_MAX {
-            self.current.clear();
-        }
-        self.current.insert(key, value);
-    }
-
-    /// A new generation begins: what the one before last did not use is dropped.
+    /// A new snapshot begins.
     pub(crate) fn turn(&mut self) {
-        self.previous = std::mem::take(&mut self.current);
+        if self.known.len() > self.limit {
+            self.known.retain(|_, value| value.in_use());
+            self.limit = ENTRIES_MIN.max(2 * self.known.len());
+            self.known.shrink_to(self.limit);
+        }
+    }
+
+    /// How often a result was made so far.
+    pub(crate) fn made(&self) -> u64 {
+        self.made
     }
 }
 
@@ -64,21 +79,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_result_lives_while_each_generation_asks_for_it() {
-        let mut memo = Memo::default();
-        let mut made = 0;
-        let mut ask = |memo: &mut Memo<u32, u32>| {
-            memo.find_or_make(1, |key| {
-                made += 1;
-                *key
-            })
-        };
-        ask(&mut memo);
+    fn what_is_used_stays_and_the_rest_goes_when_there_is_too_much() {
+        let mut memo: Memo<usize, Arc<usize>> = Memo::default();
+        let used: Vec<_> = (0..10)
+            .map(|key| memo.find_or_make(key, |key| Arc::new(*key)))
+            .collect();
+        for key in 0..=ENTRIES_MIN {
+            memo.find_or_make(key, |key| Arc::new(*key));
+        }
         memo.turn();
-        ask(&mut memo);
-        memo.turn();
-        memo.turn();
-        ask(&mut memo);
-        assert_eq!(made, 2);
+        assert_eq!((memo.known.len(), memo.made()), (10, 1_025));
+        for (key, known) in used.iter().enumerate() {
+            assert!(Arc::ptr_eq(known, &memo.find_or_make(key, |_| Arc::new(0))));
+        }
     }
 }

@@ -6,9 +6,10 @@
 
 mod bytes;
 mod explicit;
+mod patch;
 mod redirected;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use rajut_config::{
     codes,
@@ -22,9 +23,10 @@ use rajut_ir::{
     listener::Listener,
     route::{HeaderMutations, RouteConfiguration, VirtualHost},
 };
-use rajut_types::{Diagnostic, Locality, Severity, Text};
+use rajut_types::{Diagnostic, Locality, PersistentMap, Severity, Text};
 
 pub(crate) use explicit::add_listeners as add_explicit_listeners;
+pub(crate) use patch::patch;
 pub(crate) use redirected::{add_listeners as add_redirected_listeners, unknown_chain};
 
 use crate::{
@@ -35,15 +37,21 @@ use crate::{
     virtual_host::{self, VirtualHostView},
 };
 
-/// The outbound half.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Outbound {
-    pub(crate) listeners: BTreeMap<Text, Arc<Listener>>,
-    pub(crate) routes: BTreeMap<Text, Arc<RouteConfiguration>>,
-    pub(crate) clusters: BTreeMap<Text, Arc<Cluster>>,
-    pub(crate) assignments: BTreeMap<Text, Arc<LoadAssignment>>,
-    pub(crate) names: Option<Arc<NameTable>>,
-    pub(crate) diagnostics: Vec<Diagnostic>,
+/// The outbound half: what all proxies share that see the same. The next version shares what did not change with it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Outbound {
+    /// By name.
+    pub listeners: PersistentMap<Text, Arc<Listener>>,
+    /// By name.
+    pub routes: PersistentMap<Text, Arc<RouteConfiguration>>,
+    /// By name.
+    pub clusters: PersistentMap<Text, Arc<Cluster>>,
+    /// By the cluster's name.
+    pub assignments: PersistentMap<Text, Arc<LoadAssignment>>,
+    /// For those that answer DNS.
+    pub names: Option<Arc<NameTable>>,
+    /// What could not be done.
+    pub diagnostics: Vec<Diagnostic>,
 }
 
 /// Memoised pieces.
@@ -61,6 +69,11 @@ impl Pieces {
         self.virtual_hosts.turn();
     }
 
+    /// Pieces made so far.
+    pub(crate) fn made(&self) -> u64 {
+        self.clusters.made() + self.assignments.made() + self.virtual_hosts.made()
+    }
+
     pub(crate) fn virtual_host(&mut self, view: VirtualHostView) -> Arc<VirtualHost> {
         self.virtual_hosts
             .find_or_make(view, |view| Arc::new(virtual_host::build(view)))
@@ -68,12 +81,12 @@ impl Pieces {
 }
 
 impl Outbound {
-    /// Keeps the allocations of `previous` for what is equal.
+    /// Keeps the allocations of `previous` for what is equal, those of its maps too.
     pub(crate) fn keep(&mut self, previous: &Self) {
-        keep_equal(&mut self.listeners, &previous.listeners);
-        keep_routes(&mut self.routes, &previous.routes);
-        keep_equal(&mut self.clusters, &previous.clusters);
-        keep_equal(&mut self.assignments, &previous.assignments);
+        keep_equal(&mut self.listeners, &previous.listeners, |a, b| a == b);
+        keep_equal(&mut self.routes, &previous.routes, same_table);
+        keep_equal(&mut self.clusters, &previous.clusters, |a, b| a == b);
+        keep_equal(&mut self.assignments, &previous.assignments, |a, b| a == b);
         if self.names == previous.names {
             self.names.clone_from(&previous.names);
         }
@@ -99,33 +112,32 @@ impl Outbound {
     }
 }
 
-fn keep_equal<T: PartialEq>(now: &mut BTreeMap<Text, Arc<T>>, previous: &BTreeMap<Text, Arc<T>>) {
-    for (name, value) in now {
-        if let Some(known) = previous.get(name)
-            && !Arc::ptr_eq(known, value)
-            && known == value
-        {
-            *value = Arc::clone(known);
+/// The previous map with what differs changed in it.
+fn keep_equal<T>(
+    now: &mut PersistentMap<Text, Arc<T>>,
+    previous: &PersistentMap<Text, Arc<T>>,
+    same: fn(&T, &T) -> bool,
+) {
+    let mut kept = previous.clone();
+    for name in previous.keys().filter(|name| !now.contains_key(*name)) {
+        kept.remove(name);
+    }
+    for (name, value) in &*now {
+        let known = previous.get(name);
+        if !known.is_some_and(|known| Arc::ptr_eq(known, value) || same(known, value)) {
+            kept.insert(name.clone(), Arc::clone(value));
         }
     }
+    *now = kept;
 }
 
-/// As [`keep_equal`]; virtual hosts that are the same allocation are not compared again, a table may have thousands.
-fn keep_routes(
-    now: &mut BTreeMap<Text, Arc<RouteConfiguration>>,
-    previous: &BTreeMap<Text, Arc<RouteConfiguration>>,
-) {
-    for (name, table) in now {
-        let Some(known) = previous.get(name) else { continue };
-        let hosts = table.virtual_hosts.iter().zip(&known.virtual_hosts);
-        if table.virtual_hosts.len() == known.virtual_hosts.len()
-            && hosts
-                .into_iter()
-                .all(|(own, other)| Arc::ptr_eq(own, other) || own == other)
-        {
-            *table = Arc::clone(known);
-        }
-    }
+/// Virtual hosts that are the same allocation are not compared, a table may have thousands.
+fn same_table(a: &RouteConfiguration, b: &RouteConfiguration) -> bool {
+    let hosts = a.virtual_hosts.iter().zip(&b.virtual_hosts);
+    a.virtual_hosts.len() == b.virtual_hosts.len()
+        && hosts
+            .into_iter()
+            .all(|(own, other)| Arc::ptr_eq(own, other) || own == other)
 }
 
 /// Clusters and endpoints of every visible service port and subset.
@@ -137,23 +149,35 @@ pub(crate) fn add_clusters(
     locality: &Locality,
 ) {
     for view in client.services.iter() {
-        let subsets = view.rule.as_ref().map_or(&[][..], |rule| rule.subsets.as_slice());
-        for port in view
-            .service
-            .ports
-            .iter()
-            .filter(|port| port.protocol != Protocol::Udp)
-        {
-            for subset in std::iter::once(None).chain(subsets.iter().map(Some)) {
-                add_cluster(
-                    out,
-                    pieces,
-                    client,
-                    (view, port.number, subset),
-                    redirected,
-                    locality,
-                );
-            }
+        add_service(out, pieces, client, view, redirected, locality);
+    }
+}
+
+/// Clusters and endpoints of one service.
+fn add_service(
+    out: &mut Outbound,
+    pieces: &mut Pieces,
+    client: &ClientView,
+    view: &ServiceView,
+    redirected: bool,
+    locality: &Locality,
+) {
+    let subsets = view.rule.as_ref().map_or(&[][..], |rule| rule.subsets.as_slice());
+    for port in view
+        .service
+        .ports
+        .iter()
+        .filter(|port| port.protocol != Protocol::Udp)
+    {
+        for subset in std::iter::once(None).chain(subsets.iter().map(Some)) {
+            add_cluster(
+                out,
+                pieces,
+                client,
+                (view, port.number, subset),
+                redirected,
+                locality,
+            );
         }
     }
 }

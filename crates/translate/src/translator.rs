@@ -1,20 +1,29 @@
 //! [`Translator`]: translation with its memory.
 //!
+//! ```text
+//!  turn(snapshot) ─► what differs from the last one (Changes)
+//!  outbound(scope) ─► nothing of it seen? as it was · few services? patched · else built anew from memoised pieces
+//!  own(proxy) ─► the inbound half, memoised by its view
+//! ```
+//!
 //! Pure in effect: the same snapshot and proxy give equal resources whatever was translated before; what is remembered
 //! only saves the work (and keeps allocations, so that whoever compares finds quickly what changed). Proxies that see
-//! the same share their whole outbound half; a new snapshot that changed nothing for them costs one comparison of views.
+//! the same share their whole outbound half.
 //!
-//! Bounds: two generations of pieces ([`Memo`]), one outbound half per kind of client and one inbound half per proxy
-//! that was translated in one of the last two generations.
+//! Bounds: one outbound half per [`Scope`] that the last two snapshots were asked for; pieces as long as a half uses them
+//! ([`Memo`]).
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use rajut_config::{
     Snapshot,
-    snapshot::{ClientView, WorkloadView},
+    snapshot::{Changes, ClientView, ServiceView, WorkloadView},
 };
 use rajut_ir::Resources;
-use rajut_types::{Diagnostic, Labels, Locality, Text};
+use rajut_types::{Diagnostic, Labels, Locality, PersistentMap, Text};
 
 use crate::{
     cluster, dns, grpc,
@@ -24,9 +33,10 @@ use crate::{
     proxy::{Capture, ExplicitPort, Proxy, Role},
 };
 
-/// What tells one kind of client from another.
+/// What tells one kind of client from another: proxies of one scope share their outbound half. Holds for snapshots among
+/// which [`Changes::everything`] is not said.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Scope {
+pub struct Scope {
     namespace: Text,
     labels: Labels,
     locality: Locality,
@@ -41,71 +51,96 @@ enum Entry {
     Grpc,
 }
 
+/// What is remembered of a scope.
+#[derive(Debug)]
+struct Known {
+    /// Of which turn it is.
+    turn: u64,
+    view: ClientView,
+    outbound: Arc<Outbound>,
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Translator {
-    /// The snapshot that was translated last; held so that no other can look like it.
+    /// The snapshot that is translated; held so that no other can look like it.
     last: Option<Snapshot>,
-    clients: HashMap<(Text, Labels), ClientView>,
-    scopes: Memo<Scope, (ClientView, Arc<Outbound>)>,
+    /// What differs between it and the one before.
+    changes: Arc<Changes>,
+    /// Counts snapshots.
+    turn: u64,
+    scopes: HashMap<Scope, Known>,
     inbound: Memo<InboundView, Arc<Inbound>>,
     pieces: Pieces,
+    /// Outbound halves that were built anew, and that were patched.
+    built: u64,
+    patched: u64,
 }
 
 /// What a proxy runs on, and what could not be done for it. `cache` remembers pieces between calls.
 pub fn translate(snapshot: &Snapshot, proxy: &Proxy, cache: &mut Translator) -> (Resources, Vec<Diagnostic>) {
     cache.turn(snapshot);
-    let client = cache.client(snapshot, proxy);
-    let outbound = cache.outbound(client.clone(), proxy);
+    let scope = cache.scope(snapshot, proxy);
+    let outbound = cache.outbound(snapshot, &scope);
     let mut resources = Resources {
-        listeners: outbound.listeners.clone(),
-        routes: outbound.routes.clone(),
-        clusters: outbound.clusters.clone(),
-        assignments: outbound.assignments.clone(),
-        secrets: std::collections::BTreeMap::new(),
+        listeners: plain(&outbound.listeners),
+        routes: plain(&outbound.routes),
+        clusters: plain(&outbound.clusters),
+        assignments: plain(&outbound.assignments),
+        secrets: BTreeMap::new(),
         names: outbound.names.clone(),
     };
-    match proxy.role {
-        Role::Sidecar => {
-            let workload = snapshot.workload_view(&proxy.namespace, &proxy.workload, &proxy.labels);
-            cache.add_own(&mut resources, &client, workload, proxy);
-        }
-        Role::Grpc => {
-            let workload = snapshot.workload_view(&proxy.namespace, &proxy.workload, &proxy.labels);
-            grpc::add_servers(&mut resources, &workload, proxy);
-        }
-        Role::HostGateway => {}
-    }
+    let own = cache.own(snapshot, proxy);
+    resources.listeners.extend(own.listeners);
+    resources.routes.extend(own.routes);
+    resources.clusters.extend(own.clusters);
+    resources.assignments.extend(own.assignments);
     (resources, outbound.diagnostics.clone())
 }
 
+fn plain<T>(map: &PersistentMap<Text, Arc<T>>) -> BTreeMap<Text, Arc<T>> {
+    map.iter()
+        .map(|(name, value)| (name.clone(), Arc::clone(value)))
+        .collect()
+}
+
 impl Translator {
-    /// Starts a new generation where the snapshot is another than the last.
-    fn turn(&mut self, snapshot: &Snapshot) {
-        let same = |last: &Snapshot| last.identity() == snapshot.identity();
-        if self.last.as_ref().is_some_and(same) {
-            return;
+    /// From now on `snapshot` is translated. Gives what differs from the one before.
+    pub fn turn(&mut self, snapshot: &Snapshot) -> Arc<Changes> {
+        match &self.last {
+            Some(last) if last.identity() == snapshot.identity() => return Arc::default(),
+            Some(last) => self.changes = Arc::new(snapshot.changes_since(last)),
+            None => {
+                self.changes = Arc::new(Changes {
+                    everything: true,
+                    ..Changes::default()
+                });
+            }
         }
         self.last = Some(snapshot.clone());
-        self.clients.clear();
-        self.scopes.turn();
+        let unused = self.turn.saturating_sub(1);
+        self.scopes.retain(|_, known| known.turn >= unused);
+        self.turn += 1;
         self.inbound.turn();
         self.pieces.turn();
+        Arc::clone(&self.changes)
     }
 
-    fn client(&mut self, snapshot: &Snapshot, proxy: &Proxy) -> ClientView {
-        let labels = snapshot.asked_labels(&proxy.labels);
-        self.clients
-            .entry((proxy.namespace.clone(), labels))
-            .or_insert_with_key(|(namespace, labels)| snapshot.client_view(namespace, labels))
-            .clone()
+    /// Generator calls so far: pieces made, halves built.
+    pub fn made(&self) -> u64 {
+        self.pieces.made() + self.inbound.made() + self.built
     }
 
-    /// The outbound half of a proxy, shared with all that see the same.
-    fn outbound(&mut self, client: ClientView, proxy: &Proxy) -> Arc<Outbound> {
-        let scope = Scope {
-            namespace: client.namespace.clone(),
-            labels: client.labels.clone(),
+    /// Outbound halves that were patched so far, which costs no more than the pieces that were made.
+    pub fn patched(&self) -> u64 {
+        self.patched
+    }
+
+    /// The kind of client that a proxy is.
+    pub fn scope(&self, snapshot: &Snapshot, proxy: &Proxy) -> Scope {
+        Scope {
+            namespace: proxy.namespace.clone(),
+            labels: snapshot.asked_labels(&proxy.labels),
             locality: proxy.locality.clone(),
             entry: match (&proxy.role, &proxy.capture) {
                 (Role::Grpc, _) => Entry::Grpc,
@@ -113,40 +148,99 @@ impl Translator {
                 (Role::HostGateway, _) => Entry::Explicit(Vec::new()),
                 (Role::Sidecar, Capture::Redirect | Capture::Netns { .. }) => Entry::Redirected,
             },
+        }
+    }
+
+    /// The outbound half of a scope, in the snapshot of the last [`Translator::turn`].
+    pub fn outbound(&mut self, snapshot: &Snapshot, scope: &Scope) -> Arc<Outbound> {
+        let Some(mut known) = self.scopes.remove(scope) else {
+            let view = snapshot.client_view(&scope.namespace, &scope.labels);
+            let outbound = Arc::new(self.build(&view, scope));
+            return self.remember(scope, view, outbound);
         };
-        let known = self.scopes.take(&scope);
-        if let Some((view, outbound)) = &known
-            && *view == client
-        {
-            let outbound = Arc::clone(outbound);
-            self.scopes.put(scope, (client, Arc::clone(&outbound)));
+        if known.turn == self.turn {
+            let outbound = Arc::clone(&known.outbound);
+            self.scopes.insert(scope.clone(), known);
             return outbound;
         }
-        let mut made = build_outbound(&mut self.pieces, &client, &scope);
-        if let Some((_, previous)) = &known {
-            made.keep(previous);
+        let changes = Arc::clone(&self.changes);
+        let usable = known.turn + 1 == self.turn && !changes.everything;
+        let changed = usable
+            .then(|| renew(&mut known.view, snapshot, scope, &changes))
+            .flatten();
+        if let Some(changed) = changed {
+            if changed.is_empty() {
+                return self.remember(scope, known.view, known.outbound);
+            }
+            let redirected = match scope.entry {
+                Entry::Redirected => Some(true),
+                Entry::Explicit(_) => Some(false),
+                Entry::Grpc => None,
+            };
+            let patched = redirected.and_then(|redirected| {
+                let (pieces, view) = (&mut self.pieces, &known.view);
+                outbound::patch(
+                    &known.outbound,
+                    pieces,
+                    view,
+                    &changed,
+                    redirected,
+                    &scope.locality,
+                )
+            });
+            if let Some(outbound) = patched {
+                self.patched += 1;
+                return self.remember(scope, known.view, Arc::new(outbound));
+            }
+        } else {
+            let view = snapshot.client_view(&scope.namespace, &scope.labels);
+            if view == known.view {
+                return self.remember(scope, known.view, known.outbound);
+            }
+            known.view = view;
         }
-        let made = Arc::new(made);
-        self.scopes.put(scope, (client, Arc::clone(&made)));
-        made
+        let mut made = self.build(&known.view, scope);
+        made.keep(&known.outbound);
+        self.remember(scope, known.view, Arc::new(made))
+    }
+
+    fn remember(&mut self, scope: &Scope, view: ClientView, outbound: Arc<Outbound>) -> Arc<Outbound> {
+        let known = Known {
+            turn: self.turn,
+            view,
+            outbound: Arc::clone(&outbound),
+        };
+        self.scopes.insert(scope.clone(), known);
+        outbound
+    }
+
+    fn build(&mut self, client: &ClientView, scope: &Scope) -> Outbound {
+        self.built += 1;
+        build_outbound(&mut self.pieces, client, scope)
+    }
+
+    /// What is a proxy's alone: its inbound half, and the listener that captures.
+    pub fn own(&mut self, snapshot: &Snapshot, proxy: &Proxy) -> Resources {
+        let mut resources = Resources::default();
+        let workload = || snapshot.workload_view(&proxy.namespace, &proxy.workload, &proxy.labels);
+        match proxy.role {
+            Role::Sidecar => self.add_own(&mut resources, workload(), proxy),
+            Role::Grpc => grpc::add_servers(&mut resources, &workload(), proxy),
+            Role::HostGateway => {}
+        }
+        resources
     }
 
     /// What is a sidecar's own: the capturing listener, the inbound half, the clusters of unknown traffic.
-    fn add_own(
-        &mut self,
-        resources: &mut Resources,
-        client: &ClientView,
-        workload: WorkloadView,
-        proxy: &Proxy,
-    ) {
+    fn add_own(&mut self, resources: &mut Resources, workload: WorkloadView, proxy: &Proxy) {
         let netns = match &proxy.capture {
             Capture::Redirect => Some(None),
             Capture::Netns { path, .. } => Some(Some(path)),
             Capture::Explicit { .. } => None,
         };
         if let Some(netns) = netns {
-            let unknown = outbound::unknown_chain(&client.mesh);
-            let listener = inbound::capture(&client.mesh, netns, unknown);
+            let unknown = outbound::unknown_chain(&workload.mesh);
+            let listener = inbound::capture(&workload.mesh, netns, unknown);
             resources
                 .listeners
                 .insert(listener.name.clone(), Arc::new(listener));
@@ -167,6 +261,52 @@ impl Translator {
             }
         }
     }
+}
+
+/// Brings a view to `snapshot`, of which only `changes` may differ. Gives the services that do, in both versions; `None` where
+/// one came or went (the view is then of neither snapshot).
+fn renew(
+    view: &mut ClientView,
+    snapshot: &Snapshot,
+    scope: &Scope,
+    changes: &Changes,
+) -> Option<Vec<(ServiceView, ServiceView)>> {
+    let mut changed = Vec::new();
+    let mut positions = Vec::new();
+    for host in &changes.hosts {
+        let position = view
+            .services
+            .binary_search_by(|known| known.service.host.cmp(host));
+        let now = snapshot.service_of(host, &scope.namespace, &scope.labels);
+        match (position, now) {
+            (Ok(position), Some(now)) => {
+                let old = view.services.get(position)?;
+                if *old != now {
+                    changed.push((old.clone(), now));
+                    positions.push(position);
+                }
+            }
+            // No service: then maybe routes without one.
+            (Err(_), None) => {
+                let known = view
+                    .unserved
+                    .iter()
+                    .find(|(known, _)| known == host)
+                    .map(|(_, vs)| vs);
+                if snapshot.routes_of(host, &scope.namespace).as_ref() != known {
+                    return None;
+                }
+            }
+            _ => return None,
+        }
+    }
+    if !changed.is_empty() {
+        let services = Arc::make_mut(&mut view.services);
+        for (position, (_, now)) in positions.into_iter().zip(&changed) {
+            *services.get_mut(position)? = now.clone();
+        }
+    }
+    Some(changed)
 }
 
 fn build_outbound(pieces: &mut Pieces, client: &ClientView, scope: &Scope) -> Outbound {

@@ -19,6 +19,7 @@ mod labels;
 mod locality;
 mod origin;
 mod percent;
+mod persistent_map;
 mod text;
 
 pub use diagnostic::{Code, Diagnostic, Severity, Span};
@@ -28,4 +29,5 @@ pub use labels::Labels;
 pub use locality::Locality;
 pub use origin::{ObjectRef, Origin};
 pub use percent::{InvalidPercent, Percent};
+pub use persistent_map::{Iter as PersistentIter, PersistentMap};
 pub use text::Text;

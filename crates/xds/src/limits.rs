@@ -33,3 +33,17 @@ pub const UPDATES_QUEUED_MAX: usize = 16;
 
 /// Shortest and longest pause between a client's connection attempts.
 pub const RECONNECT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+
+/// Shortest time from one pushed change to the next on one stream: at most five pushes per second and proxy, whatever
+/// changes how often; what comes meanwhile is pushed together.
+pub const PUSH_PAUSE: Duration = Duration::from_millis(200);
+
+/// A response that the transport does not take in this time ends its stream: the client comes back when it can.
+pub const SEND_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// Streams in their first exchange at once; the others wait in turn. Enough to keep both ends busy, and few enough that
+/// those who came first are done first.
+pub const ADMITTED_MAX: usize = 64;
+
+/// How long one stream's first exchange keeps others waiting, at most.
+pub const ADMISSION_TIME: Duration = Duration::from_secs(5);

@@ -62,9 +62,9 @@ impl Request {
     }
 }
 
-/// A server's message.
+/// A server's message. The server's end shares its resources with other streams: `Response<Arc<Resource>>`.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Response {
+pub struct Response<R = Resource> {
     /// Which type.
     pub type_url: Text,
     /// The version of the whole response.
@@ -72,7 +72,7 @@ pub struct Response {
     /// To be repeated in the answer.
     pub nonce: Text,
     /// New or changed resources (delta), or the subscribed ones (state of the world).
-    pub resources: Vec<Resource>,
+    pub resources: Vec<R>,
     /// Names that are gone or never were (delta).
     pub removed: Vec<Text>,
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
-use rajut_types::Text;
+use rajut_types::{PersistentMap, Text};
 
 /// The type URLs that have an order or a meaning of their own here; every other type passes all the same.
 pub mod type_url {
@@ -57,42 +57,130 @@ impl std::fmt::Debug for Resource {
     }
 }
 
-/// All resources of one type, by name.
-pub type TypeSet = BTreeMap<Text, Resource>;
+/// Resources by name. Versions of it share what is equal, and clients that are told the same share one.
+pub type Layer = PersistentMap<Text, Arc<Resource>>;
 
-/// What one client may be told, at one generation. Shared by counting: a type whose resources did not change is the same
-/// allocation from one generation to the next, and is not compared again.
+/// All resources of one type that a client may be told: what it shares with others, and its own, which hide shared ones of
+/// the same name. A copy counts two references.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TypeSet {
+    /// The same for all clients of a kind.
+    pub shared: Layer,
+    /// This client's alone; few.
+    pub own: Layer,
+}
+
+impl TypeSet {
+    /// The resource of that name.
+    pub fn get(&self, name: &str) -> Option<&Arc<Resource>> {
+        self.own.get(name).or_else(|| self.shared.get(name))
+    }
+
+    /// The resources, sorted by name.
+    pub fn values(&self) -> impl Iterator<Item = &Arc<Resource>> {
+        let mut own = self.own.values().peekable();
+        let mut shared = self.shared.values().peekable();
+        std::iter::from_fn(move || match (own.peek(), shared.peek()) {
+            (Some(first), Some(second)) if first.name > second.name => shared.next(),
+            (Some(first), Some(second)) => {
+                if first.name == second.name {
+                    shared.next();
+                }
+                own.next()
+            }
+            (Some(_), None) => own.next(),
+            (None, _) => shared.next(),
+        })
+    }
+
+    /// How many.
+    pub fn len(&self) -> usize {
+        let hidden = self.own.keys().filter(|name| self.shared.contains_key(*name));
+        self.shared.len() + self.own.len() - hidden.count()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.shared.is_empty() && self.own.is_empty()
+    }
+
+    /// Whether both are the same version, which is found without looking at a resource.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.shared.is_same(&other.shared) && self.own.is_same(&other.own)
+    }
+
+    /// Calls `visit` with every name whose resource differs from `older`'s: the one there, and the one here. What both share
+    /// costs nothing. Sorted within the shared names and within the own ones.
+    pub fn differences<'a>(
+        &'a self,
+        older: &'a Self,
+        mut visit: impl FnMut(&'a Text, Option<&'a Arc<Resource>>, Option<&'a Arc<Resource>>),
+    ) {
+        let differ = |old: Option<&Arc<Resource>>, new: Option<&Arc<Resource>>| match (old, new) {
+            (Some(old), Some(new)) => !Arc::ptr_eq(old, new) && old.version != new.version,
+            (None, None) => false,
+            _ => true,
+        };
+        self.shared.differences(&older.shared, |name, _, _| {
+            if self.own.contains_key(name) || older.own.contains_key(name) {
+                return;
+            }
+            let (old, new) = (older.shared.get(name), self.shared.get(name));
+            if differ(old, new) {
+                visit(name, old, new);
+            }
+        });
+        if self.own.is_same(&older.own) && self.shared.is_same(&older.shared) {
+            return;
+        }
+        let gone = older.own.keys().filter(|name| !self.own.contains_key(*name));
+        for name in self.own.keys().chain(gone) {
+            let (old, new) = (older.get(name), self.get(name));
+            if differ(old, new) {
+                visit(name, old, new);
+            }
+        }
+    }
+}
+
+impl FromIterator<Resource> for TypeSet {
+    /// All of them shared.
+    fn from_iter<I: IntoIterator<Item = Resource>>(resources: I) -> Self {
+        let entry = |resource: Resource| (resource.name.clone(), Arc::new(resource));
+        Self {
+            shared: resources.into_iter().map(entry).collect(),
+            own: Layer::default(),
+        }
+    }
+}
+
+/// What one client may be told, at one generation.
 #[derive(Debug, Clone, Default)]
 pub struct ResourceSet {
     /// Rises with every change of the mesh's configuration.
     pub generation: u64,
     /// type URL → resources.
-    pub types: BTreeMap<Text, Arc<TypeSet>>,
+    pub types: BTreeMap<Text, TypeSet>,
 }
 
 impl ResourceSet {
     /// The resource of that type and name.
-    pub fn find(&self, type_url: &str, name: &str) -> Option<&Resource> {
+    pub fn find(&self, type_url: &str, name: &str) -> Option<&Arc<Resource>> {
         self.types.get(type_url)?.get(name)
     }
 
     /// How many resources differ between `self` and `older`, in one type or in all of them.
     pub fn differences(&self, older: &Self) -> usize {
-        let empty = Arc::new(TypeSet::new());
+        let empty = TypeSet::default();
         let mut urls: Vec<&Text> = self.types.keys().chain(older.types.keys()).collect();
         urls.sort_unstable();
         urls.dedup();
         let count = |url: &Text| {
             let new = self.types.get(url).unwrap_or(&empty);
             let old = older.types.get(url).unwrap_or(&empty);
-            if Arc::ptr_eq(new, old) {
-                return 0;
-            }
-            let changed = new
-                .iter()
-                .filter(|(name, resource)| old.get(*name).is_none_or(|old| old.version != resource.version))
-                .count();
-            changed + old.keys().filter(|name| !new.contains_key(*name)).count()
+            let mut count = 0;
+            new.differences(old, |_, _, _| count += 1);
+            count
         };
         urls.into_iter().map(count).sum()
     }
@@ -156,25 +244,60 @@ mod tests {
         }
     }
 
+    fn of(pairs: &[(&str, &str)]) -> TypeSet {
+        let resources = pairs.iter().map(|(name, version)| Resource {
+            name: (*name).into(),
+            version: (*version).into(),
+            body: Bytes::new(),
+        });
+        resources.collect()
+    }
+
     #[test]
     fn differences_count_added_changed_and_removed() {
-        let set = |generation, pairs: &[(&str, &str)]| {
-            let resources = pairs.iter().map(|(name, version)| {
-                let resource = Resource {
-                    name: (*name).into(),
-                    version: (*version).into(),
-                    body: Bytes::new(),
-                };
-                (Text::from(*name), resource)
-            });
-            ResourceSet {
-                generation,
-                types: [("t".into(), Arc::new(resources.collect::<TypeSet>()))].into(),
-            }
+        let set = |generation, pairs: &[(&str, &str)]| ResourceSet {
+            generation,
+            types: [("t".into(), of(pairs))].into(),
         };
         let old = set(1, &[("same", "1"), ("changed", "1"), ("gone", "1")]);
         let new = set(2, &[("same", "1"), ("changed", "2"), ("new", "1")]);
         assert_eq!(new.differences(&old), 3);
         assert_eq!(new.differences(&new.clone()), 0);
+    }
+
+    #[test]
+    fn own_resources_hide_shared_ones_of_their_name() {
+        let layered = |shared: &[(&str, &str)], own: &[(&str, &str)]| TypeSet {
+            shared: of(shared).shared,
+            own: of(own).shared,
+        };
+        let versions = |set: &TypeSet| -> Vec<String> {
+            set.values()
+                .map(|one| format!("{}{}", one.name, one.version))
+                .collect()
+        };
+        let old = layered(&[("a", "1"), ("b", "1"), ("d", "1")], &[("b", "9"), ("c", "1")]);
+        assert_eq!(versions(&old), ["a1", "b9", "c1", "d1"]);
+        assert_eq!((old.len(), old.get("b").map(|one| &*one.version)), (4, Some("9")));
+        let changed = |new: &TypeSet| {
+            let mut found = Vec::new();
+            new.differences(&old, |name, _, now| {
+                found.push((name.to_string(), now.map(|one| one.version.to_string())));
+            });
+            found
+        };
+        // A hidden change is none; what is not hidden any more is one.
+        let hidden = layered(&[("a", "1"), ("b", "2"), ("d", "1")], &[("b", "9"), ("c", "1")]);
+        assert_eq!(changed(&hidden), []);
+        let bare = layered(&[("a", "2"), ("b", "2"), ("d", "1")], &[("c", "1")]);
+        assert_eq!(
+            changed(&bare),
+            [("a".into(), Some("2".into())), ("b".into(), Some("2".into()))]
+        );
+        let gone = layered(&[("a", "1"), ("b", "1"), ("d", "1")], &[]);
+        assert_eq!(
+            changed(&gone),
+            [("b".into(), Some("1".into())), ("c".into(), None)]
+        );
     }
 }

@@ -2,8 +2,11 @@
 //! until clients have acknowledged a generation ([`acks`]).
 
 pub mod acks;
+mod frames;
+pub mod interests;
+mod names;
 mod serve;
 mod stream;
 
-pub use serve::{AdsServer, Connection, ResourceSource};
-pub use stream::{Nack, ServerStream, StreamFault, StreamStatus, TypeStatus};
+pub use serve::{AdsServer, Connection, Feed, ResourceSource};
+pub use stream::{Interest, Nack, ServerStream, StreamFault, StreamStatus, TypeStatus};

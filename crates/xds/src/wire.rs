@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use rajut_proto::{Any, core, discovery, google};
+use rajut_proto::{core, discovery, google};
 use rajut_types::{Locality, Text};
 use serde_json::Value;
 
@@ -77,30 +77,6 @@ pub(crate) fn encode_world_request(request: Request) -> discovery::DiscoveryRequ
     }
 }
 
-pub(crate) fn encode_delta_response(response: &Response) -> discovery::DeltaDiscoveryResponse {
-    let any = |resource: &Resource| Any {
-        type_url: response.type_url.to_string(),
-        value: resource.body.to_vec(),
-    };
-    discovery::DeltaDiscoveryResponse {
-        system_version_info: response.version.to_string(),
-        resources: response
-            .resources
-            .iter()
-            .map(|resource| discovery::Resource {
-                name: resource.name.to_string(),
-                version: resource.version.to_string(),
-                resource: Some(any(resource)),
-                ..Default::default()
-            })
-            .collect(),
-        type_url: response.type_url.to_string(),
-        removed_resources: strings(&response.removed),
-        nonce: response.nonce.to_string(),
-        ..Default::default()
-    }
-}
-
 pub(crate) fn decode_delta_response(message: discovery::DeltaDiscoveryResponse) -> Response {
     Response {
         type_url: message.type_url.into(),
@@ -116,23 +92,6 @@ pub(crate) fn decode_delta_response(message: discovery::DeltaDiscoveryResponse) 
             })
             .collect(),
         removed: texts(message.removed_resources),
-    }
-}
-
-pub(crate) fn encode_world_response(response: &Response) -> discovery::DiscoveryResponse {
-    discovery::DiscoveryResponse {
-        version_info: response.version.to_string(),
-        resources: response
-            .resources
-            .iter()
-            .map(|resource| Any {
-                type_url: response.type_url.to_string(),
-                value: resource.body.to_vec(),
-            })
-            .collect(),
-        type_url: response.type_url.to_string(),
-        nonce: response.nonce.to_string(),
-        ..Default::default()
     }
 }
 
@@ -287,6 +246,8 @@ fn encode_value(value: Value) -> google::protobuf::Value {
 
 #[cfg(test)]
 mod tests {
+    use rajut_proto::Any;
+
     use super::*;
 
     #[test]

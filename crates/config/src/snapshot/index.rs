@@ -1,12 +1,13 @@
 //! The indexes of a snapshot: which workloads a service has, which virtual service a host has, which rules and policies
-//! hold where. Built in full by [`Index::build`]; [`Index::after_workloads`] recomputes only the services concerned.
+//! hold where. [`Index::after`] makes the next one from the previous: it recomputes what the differences between the two snapshots
+//! concern, and shares the rest.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
-use rajut_types::{Hostname, Labels, Principal, Text};
+use rajut_types::{Hostname, Labels, PersistentMap, Principal, Text};
 
 use super::{
     Shared, Snapshot,
@@ -17,112 +18,140 @@ use super::{
 use crate::model::{Service, VirtualService, Visibility, Workload};
 
 /// A service's key in the snapshot: host and namespace.
-type ServiceKey = (Hostname, Text);
+pub(super) type ServiceKey = (Hostname, Text);
+
+/// A workload's: namespace and name.
+pub(super) type WorkloadKey = (Text, Text);
+
+/// From so many services on, workloads are looked up in an index made for the purpose.
+const MANY: usize = 32;
 
 /// See the module.
 #[derive(Debug, Clone)]
 pub(super) struct Index {
-    pub(super) members: BTreeMap<ServiceKey, Shared<Members>>,
+    pub(super) members: PersistentMap<ServiceKey, Shared<Members>>,
     pub(super) nobody: Shared<Members>,
     pub(super) rules: Arc<Rules>,
     pub(super) virtual_services: Arc<VirtualServices>,
     /// Label keys of clients that some rule asks about.
     pub(super) asked_labels: Arc<BTreeSet<Text>>,
     peers: Arc<PeerPolicies>,
-    modes: BTreeMap<(Text, Text), Shared<EffectiveMtls>>,
+    pub(super) modes: PersistentMap<WorkloadKey, Shared<EffectiveMtls>>,
     selectors: Arc<Selectors>,
 }
 
 impl Default for Index {
     fn default() -> Self {
         Self {
-            members: BTreeMap::new(),
+            members: PersistentMap::default(),
             nobody: Shared::from(Arc::new(Members::default())),
             rules: Arc::default(),
             virtual_services: Arc::default(),
             asked_labels: Arc::default(),
             peers: Arc::default(),
-            modes: BTreeMap::new(),
+            modes: PersistentMap::default(),
             selectors: Arc::default(),
         }
     }
 }
 
 impl Index {
-    pub(super) fn build(snapshot: &Snapshot, previous: &Self) -> Self {
-        let peers = PeerPolicies::new(&snapshot.peer_authentications, &snapshot.mesh.root_namespace);
-        let modes = snapshot
-            .workloads
-            .iter()
-            .map(|(key, workload)| {
-                let mode = peers.of(&workload.namespace, &workload.labels);
-                (key.clone(), keep(mode, previous.modes.get(key)))
-            })
-            .collect();
-        let mut index = Self {
-            members: BTreeMap::new(),
-            nobody: previous.nobody.clone(),
-            rules: Arc::new(Rules::new(&snapshot.destination_rules, &previous.rules)),
-            virtual_services: Arc::new(VirtualServices::new(&snapshot.virtual_services)),
-            asked_labels: Arc::new(asked_labels(snapshot)),
-            peers: Arc::new(peers),
-            modes,
-            selectors: Arc::new(Selectors::new(snapshot)),
-        };
-        let mut by_label: HashMap<(&str, &str, &str), Vec<&Arc<Workload>>> = HashMap::new();
-        for workload in snapshot.workloads.values() {
-            for (key, value) in workload.labels.iter() {
-                by_label
-                    .entry((&*workload.namespace, key, value))
-                    .or_default()
-                    .push(workload);
+    /// The index of `snapshot`, which follows `before`. Equal to one made from nothing, whatever was before.
+    pub(super) fn after(snapshot: &Snapshot, before: &Snapshot) -> Self {
+        let previous = &*before.index;
+        let mut index = previous.clone();
+        if !same_objects(&snapshot.destination_rules, &before.destination_rules) {
+            index.rules = Arc::new(Rules::new(&snapshot.destination_rules, &previous.rules));
+        }
+        let routes_changed = !same_objects(&snapshot.virtual_services, &before.virtual_services);
+        if routes_changed {
+            index.virtual_services = Arc::new(VirtualServices::new(&snapshot.virtual_services));
+        }
+        if routes_changed || !same_objects(&snapshot.destination_rules, &before.destination_rules) {
+            let asked = asked_labels(snapshot);
+            if asked != *index.asked_labels {
+                index.asked_labels = Arc::new(asked);
             }
         }
-        for (key, service) in &snapshot.services {
-            let candidates = match anchor(service) {
-                Some((label, value)) => by_label
-                    .get(&(&*service.namespace, label, value))
-                    .map_or(&[][..], Vec::as_slice),
-                None => &[],
-            };
-            let members = index.members_of(snapshot, service, candidates.iter().copied());
-            index.put_members(key, members, previous);
+        if !snapshot.services.is_same(&before.services) {
+            index.selectors = Arc::new(Selectors::new(snapshot));
         }
+        let touched = index.renew_modes(snapshot, before);
+        index.renew_members(snapshot, before, &touched);
         index
     }
 
-    /// As `previous`, with the services of `touched` workloads (old and new forms) looked at again.
-    pub(super) fn after_workloads(snapshot: &Snapshot, previous: &Self, touched: &[Arc<Workload>]) -> Self {
-        let mut index = previous.clone();
-        let mut concerned = BTreeSet::new();
-        for workload in touched {
-            let key = (workload.namespace.clone(), workload.name.clone());
-            match snapshot.workloads.get(&key) {
-                Some(now) => {
-                    let mode = index.peers.of(&now.namespace, &now.labels);
-                    let mode = keep(mode, previous.modes.get(&key));
-                    index.modes.insert(key, mode);
+    /// The modes of all workloads. Gives the workloads, in their old and new forms, that differ or whose mode does.
+    fn renew_modes(&mut self, snapshot: &Snapshot, before: &Snapshot) -> Vec<Arc<Workload>> {
+        let root = &snapshot.mesh.root_namespace;
+        let policies_changed = *root != before.mesh.root_namespace
+            || !same_objects(&snapshot.peer_authentications, &before.peer_authentications);
+        let mut touched = Vec::new();
+        let mut again: BTreeSet<&WorkloadKey> = BTreeSet::new();
+        snapshot
+            .workloads
+            .differences(&before.workloads, |key, old, new| {
+                if old.zip(new).is_some_and(|(old, new)| Arc::ptr_eq(old, new)) {
+                    return;
                 }
-                None => {
-                    index.modes.remove(&key);
+                touched.extend(old.into_iter().chain(new).cloned());
+                again.insert(key);
+            });
+        if policies_changed {
+            self.peers = Arc::new(PeerPolicies::new(&snapshot.peer_authentications, root));
+            let namespaces = namespaces_of_changed(snapshot, before);
+            match namespaces {
+                Some(namespaces) => {
+                    for namespace in namespaces {
+                        again.extend(in_namespace(snapshot, &namespace).map(|(key, _)| key));
+                    }
                 }
+                None => again.extend(snapshot.workloads.keys()),
             }
-            concerned.extend(previous.selecting(&workload.namespace, &workload.labels).cloned());
         }
-        for key in &concerned {
-            let Some(service) = snapshot.services.get(key) else {
+        for key in again {
+            let Some(now) = snapshot.workloads.get(key) else {
+                self.modes.remove(key);
                 continue;
             };
-            let start = (service.namespace.clone(), Text::from(""));
-            let candidates = snapshot
-                .workloads
-                .range(start..)
-                .take_while(|((namespace, _), _)| *namespace == service.namespace)
-                .map(|(_, workload)| workload);
-            let members = index.members_of(snapshot, service, candidates);
-            index.put_members(key, members, previous);
+            let mode = self.peers.of(&now.namespace, &now.labels);
+            if self.modes.get(key).is_none_or(|known| **known != *mode) {
+                self.modes.insert(key.clone(), Shared::from(mode));
+                touched.push(Arc::clone(now));
+            }
         }
-        index
+        touched
+    }
+
+    /// The workloads behind the services that changed themselves or select one of the touched ones.
+    fn renew_members(&mut self, snapshot: &Snapshot, before: &Snapshot, touched: &[Arc<Workload>]) {
+        let mut concerned: BTreeSet<ServiceKey> = BTreeSet::new();
+        if snapshot.mesh.trust_domain == before.mesh.trust_domain {
+            snapshot.services.differences(&before.services, |key, old, new| {
+                if !old.zip(new).is_some_and(|(old, new)| Arc::ptr_eq(old, new)) {
+                    concerned.insert(key.clone());
+                }
+            });
+        } else {
+            concerned.extend(snapshot.services.keys().chain(before.services.keys()).cloned());
+        }
+        for workload in touched {
+            concerned.extend(self.selecting(&workload.namespace, &workload.labels).cloned());
+        }
+        let by_label = (concerned.len() >= MANY).then(|| ByLabel::new(snapshot));
+        for key in &concerned {
+            let Some(service) = snapshot.services.get(key) else {
+                self.members.remove(key);
+                continue;
+            };
+            let members = if let Some(by_label) = &by_label {
+                self.members_of(snapshot, service, by_label.candidates(service))
+            } else {
+                let all = in_namespace(snapshot, &service.namespace).map(|(_, workload)| workload);
+                self.members_of(snapshot, service, all)
+            };
+            self.put_members(key, members);
+        }
     }
 
     /// The workloads of `candidates` that the service selects.
@@ -152,17 +181,16 @@ impl Index {
         Members { list, principals }
     }
 
-    fn put_members(&mut self, key: &ServiceKey, mut members: Members, previous: &Self) {
-        let kept = match previous.members.get(key) {
-            Some(known) if **known == members => known.clone(),
-            known => {
-                if let Some(known) = known.filter(|known| known.principals == members.principals) {
-                    members.principals = Arc::clone(&known.principals);
-                }
-                Shared::from(Arc::new(members))
+    fn put_members(&mut self, key: &ServiceKey, mut members: Members) {
+        if let Some(known) = self.members.get(key) {
+            if **known == members {
+                return;
             }
-        };
-        self.members.insert(key.clone(), kept);
+            if known.principals == members.principals {
+                members.principals = Arc::clone(&known.principals);
+            }
+        }
+        self.members.insert(key.clone(), Shared::from(Arc::new(members)));
     }
 
     /// The modes of a workload; computed where it is not known (yet).
@@ -191,10 +219,70 @@ impl Index {
     }
 }
 
-fn keep(mode: Arc<EffectiveMtls>, previous: Option<&Shared<EffectiveMtls>>) -> Shared<EffectiveMtls> {
-    match previous {
-        Some(previous) if **previous == *mode => previous.clone(),
-        _ => Shared::from(mode),
+/// Whether both lists are of the same allocations.
+pub(super) fn same_objects<T>(a: &[Arc<T>], b: &[Arc<T>]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| Arc::ptr_eq(a, b))
+}
+
+/// The workloads of a namespace.
+fn in_namespace<'a>(
+    snapshot: &'a Snapshot,
+    namespace: &str,
+) -> impl Iterator<Item = (&'a WorkloadKey, &'a Arc<Workload>)> {
+    let namespace = Text::from(namespace);
+    let start = (Text::clone(&namespace), Text::from(""));
+    snapshot
+        .workloads
+        .range_from(&start)
+        .take_while(move |((found, _), _)| *found == namespace)
+}
+
+/// The namespaces in which some peer authentication differs; `None`: one of the root namespace does, which is everywhere.
+fn namespaces_of_changed(snapshot: &Snapshot, before: &Snapshot) -> Option<BTreeSet<Text>> {
+    let root = &snapshot.mesh.root_namespace;
+    if *root != before.mesh.root_namespace {
+        return None;
+    }
+    let mut namespaces = BTreeSet::new();
+    for (these, those) in [
+        (&snapshot.peer_authentications, &before.peer_authentications),
+        (&before.peer_authentications, &snapshot.peer_authentications),
+    ] {
+        let known: HashSet<*const _> = those.iter().map(Arc::as_ptr).collect();
+        for policy in these
+            .iter()
+            .filter(|policy| !known.contains(&Arc::as_ptr(policy)))
+        {
+            if policy.namespace == *root {
+                return None;
+            }
+            namespaces.insert(policy.namespace.clone());
+        }
+    }
+    Some(namespaces)
+}
+
+/// Workloads by namespace and label, for a look-up of many services.
+struct ByLabel<'a>(HashMap<(&'a str, &'a str, &'a str), Vec<&'a Arc<Workload>>>);
+
+impl<'a> ByLabel<'a> {
+    fn new(snapshot: &'a Snapshot) -> Self {
+        let mut by_label: HashMap<_, Vec<&Arc<Workload>>> = HashMap::new();
+        for workload in snapshot.workloads.values() {
+            for (key, value) in workload.labels.iter() {
+                by_label
+                    .entry((&*workload.namespace, key, value))
+                    .or_default()
+                    .push(workload);
+            }
+        }
+        Self(by_label)
+    }
+
+    fn candidates(&self, service: &'a Service) -> impl Iterator<Item = &'a Arc<Workload>> {
+        let found =
+            anchor(service).and_then(|(label, value)| self.0.get(&(&*service.namespace, label, value)));
+        found.into_iter().flatten().copied()
     }
 }
 

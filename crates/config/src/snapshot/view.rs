@@ -161,6 +161,25 @@ impl Snapshot {
             .collect()
     }
 
+    /// One host as a client sees it. `labels`: those that rules ask about.
+    pub fn service_of(&self, host: &Hostname, namespace: &str, labels: &Labels) -> Option<ServiceView> {
+        let client = Client {
+            namespace,
+            labels,
+            root_namespace: &self.mesh.root_namespace,
+        };
+        let service = self.find_service(namespace, host)?;
+        Some(self.service_view(service, client))
+    }
+
+    /// The routes that a client has for a host that no service stands behind.
+    pub fn routes_of(&self, host: &Hostname, namespace: &str) -> Option<Shared<VirtualService>> {
+        self.index
+            .virtual_services
+            .find(namespace, host)
+            .map(Shared::from)
+    }
+
     fn service_view(&self, service: &Arc<Service>, client: Client<'_>) -> ServiceView {
         let key = (service.host.clone(), service.namespace.clone());
         ServiceView {
@@ -255,7 +274,7 @@ impl Snapshot {
     /// The service of that host as a client in `namespace` would see it.
     pub fn find_service(&self, namespace: &str, host: &Hostname) -> Option<&Arc<Service>> {
         self.services
-            .range((host.clone(), Text::from(""))..)
+            .range_from(&(host.clone(), Text::from("")))
             .take_while(|((found, _), _)| found == host)
             .map(|(_, service)| service)
             .filter(|service| service.export_to.includes(namespace))

@@ -1,9 +1,10 @@
 //! The control plane's own counters in Prometheus' text form. The names are those that Istio's dashboards ask for, where there
 //! is one. Label values are resource types: a closed set.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, sync::atomic::Ordering::Relaxed};
 
 use super::Admin;
+use crate::discovery::Totals;
 
 /// Name, kind, help.
 type Metric = (&'static str, &'static str, &'static str);
@@ -36,6 +37,42 @@ const ISSUED: Metric = (
     "counter",
     "Certificates issued.",
 );
+const ROUNDS: Metric = (
+    "rajut_control_push_rounds_total",
+    "counter",
+    "Snapshots that were pushed.",
+);
+const GENERATED: Metric = (
+    "rajut_control_generated_total",
+    "counter",
+    "Generator calls: pieces of resources that were made, not remembered.",
+);
+const ENCODED: Metric = (
+    "rajut_control_encoded_total",
+    "counter",
+    "Resources that were encoded.",
+);
+const ENCODED_BYTES: Metric = (
+    "rajut_control_encoded_bytes_total",
+    "counter",
+    "Bytes of the resources that were encoded.",
+);
+const WOKEN: Metric = (
+    "rajut_control_proxies_woken_total",
+    "counter",
+    "Streams that were woken because something they subscribe to changed.",
+);
+const RESPONSES: Metric = ("rajut_control_pushes_total", "counter", "Responses sent.");
+const RESOURCES: Metric = (
+    "rajut_control_resources_sent_total",
+    "counter",
+    "Resources in the responses that were sent.",
+);
+const SENT_BYTES: Metric = (
+    "rajut_control_resource_bytes_sent_total",
+    "counter",
+    "Bytes of the resources that were sent.",
+);
 const PUSHES: Metric = ("pilot_xds_pushes", "counter", "Responses sent, by type.");
 const REJECTS_BY_TYPE: Metric = (
     "rajut_control_xds_rejects_total",
@@ -46,21 +83,28 @@ const REJECTS_BY_TYPE: Metric = (
 /// Everything at this moment.
 pub(super) fn text(admin: &Admin) -> String {
     let snapshot = admin.registry.snapshot();
-    let proxies = admin.discovery.proxies();
+    let (connected, unsettled) = admin.discovery.counts();
     let totals = admin.discovery.totals();
-    let unsettled = proxies
-        .iter()
-        .filter(|known| known.status.settled < snapshot.generation);
+    let work = admin.discovery.work();
     let size = |length: usize| u64::try_from(length).unwrap_or(u64::MAX);
+    let sum = |pick: fn(&Totals) -> u64| totals.values().map(pick).sum();
     let single = [
-        (CONNECTED, size(proxies.len())),
+        (CONNECTED, size(connected)),
         (SERVICES, size(snapshot.services.len())),
         (VIRTUAL_SERVICES, size(snapshot.virtual_services.len())),
-        (REJECTS, totals.values().map(|(_, rejects)| rejects).sum()),
+        (REJECTS, sum(|totals| totals.rejects)),
         (GENERATION, snapshot.generation),
-        (UNSETTLED, size(unsettled.count())),
+        (UNSETTLED, size(unsettled)),
         (REFUSED, admin.discovery.refused_nodes()),
         (ISSUED, admin.authority.issued_total()),
+        (ROUNDS, work.rounds.load(Relaxed)),
+        (GENERATED, work.generated.load(Relaxed)),
+        (ENCODED, work.encoded.load(Relaxed)),
+        (ENCODED_BYTES, work.encoded_bytes.load(Relaxed)),
+        (WOKEN, work.woken.load(Relaxed)),
+        (RESPONSES, sum(|totals| totals.pushes)),
+        (RESOURCES, sum(|totals| totals.resources)),
+        (SENT_BYTES, sum(|totals| totals.bytes)),
     ];
     let mut text = String::new();
     for (metric, value) in single {
@@ -68,15 +112,17 @@ pub(super) fn text(admin: &Admin) -> String {
         // Writing to a String can't fail.
         let _ = writeln!(text, "{} {value}", metric.0);
     }
-    let by_type =
-        |pick: fn(&(u64, u64)) -> u64| totals.iter().map(move |(kind, counts)| (kind, pick(counts)));
     head(&mut text, PUSHES);
-    for (kind, count) in by_type(|counts| counts.0) {
-        let _ = writeln!(text, "{}{{type=\"{kind}\"}} {count}", PUSHES.0);
+    for (kind, totals) in &totals {
+        let _ = writeln!(text, "{}{{type=\"{kind}\"}} {}", PUSHES.0, totals.pushes);
     }
     head(&mut text, REJECTS_BY_TYPE);
-    for (kind, count) in by_type(|counts| counts.1) {
-        let _ = writeln!(text, "{}{{type=\"{kind}\"}} {count}", REJECTS_BY_TYPE.0);
+    for (kind, totals) in &totals {
+        let _ = writeln!(
+            text,
+            "{}{{type=\"{kind}\"}} {}",
+            REJECTS_BY_TYPE.0, totals.rejects
+        );
     }
     text
 }

@@ -128,6 +128,8 @@ fn of_type(url: &str, status: &TypeStatus) -> Value {
         pushes,
         rejects,
         nack,
+        sent_resources: _,
+        sent_bytes: _,
     } = status;
     let nack = nack
         .as_ref()

@@ -69,7 +69,7 @@ async fn apply_names_the_proxy_that_refuses_and_the_one_that_is_silent() {
     }
     unconcerned
         .handle
-        .subscribe(type_url::ROUTE, vec!["8080".into()])
+        .subscribe(type_url::ROUTE, vec!["9090".into()])
         .await;
     let update = unconcerned.update().await;
     unconcerned.handle.answer(update.ticket, Vec::new()).await;
@@ -136,7 +136,7 @@ async fn a_proxy_survives_the_control_plane_and_is_told_only_what_changed_meanwh
     let mesh = Mesh::start("reconnect").await;
     let identity = mesh.enrol("clinic", "signer", "signer-0").await;
     let mut signer = mesh.connect(&identity, "signer-0", Protocol::Delta);
-    let host: Text = "auth.clinic.svc.cluster.local".into();
+    let host: Text = "outbound|8080||auth.clinic.svc.cluster.local".into();
     signer.handle.subscribe_all(type_url::NAME_TABLE).await;
     signer
         .handle
@@ -175,7 +175,7 @@ async fn a_restarted_control_plane_takes_no_endpoint_away_before_it_was_told_wha
         );
         let identity = mesh.enrol("clinic", "signer", "signer-0").await;
         let mut signer = mesh.connect(&identity, "signer-0", protocol);
-        let host: Text = "auth.clinic.svc.cluster.local".into();
+        let host: Text = "outbound|8080||auth.clinic.svc.cluster.local".into();
         signer
             .handle
             .subscribe(type_url::LOAD_ASSIGNMENT, vec![host])

@@ -1,24 +1,19 @@
 //! A control plane with one service, and its clients.
 
-use std::{future::Future, path::PathBuf, sync::Arc, time::Duration};
+use std::{future::Future, path::PathBuf, time::Duration};
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::TokioIo;
-use rajut_config::{Source, model::WorkloadHealth};
-use rajut_control::{Control, ControlOptions, discovery::Translate, start};
+use rajut_config::Source;
+use rajut_control::{Control, ControlOptions, start};
 use rajut_identity::{
     Identity, IdentityStore, TrustBundle,
     enrol::{EnrolOptions, Issuer, Token, control_plane_connector, enrol},
 };
-use rajut_ir::{
-    NameTable, Resources,
-    endpoint::{Endpoint, EndpointAddress, Health, LoadAssignment, LocalityEndpoints},
-};
 use rajut_platform::socket::UnixStream;
 use rajut_runtime::Clock;
-use rajut_types::{Labels, Locality, Text};
 use rajut_xds::{
     Node, Protocol,
     client::{ClientOptions, Event, Handle, spawn},
@@ -49,59 +44,6 @@ pub(crate) struct Subscriber {
     pub(crate) events: mpsc::Receiver<Event>,
 }
 
-/// Names and endpoints of every service: enough for the protocol, and independent of the real translation.
-fn names_and_endpoints() -> Translate {
-    let mut known: Vec<Resources> = Vec::new();
-    Box::new(move |snapshot, _| {
-        let mut resources = Resources::default();
-        let mut table = NameTable::default();
-        for service in snapshot.services.values() {
-            let host: Text = service.host.as_str().into();
-            table.names.insert(host.clone(), service.addresses.clone());
-            let endpoints = snapshot
-                .workloads
-                .values()
-                .filter(|workload| {
-                    service
-                        .selector
-                        .as_ref()
-                        .is_some_and(|selector| workload.labels.matches(selector))
-                })
-                .map(|workload| Endpoint {
-                    address: EndpointAddress::Socket((workload.address, 8080).into()),
-                    health: match workload.health {
-                        WorkloadHealth::Ready => Health::Healthy,
-                        WorkloadHealth::NotReady => Health::Unhealthy,
-                        WorkloadHealth::Terminating => Health::Draining,
-                    },
-                    weight: 1,
-                    hostname: Text::default(),
-                    tls_labels: Labels::default(),
-                    workload: Text::default(),
-                    lb_labels: Labels::default(),
-                });
-            let assignment = LoadAssignment {
-                cluster_name: host.clone(),
-                localities: vec![LocalityEndpoints {
-                    locality: Locality::default(),
-                    priority: 0,
-                    weight: None,
-                    endpoints: endpoints.collect(),
-                }],
-                overprovisioning_percent: None,
-            };
-            resources.assignments.insert(host, Arc::new(assignment));
-        }
-        resources.names = Some(Arc::new(table));
-        // As the real one does: equal resources are the same allocation.
-        if let Some(same) = known.iter().find(|known| **known == resources) {
-            return (same.clone(), Vec::new());
-        }
-        known.push(resources.clone());
-        (resources, Vec::new())
-    })
-}
-
 impl Mesh {
     pub(crate) async fn start(name: &str) -> Self {
         Self::start_with(name, |_| {}).await
@@ -115,9 +57,7 @@ impl Mesh {
         options.default_namespace = "clinic".into();
         options.texts = vec![Source::new("clinic.yaml", service("auth"))];
         change(&mut options);
-        let control = within(start(options.clone(), names_and_endpoints()))
-            .await
-            .expect("starts");
+        let control = within(start(options.clone())).await.expect("starts");
         Self { control, options }
     }
 
@@ -128,7 +68,7 @@ impl Mesh {
         control.stop();
         let control = loop {
             // The old listener closes when its task is gone.
-            match start(options.clone(), names_and_endpoints()).await {
+            match start(options.clone()).await {
                 Ok(control) => break control,
                 Err(error) => assert!(error.to_string().contains("can't listen"), "{error}"),
             }

@@ -31,7 +31,7 @@ fn spawn(rajut: &Path, folder: &Path, listen: &str) -> anyhow::Result<Child> {
         .create(true)
         .open(folder.join("control.log"))?;
     Command::new(rajut)
-        .args(["control", "--listen", listen])
+        .args(["control", "--await-workloads", "--listen", listen])
         .arg(folder.join("config"))
         .env("RAJUT_STATE_DIR", folder.join("state"))
         .env("RAJUT_LOG", "warn")

@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use rajut_config::Snapshot;
 use rajut_control::ControlOptions;
 use rajut_local::commands::CONTROL_SERVER_NAME;
 use rajut_platform::{memory, signals::ShutdownSignals};
@@ -19,7 +18,6 @@ use rajut_proxy::{
     run::ProxyOptions,
 };
 use rajut_runtime::logging::{self, Format};
-use rajut_translate::{Proxy, Translator};
 
 use super::{WrongUsage, mesh::Place};
 
@@ -193,13 +191,9 @@ pub(crate) fn control(place: &Place, args: &ControlArgs) -> anyhow::Result<ExitC
         awaits_workloads: args.await_workloads,
         ..ControlOptions::new(place.state.path())
     };
-    let mut translator = Translator::default();
-    let translate = Box::new(move |snapshot: &Snapshot, proxy: &Proxy| {
-        rajut_translate::translate(snapshot, proxy, &mut translator)
-    });
     super::block_on(async {
         let mut shutdown = ShutdownSignals::listen()?;
-        let control = rajut_control::start(options, translate).await?;
+        let control = rajut_control::start(options).await?;
         shutdown.next().await;
         control.stop();
         Ok(())

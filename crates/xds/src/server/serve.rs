@@ -1,20 +1,38 @@
-//! The tonic service: one task per stream that drives a [`ServerStream`].
+//! The gRPC service: one task per stream that drives a [`ServerStream`].
+//!
+//! Written on tonic's parts rather than its generated server, since that one encodes a response into one buffer: a thousand
+//! proxies that start together would each hold their whole configuration. Here responses go out as
+//! [`frames`](super::frames) of shared resources.
+//!
+//! A stream's first exchange is the expensive one: at most [`ADMITTED_MAX`] are under way at once, so that after a reconnect
+//! of everybody the first ones finish early instead of all of them late. Those behind wait in turn, for at most
+//! [`ADMISSION_TIME`] per place.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
-
-use rajut_proto::discovery::{
-    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
-    aggregated_discovery_service_server::{AggregatedDiscoveryService, AggregatedDiscoveryServiceServer},
+use std::{
+    convert::Infallible,
+    future::{Ready, ready},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
 };
-use rajut_runtime::Clock;
-use tokio::sync::{mpsc, watch};
-use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
-use tonic::{Extensions, Status, Streaming};
 
-use super::{ServerStream, StreamStatus};
+use rajut_proto::discovery::{DeltaDiscoveryRequest, DiscoveryRequest};
+use rajut_runtime::Clock;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio_stream::StreamExt as _;
+use tonic::{Extensions, Status, Streaming, body::Body, codec::Codec as _, server::NamedService};
+use tonic_prost::ProstCodec;
+
+use super::{
+    Interest, ServerStream, StreamStatus,
+    frames::{ResponseBody, Writer},
+};
 use crate::{
-    limits::{MESSAGE_BYTES_MAX, RESPONSES_QUEUED_MAX},
-    message::{Node, Protocol, Request, Response},
+    limits::{
+        ADMISSION_TIME, ADMITTED_MAX, MESSAGE_BYTES_MAX, PUSH_PAUSE, RESPONSES_QUEUED_MAX, SEND_TIMEOUT,
+    },
+    message::{Node, Protocol, Request},
     resource::ResourceSet,
     wire,
 };
@@ -27,13 +45,32 @@ pub trait ResourceSource: Send + Sync + 'static {
     -> Result<Connection, Status>;
 }
 
+/// Where a stream's resources come from.
+pub trait Feed: Send + Sync + 'static {
+    /// The newest resources; `None` until they are known.
+    fn newest(&self) -> Option<Arc<ResourceSet>>;
+
+    /// What the stream subscribes to became different. When this returns, changes of it wake the stream.
+    fn interested(&self, changes: Vec<Interest>);
+}
+
 /// A client's two ends: its resources, and what it has acknowledged.
-#[derive(Debug)]
 pub struct Connection {
-    /// The newest resources; `None` until they are known. When the sender is dropped the stream ends (`UNAVAILABLE`).
-    pub resources: watch::Receiver<Option<Arc<ResourceSet>>>,
+    /// The resources.
+    pub feed: Arc<dyn Feed>,
+    /// Changes when the newest resources differ in something that the stream subscribes to, and when they become known. When
+    /// the sender is dropped the stream ends (`UNAVAILABLE`).
+    pub woken: watch::Receiver<u64>,
     /// Replaced after every event; dropped when the stream ends.
     pub status: watch::Sender<StreamStatus>,
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection")
+            .field("status", &self.status)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The aggregated discovery service over a [`ResourceSource`].
@@ -41,116 +78,155 @@ pub struct Connection {
 pub struct AdsServer<S> {
     source: Arc<S>,
     clock: Clock,
+    admission: Arc<Semaphore>,
 }
 
 /// A stream whose first request does not come in this time is closed.
 const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-type Outbound<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+/// The service's name on the wire, and its two methods.
+const SERVICE: &str = "envoy.service.discovery.v3.AggregatedDiscoveryService";
+const WORLD: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources";
+const DELTA: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
 
 impl<S: ResourceSource> AdsServer<S> {
     /// The service, to be added to a tonic router.
-    pub fn service(source: Arc<S>, clock: Clock) -> AggregatedDiscoveryServiceServer<Self> {
-        AggregatedDiscoveryServiceServer::new(Self { source, clock })
-            .max_decoding_message_size(MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    pub fn service(source: Arc<S>, clock: Clock) -> Self {
+        Self {
+            source,
+            clock,
+            admission: Arc::new(Semaphore::new(ADMITTED_MAX)),
+        }
     }
 
-    fn start<M: Send + 'static, R: Send + 'static>(
+    fn start<M: prost::Message + Default + Send + 'static>(
         &self,
         protocol: Protocol,
-        request: tonic::Request<Streaming<M>>,
+        request: http::Request<Body>,
         decode: fn(M) -> Request,
-        encode: fn(&Response) -> R,
-    ) -> Outbound<R> {
-        let (_, extensions, inbound) = request.into_parts();
+    ) -> http::Response<Body> {
+        let (parts, body) = request.into_parts();
+        let decoder = ProstCodec::<M, M>::default().decoder();
         let (responses, queued) = mpsc::channel(RESPONSES_QUEUED_MAX);
         let stream = OneStream {
             source: Arc::clone(&self.source),
             clock: self.clock.clone(),
+            admission: Arc::clone(&self.admission),
             protocol,
-            extensions,
-            inbound,
+            extensions: parts.extensions,
+            inbound: Streaming::new_request(decoder, body, None, Some(MESSAGE_BYTES_MAX)),
             decode,
-            encode,
             responses,
         };
         tokio::spawn(stream.run());
-        Box::pin(ReceiverStream::new(queued))
+        let mut response = http::Response::new(Body::new(ResponseBody::new(queued)));
+        let kind = http::HeaderValue::from_static("application/grpc");
+        response.headers_mut().insert(http::header::CONTENT_TYPE, kind);
+        response
     }
 }
 
-#[tonic::async_trait]
-impl<S: ResourceSource> AggregatedDiscoveryService for AdsServer<S> {
-    type StreamAggregatedResourcesStream = Outbound<DiscoveryResponse>;
-    type DeltaAggregatedResourcesStream = Outbound<DeltaDiscoveryResponse>;
-
-    async fn stream_aggregated_resources(
-        &self,
-        request: tonic::Request<Streaming<DiscoveryRequest>>,
-    ) -> Result<tonic::Response<Self::StreamAggregatedResourcesStream>, Status> {
-        let stream = self.start(
-            Protocol::StateOfTheWorld,
-            request,
-            wire::decode_world_request,
-            wire::encode_world_response,
-        );
-        Ok(tonic::Response::new(stream))
-    }
-
-    async fn delta_aggregated_resources(
-        &self,
-        request: tonic::Request<Streaming<DeltaDiscoveryRequest>>,
-    ) -> Result<tonic::Response<Self::DeltaAggregatedResourcesStream>, Status> {
-        let stream = self.start(
-            Protocol::Delta,
-            request,
-            wire::decode_delta_request,
-            wire::encode_delta_response,
-        );
-        Ok(tonic::Response::new(stream))
+impl<S> Clone for AdsServer<S> {
+    fn clone(&self) -> Self {
+        Self {
+            source: Arc::clone(&self.source),
+            clock: self.clock.clone(),
+            admission: Arc::clone(&self.admission),
+        }
     }
 }
 
-struct OneStream<S, M, R> {
+impl<S> NamedService for AdsServer<S> {
+    const NAME: &'static str = SERVICE;
+}
+
+impl<S: ResourceSource> tower_service::Service<http::Request<Body>> for AdsServer<S> {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let response = match request.uri().path() {
+            DELTA => {
+                self.start::<DeltaDiscoveryRequest>(Protocol::Delta, request, wire::decode_delta_request)
+            }
+            WORLD => {
+                self.start::<DiscoveryRequest>(Protocol::StateOfTheWorld, request, wire::decode_world_request)
+            }
+            _ => Status::unimplemented("there is no such method").into_http(),
+        };
+        ready(Ok(response))
+    }
+}
+
+struct OneStream<S, M> {
     source: Arc<S>,
     clock: Clock,
+    admission: Arc<Semaphore>,
     protocol: Protocol,
     extensions: Extensions,
     inbound: Streaming<M>,
     decode: fn(M) -> Request,
-    encode: fn(&Response) -> R,
-    responses: mpsc::Sender<Result<R, Status>>,
+    responses: mpsc::Sender<Result<Writer, Status>>,
 }
 
-impl<S: ResourceSource, M: Send + 'static, R: Send + 'static> OneStream<S, M, R> {
+/// A place among the streams in their first exchange.
+struct Admission {
+    /// Held so that others wait.
+    _place: OwnedSemaphorePermit,
+    /// Given up then in any case.
+    until: Pin<Box<tokio::time::Sleep>>,
+}
+
+impl<S: ResourceSource, M: Send + 'static> OneStream<S, M> {
     async fn run(mut self) {
         if let Err(status) = self.converse().await {
             tracing::debug!(code = ?status.code(), message = status.message(), "discovery stream ended");
-            // The error means that the client is gone already.
-            let _ = self.responses.send(Err(status)).await;
+            // Whether the client still listens or not: nothing waits for it.
+            let _ = self.responses.try_send(Err(status));
         }
     }
 
-    async fn converse(&mut self) -> Result<(), Status> {
-        let Some(first) = tokio::time::timeout(FIRST_REQUEST_TIMEOUT, self.inbound.next())
+    async fn first_request(&mut self) -> Result<Option<Request>, Status> {
+        let first = tokio::time::timeout(FIRST_REQUEST_TIMEOUT, self.inbound.next())
             .await
-            .map_err(|_| Status::deadline_exceeded("no first request"))?
-        else {
+            .map_err(|_| Status::deadline_exceeded("no first request"))?;
+        first.transpose().map(|first| first.map(self.decode))
+    }
+
+    async fn admit(&self) -> Option<Admission> {
+        let place = Arc::clone(&self.admission).acquire_owned().await.ok()?;
+        Some(Admission {
+            _place: place,
+            until: Box::pin(tokio::time::sleep(ADMISSION_TIME)),
+        })
+    }
+
+    #[expect(
+        clippy::too_many_lines,
+        reason = "one stream from its first request to its end"
+    )]
+    async fn converse(&mut self) -> Result<(), Status> {
+        let Some(first) = self.first_request().await? else {
             return Ok(());
         };
-        let first = (self.decode)(first?);
         let node = first
             .node
             .clone()
             .ok_or_else(|| Status::invalid_argument("a stream's first request must carry the node"))?;
+        let mut admission = self.admit().await;
         let Connection {
-            mut resources,
+            feed,
+            mut woken,
             status,
         } = self.source.connect(&self.extensions, &node, self.protocol)?;
         let started = self.clock.now();
-        let mut machine = ServerStream::new(self.protocol);
-        if let Some(set) = resources.borrow_and_update().clone() {
+        let mut machine = ServerStream::new(self.protocol).with_pause(PUSH_PAUSE);
+        if let Some(set) = feed.newest() {
             machine.snapshot(set);
         }
         let mut request = Some(first);
@@ -160,13 +236,30 @@ impl<S: ResourceSource, M: Send + 'static, R: Send + 'static> OneStream<S, M, R>
                 machine
                     .request(request, now)
                     .map_err(|fault| Status::resource_exhausted(fault.to_string()))?;
+                let interest = machine.take_interest();
+                if !interest.is_empty() {
+                    feed.interested(interest);
+                    // In this order, so that no change falls between the two.
+                    if let Some(set) = feed.newest() {
+                        machine.snapshot(set);
+                    }
+                }
             }
             while let Some(response) = machine.next_response(now) {
-                if self.responses.send(Ok((self.encode)(&response))).await.is_err() {
-                    return Ok(());
+                let writer = Writer::new(self.protocol, response).ok_or_else(|| {
+                    Status::resource_exhausted("the resources exceed the size of a message")
+                })?;
+                match tokio::time::timeout(SEND_TIMEOUT, self.responses.send(Ok(writer))).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(_)) => return Ok(()),
+                    // It would keep alive what it was sent last, for ever.
+                    Err(_) => return Err(Status::unavailable("the client does not read")),
                 }
             }
             let current = machine.status();
+            if current.settled > 0 {
+                admission = None;
+            }
             status.send_if_modified(|known| {
                 let changed = *known != current;
                 *known = current;
@@ -178,15 +271,24 @@ impl<S: ResourceSource, M: Send + 'static, R: Send + 'static> OneStream<S, M, R>
                     Some(message) => request = Some((self.decode)(message?)),
                     None => return Ok(()),
                 },
-                changed = resources.changed() => {
+                changed = woken.changed() => {
                     changed.map_err(|_| Status::unavailable("the control plane is ending this stream"))?;
-                    if let Some(set) = resources.borrow_and_update().clone() {
+                    woken.borrow_and_update();
+                    if let Some(set) = feed.newest() {
                         machine.snapshot(set);
                     }
                 }
                 () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {}
+                () = expired(&mut admission), if admission.is_some() => admission = None,
                 () = self.responses.closed() => return Ok(()),
             }
         }
+    }
+}
+
+async fn expired(admission: &mut Option<Admission>) {
+    match admission {
+        Some(admission) => admission.until.as_mut().await,
+        None => std::future::pending().await,
     }
 }

@@ -6,8 +6,13 @@
 //!                                        next_response(): the first due type in push order, or nothing
 //! ```
 //!
-//! Invariants: at most one snapshot is pending (the newest replaces it); `sent` holds desired names only; the settled
-//! generation never falls and is never newer than the applied one. Bounds: `limits`. What it refuses: more types or names
+//! What a client holds is not written down name by name: it is what it wants of the set that was sent last (`base`), which it
+//! shares with every other client that was sent it. Only what a client brings along, and what must be sent although it did
+//! not change, is kept apart, until it is sent.
+//!
+//! Invariants: at most one snapshot is pending (the newest replaces it); the settled
+//! generation never falls and is never newer than the applied one. Bounds: `limits`; a client that does not answer keeps one
+//! older set alive. What it refuses: more types or names
 //! than the caps allow ([`StreamFault`]), which ends the stream. What it ignores: answers (not names) whose nonce it never
 //! gave or that a newer answer has overtaken.
 
@@ -19,6 +24,7 @@ use std::{
 
 use rajut_types::Text;
 
+use super::names::Names;
 use crate::{
     limits::{NACK_MESSAGE_MAX, NAME_BYTES_MAX, NAMES_MAX, OUTSTANDING_MAX, ROUND_TIMEOUT, TYPES_MAX},
     message::{Protocol, Request, Response},
@@ -33,6 +39,12 @@ pub struct ServerStream {
     types: BTreeMap<Text, TypeState>,
     applied: Option<Arc<ResourceSet>>,
     pending: Option<Arc<ResourceSet>>,
+    /// At least so long from one pushed change to the next.
+    pause: Duration,
+    /// When a change was pushed last.
+    pushed: Option<Duration>,
+    /// What its subscriptions became since [`ServerStream::take_interest`].
+    interest: Vec<Interest>,
     /// When the oldest unanswered response was sent.
     waiting_since: Option<Duration>,
     nonce: u64,
@@ -44,17 +56,32 @@ pub struct ServerStream {
 #[derive(Debug, Default)]
 struct TypeState {
     wildcard: bool,
-    names: BTreeSet<Text>,
-    /// name → version that the client holds or is being sent; `None`: it was told that there is no such resource.
-    sent: BTreeMap<Text, Option<Text>>,
-    /// Names that are sent again although their version did not change.
-    forced: BTreeSet<Text>,
+    names: Names,
+    /// What was sent last; the client holds, or is being sent, what it wants of it and what is not `fresh`.
+    base: Option<TypeSet>,
+    /// name → version that the client brought along; until the first look.
+    told: BTreeMap<Text, Text>,
+    /// Names that are sent although they did not change.
+    fresh: BTreeSet<Text>,
     /// A response is due even if it is empty.
     owed: bool,
     dirt: Dirt,
     /// Unanswered responses, oldest first; at most [`OUTSTANDING_MAX`].
     outstanding: VecDeque<Outstanding>,
+    /// Resources that the client holds; counted anew where its names changed.
+    held: Option<usize>,
     status: TypeStatus,
+}
+
+/// A change of what a stream subscribes to, for whoever wakes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Interest {
+    /// Everything of a type from now on, or not any more.
+    All(Text, bool),
+    /// These names of a type too.
+    More(Text, Vec<Text>),
+    /// These names of a type no longer.
+    Less(Text, Vec<Text>),
 }
 
 /// What changed since the last look.
@@ -120,6 +147,10 @@ pub struct TypeStatus {
     pub pushes: u64,
     /// Responses that were refused.
     pub rejects: u64,
+    /// Resources in the responses.
+    pub sent_resources: u64,
+    /// Bytes of those.
+    pub sent_bytes: u64,
     /// The last refusal, until a later response is accepted.
     pub nack: Option<Nack>,
 }
@@ -143,11 +174,25 @@ impl ServerStream {
             types: BTreeMap::new(),
             applied: None,
             pending: None,
+            pause: Duration::ZERO,
+            pushed: None,
+            interest: Vec::new(),
             waiting_since: None,
             nonce: 0,
             settled: 0,
             last_change: 0,
         }
+    }
+
+    /// The same, with at least so long between two pushed changes; what comes meanwhile is pushed together.
+    #[must_use]
+    pub fn with_pause(self, pause: Duration) -> Self {
+        Self { pause, ..self }
+    }
+
+    /// What its subscriptions became since the last call.
+    pub fn take_interest(&mut self) -> Vec<Interest> {
+        std::mem::take(&mut self.interest)
     }
 
     /// The newest resources; replaces a pending set that was not yet pushed.
@@ -164,17 +209,34 @@ impl ServerStream {
             return Err(StreamFault::TooManyTypes);
         }
         let url = request.type_url.clone();
+        if request.subscribe.len() > NAMES_MAX
+            || request.subscribe.iter().any(|name| name.len() > NAME_BYTES_MAX)
+        {
+            return Err(StreamFault::TooManyNames { type_url: url });
+        }
         let first = !self.types.contains_key(&url);
         let state = self.types.entry(url.clone()).or_default();
+        let was_wildcard = state.wildcard;
         state.answer(&request);
-        match self.protocol {
-            Protocol::Delta => state.subscribe_delta(&url, first, request),
+        let newest = self.pending.as_ref().or(self.applied.as_ref());
+        let known = newest.and_then(|set| set.types.get(&url));
+        let (more, less) = match self.protocol {
+            Protocol::Delta => state.subscribe_delta(&url, first, request, known),
             // Also where the nonce is stale: a stream keeps its order, so these are the newest names, and a name that was
             // dropped and asked for again while a push was on its way must be sent again.
-            Protocol::StateOfTheWorld => state.subscribe_world(&url, first, &request),
-        }
-        if state.names.len() > NAMES_MAX || state.names.iter().any(|name| name.len() > NAME_BYTES_MAX) {
+            Protocol::StateOfTheWorld => state.subscribe_world(&url, first, &request, known),
+        };
+        if state.names.len() > NAMES_MAX {
             return Err(StreamFault::TooManyNames { type_url: url });
+        }
+        if state.wildcard != was_wildcard {
+            self.interest.push(Interest::All(url.clone(), state.wildcard));
+        }
+        if !more.is_empty() {
+            self.interest.push(Interest::More(url.clone(), more));
+        }
+        if !less.is_empty() {
+            self.interest.push(Interest::Less(url, less));
         }
         if self.types.values().all(|state| state.outstanding.is_empty()) {
             self.waiting_since = None;
@@ -185,19 +247,25 @@ impl ServerStream {
     }
 
     /// The next message to send, in push order; call it until there is none after every event.
-    pub fn next_response(&mut self, now: Duration) -> Option<Response> {
+    pub fn next_response(&mut self, now: Duration) -> Option<Response<Arc<Resource>>> {
         loop {
+            let idle = self.types.values().all(|state| state.outstanding.is_empty());
+            if idle && self.pause_end().is_none_or(|end| now >= end) {
+                // Nothing is on its way: what is sent next is of the newest.
+                self.settle();
+                self.apply_pending(now);
+            }
             if let Some(response) = self.first_due(now) {
                 return Some(response);
             }
             let idle = self.types.values().all(|state| state.outstanding.is_empty());
-            if idle && let Some(applied) = &self.applied {
-                self.settled = self.settled.max(applied.generation);
+            if idle {
+                self.settle();
             }
             let overdue = self
                 .waiting_since
                 .is_some_and(|since| now.saturating_sub(since) >= ROUND_TIMEOUT);
-            if !idle && !overdue {
+            if (!idle && !overdue) || self.pause_end().is_some_and(|end| now < end) {
                 return None;
             }
             self.apply_pending(now)?;
@@ -205,10 +273,16 @@ impl ServerStream {
     }
 
     /// When [`ServerStream::next_response`] should be called although nothing has happened: a pending push whose
-    /// predecessor is unanswered.
+    /// predecessor is unanswered, or too recent.
     pub fn deadline(&self) -> Option<Duration> {
         self.pending.as_ref()?;
-        Some(self.waiting_since? + ROUND_TIMEOUT)
+        let unanswered = self.waiting_since.map(|since| since + ROUND_TIMEOUT);
+        unanswered.max(self.pause_end())
+    }
+
+    /// When the next change may be pushed.
+    fn pause_end(&self) -> Option<Duration> {
+        self.pushed.map(|pushed| pushed + self.pause)
     }
 
     /// Everything that is known about the stream.
@@ -216,7 +290,7 @@ impl ServerStream {
         let of_type = |state: &TypeState| TypeStatus {
             wildcard: state.wildcard,
             names: state.names.len(),
-            resources: state.sent.values().flatten().count(),
+            resources: state.held(),
             ..state.status.clone()
         };
         StreamStatus {
@@ -248,8 +322,17 @@ impl ServerStream {
                     .iter()
                     .is_sorted_by_key(|response| response.nonce)
             );
-            assert!(state.sent.keys().all(|name| state.wants(name)), "{state:?}");
-            assert!(state.forced.iter().all(|name| state.wants(name)), "{state:?}");
+            assert!(state.told.keys().all(|name| state.wants(name)), "{state:?}");
+            assert!(state.fresh.iter().all(|name| state.wants(name)), "{state:?}");
+            assert!(state.told.is_empty() || state.base.is_none(), "{state:?}");
+        }
+    }
+
+    /// Nothing is unanswered: the applied set is settled, unless some of it was not sent yet.
+    fn settle(&mut self) {
+        let unsent = self.types.values().any(|state| state.dirt == Dirt::Snapshot);
+        if let Some(applied) = self.applied.as_ref().filter(|_| !unsent) {
+            self.settled = self.settled.max(applied.generation);
         }
     }
 
@@ -257,7 +340,7 @@ impl ServerStream {
         let set = self.pending.take()?;
         for (url, state) in &mut self.types {
             let same = match (&self.applied, set.types.get(url)) {
-                (Some(applied), Some(new)) => applied.types.get(url).is_some_and(|old| Arc::ptr_eq(old, new)),
+                (Some(applied), Some(new)) => applied.types.get(url).is_some_and(|old| old.is_same(new)),
                 (Some(applied), None) => !applied.types.contains_key(url),
                 (None, _) => false,
             };
@@ -272,7 +355,7 @@ impl ServerStream {
         Some(())
     }
 
-    fn first_due(&mut self, now: Duration) -> Option<Response> {
+    fn first_due(&mut self, now: Duration) -> Option<Response<Arc<Resource>>> {
         let set = self.applied.clone()?;
         let others = self
             .types
@@ -308,10 +391,11 @@ impl ServerStream {
             if state.outstanding.len() > OUTSTANDING_MAX {
                 state.outstanding.pop_front();
             }
-            state.status.pushes += 1;
+            state.status.count(&response.resources);
             state.status.sent_generation = set.generation;
             self.waiting_since.get_or_insert(now);
             if from_snapshot {
+                self.pushed = Some(now);
                 self.last_change = self.last_change.max(set.generation);
             }
             if url == type_url::CLUSTER {
@@ -324,16 +408,27 @@ impl ServerStream {
 
     /// A client that takes a changed cluster warms it: it waits for the cluster's endpoints although they did not change.
     /// Source: xDS protocol, "resource warming". Endpoints go by the cluster's name, as `translate` names them.
-    fn warm_endpoints(&mut self, clusters: &Response) {
+    fn warm_endpoints(&mut self, clusters: &Response<Arc<Resource>>) {
         let Some(endpoints) = self.types.get_mut(type_url::LOAD_ASSIGNMENT) else {
             return;
         };
         for cluster in &clusters.resources {
-            if endpoints.sent.contains_key(&cluster.name) {
-                endpoints.forced.insert(cluster.name.clone());
+            if endpoints.told.remove(&cluster.name).is_some() {
+                endpoints.soil();
+            } else if endpoints.base.is_some() && endpoints.wants(&cluster.name) {
+                endpoints.fresh.insert(cluster.name.clone());
                 endpoints.soil();
             }
         }
+    }
+}
+
+impl TypeStatus {
+    fn count(&mut self, resources: &[Arc<Resource>]) {
+        let bytes: usize = resources.iter().map(|resource| resource.body.len()).sum();
+        self.pushes += 1;
+        self.sent_resources += u64::try_from(resources.len()).unwrap_or(u64::MAX);
+        self.sent_bytes += u64::try_from(bytes).unwrap_or(u64::MAX);
     }
 }
 
@@ -343,7 +438,18 @@ impl TypeState {
         self.dirt = self.dirt.max(Dirt::Request);
     }
 
-    fn wants(&self, name: &Text) -> bool {
+    fn held(&self) -> usize {
+        let count = |base: &TypeSet| {
+            if self.wildcard {
+                base.len()
+            } else {
+                self.names.iter().filter(|name| base.get(name).is_some()).count()
+            }
+        };
+        self.held.unwrap_or_else(|| self.base.as_ref().map_or(0, count))
+    }
+
+    fn wants(&self, name: &str) -> bool {
         self.wildcard || self.names.contains(name)
     }
 
@@ -377,28 +483,50 @@ impl TypeState {
         }
     }
 
-    fn subscribe_delta(&mut self, url: &str, first: bool, request: Request) {
+    /// Gives the names that were gained and lost. `known`: the newest set, whose texts are kept in the place of the request's.
+    fn subscribe_delta(
+        &mut self,
+        url: &str,
+        first: bool,
+        request: Request,
+        known: Option<&TypeSet>,
+    ) -> (Vec<Text>, Vec<Text>) {
         let legacy_wildcard = first && request.subscribe.is_empty() && is_complete_type(url);
         if legacy_wildcard {
             self.wildcard = true;
         }
-        for name in request.subscribe {
+        let (all, names): (Vec<Text>, Vec<Text>) =
+            request.subscribe.into_iter().partition(|name| &**name == "*");
+        if !all.is_empty() || !names.is_empty() {
             self.soil();
-            if &*name == "*" {
-                self.owed |= !self.wildcard;
-                self.wildcard = true;
-            } else if !self.names.insert(name.clone()) {
-                // Subscribed already: the client wants to see it again.
-                self.forced.insert(name);
-            } else if self.sent.get(&name).is_some_and(Option::is_none) {
-                self.sent.remove(&name);
-            }
+            self.held = None;
         }
+        // Subscribed already, one by one: the client wants to see it again. Those that are new are sent if the client does
+        // not hold them as part of everything.
+        for name in names.iter().filter(|name| self.names.contains(name)) {
+            self.told.remove(name);
+            self.fresh.insert(name.clone());
+        }
+        let more = self
+            .names
+            .extend(names.into_iter().map(|name| canonical(name, known)));
+        let held_as_all = |name: &&Text| {
+            let base = self.base.as_ref();
+            self.wildcard && base.is_some_and(|base| base.get(name).is_some())
+        };
+        let unheld: Vec<Text> = more.iter().filter(|name| !held_as_all(name)).cloned().collect();
+        self.fresh.extend(unheld);
+        if !all.is_empty() {
+            self.owed |= !self.wildcard;
+            self.want_all();
+        }
+        let mut less = Vec::new();
         for name in request.unsubscribe {
+            self.held = None;
             if &*name == "*" {
                 self.wildcard = false;
-            } else {
-                self.names.remove(&name);
+            } else if self.names.remove(&name) {
+                less.push(name);
             }
         }
         if first {
@@ -407,40 +535,72 @@ impl TypeState {
             self.owed = self.wildcard && request.initial_versions.is_empty();
             for (name, version) in request.initial_versions.into_iter().take(NAMES_MAX) {
                 if self.wants(&name) {
-                    self.sent.insert(name, Some(version));
+                    self.fresh.remove(&name);
+                    self.told.insert(canonical(name, known), version);
                 }
             }
         }
         self.forget_unwanted();
+        (more, less)
     }
 
-    fn subscribe_world(&mut self, url: &str, first: bool, request: &Request) {
-        let names: BTreeSet<Text> = request
+    fn subscribe_world(
+        &mut self,
+        url: &str,
+        first: bool,
+        request: &Request,
+        known: Option<&TypeSet>,
+    ) -> (Vec<Text>, Vec<Text>) {
+        let mut names: Vec<Text> = request
             .subscribe
             .iter()
             .filter(|name| &***name != "*")
             .cloned()
             .collect();
+        names.sort_unstable();
+        names.dedup();
         let explicit = request.subscribe.iter().any(|name| &**name == "*");
         let legacy = request.subscribe.is_empty() && is_complete_type(url) && (first || self.wildcard);
         let wildcard = explicit || legacy;
-        if first || wildcard != self.wildcard || names != self.names {
-            let gained = names.iter().any(|name| !self.wants(name)) || (wildcard && !self.wildcard);
-            if gained {
-                self.soil();
-            }
-            self.owed |= is_complete_type(url) && (first || gained);
-            self.wildcard = wildcard;
-            self.names = names;
-            self.forget_unwanted();
+        if !first && wildcard == self.wildcard && self.names.iter().eq(&names) {
+            return (Vec::new(), Vec::new());
+        }
+        self.held = None;
+        let gained = names.iter().any(|name| !self.wants(name)) || (wildcard && !self.wildcard);
+        if gained {
+            self.soil();
+        }
+        self.owed |= is_complete_type(url) && (first || gained);
+        let unheld: Vec<Text> = names.iter().filter(|name| !self.wants(name)).cloned().collect();
+        self.fresh.extend(unheld);
+        let less = self.names.keep(&names);
+        let more = self
+            .names
+            .extend(names.into_iter().map(|name| canonical(name, known)));
+        if wildcard {
+            self.want_all();
+        }
+        self.wildcard = wildcard;
+        self.forget_unwanted();
+        (more, less)
+    }
+
+    /// From now on everything is wanted; what is held already are the names alone.
+    fn want_all(&mut self) {
+        if !std::mem::replace(&mut self.wildcard, true)
+            && let Some(base) = self.base.take()
+        {
+            let held = self.names.iter().filter(|name| !self.fresh.contains(*name));
+            let versions = held.filter_map(|name| Some((name.clone(), base.get(name)?.version.clone())));
+            self.told = versions.collect();
         }
     }
 
     fn forget_unwanted(&mut self) {
         if !self.wildcard {
             let names = &self.names;
-            self.sent.retain(|name, _| names.contains(name));
-            self.forced.retain(|name| names.contains(name));
+            self.told.retain(|name, _| names.contains(name));
+            self.fresh.retain(|name| names.contains(name));
         }
     }
 
@@ -449,53 +609,22 @@ impl TypeState {
         &mut self,
         protocol: Protocol,
         url: &str,
-        set: Option<&Arc<TypeSet>>,
-    ) -> Option<(Vec<Resource>, Vec<Text>)> {
+        set: Option<&TypeSet>,
+    ) -> Option<(Vec<Arc<Resource>>, Vec<Text>)> {
         self.dirt = Dirt::None;
         let owed = std::mem::take(&mut self.owed);
-        let forced = std::mem::take(&mut self.forced);
-        let empty = TypeSet::new();
-        let set = set.map_or(&empty, |set| &**set);
-        let wanted: BTreeSet<&Text> = if self.wildcard {
-            set.keys().chain(&self.names).collect()
-        } else {
-            self.names.iter().collect()
+        let set = set.cloned().unwrap_or_default();
+        let (resources, removed) = match self.base.take() {
+            None => self.first_look(&set),
+            Some(base) => self.later_look(&set, &base),
         };
-        let (mut resources, mut removed) = (Vec::new(), Vec::new());
-        for &name in &wanted {
-            let have = self.sent.get(name);
-            match set.get(name) {
-                Some(resource)
-                    if have.is_none_or(|have| have.as_ref() != Some(&resource.version))
-                        || forced.contains(name) =>
-                {
-                    resources.push(resource.clone());
-                }
-                None if have.is_none_or(Option::is_some) || forced.contains(name) => {
-                    removed.push(name.clone());
-                }
-                Some(_) | None => {}
-            }
-        }
-        removed.extend(
-            self.sent
-                .iter()
-                .filter(|(name, have)| have.is_some() && !wanted.contains(name))
-                .map(|(name, _)| name.clone()),
-        );
         let changed = !resources.is_empty() || !removed.is_empty();
-        for resource in &resources {
-            self.sent
-                .insert(resource.name.clone(), Some(resource.version.clone()));
+        if self.wildcard {
+            self.held = Some(set.len());
+        } else if self.held.is_none() {
+            self.held = Some(self.names.iter().filter(|name| set.get(name).is_some()).count());
         }
-        for name in &removed {
-            if self.names.contains(name) {
-                self.sent.insert(name.clone(), None);
-            } else {
-                self.sent.remove(name);
-            }
-        }
-        match protocol {
+        let answer = match protocol {
             Protocol::Delta if changed || owed => Some((resources, removed)),
             Protocol::StateOfTheWorld if is_complete_type(url) && (changed || owed) => {
                 let all = set.values().filter(|resource| self.wants(&resource.name));
@@ -504,8 +633,74 @@ impl TypeState {
             // Other types have no removal in this variant: the client drops what its clusters and listeners stop naming.
             Protocol::StateOfTheWorld if !resources.is_empty() => Some((resources, Vec::new())),
             Protocol::Delta | Protocol::StateOfTheWorld => None,
-        }
+        };
+        self.base = Some(set);
+        answer
     }
+
+    /// Everything that is wanted, but for what the client brought along.
+    fn first_look(&mut self, set: &TypeSet) -> (Vec<Arc<Resource>>, Vec<Text>) {
+        let told = std::mem::take(&mut self.told);
+        let fresh = std::mem::take(&mut self.fresh);
+        let is_known = |resource: &Resource| {
+            told.get(&resource.name) == Some(&resource.version) && !fresh.contains(&resource.name)
+        };
+        let resources: Vec<Arc<Resource>> = if self.wildcard {
+            set.values()
+                .filter(|resource| !is_known(resource))
+                .cloned()
+                .collect()
+        } else {
+            let wanted = self.names.iter().filter_map(|name| set.get(name));
+            wanted.filter(|resource| !is_known(resource)).cloned().collect()
+        };
+        let mut removed: Vec<Text> = self.names.iter().chain(told.keys()).cloned().collect();
+        removed.retain(|name| set.get(name).is_none());
+        removed.sort_unstable();
+        removed.dedup();
+        (resources, removed)
+    }
+
+    /// What differs from `base`, and what is to be sent in any case.
+    fn later_look(&mut self, set: &TypeSet, base: &TypeSet) -> (Vec<Arc<Resource>>, Vec<Text>) {
+        let fresh = std::mem::take(&mut self.fresh);
+        let (mut resources, mut removed) = (Vec::new(), Vec::new());
+        let mut held = self.held;
+        set.differences(base, |name, old, new| {
+            if !self.wants(name) {
+                return;
+            }
+            match (old, new) {
+                (None, Some(_)) => held = held.map(|held| held + 1),
+                (Some(_), None) => held = held.map(|held| held.saturating_sub(1)),
+                _ => {}
+            }
+            if fresh.contains(name) {
+                return;
+            }
+            match new {
+                Some(resource) => resources.push(Arc::clone(resource)),
+                None => removed.push(name.clone()),
+            }
+        });
+        self.held = held;
+        for name in fresh {
+            match set.get(&name) {
+                Some(resource) => resources.push(Arc::clone(resource)),
+                None => removed.push(name),
+            }
+        }
+        resources.sort_by(|a, b| a.name.cmp(&b.name));
+        removed.sort_unstable();
+        (resources, removed)
+    }
+}
+
+/// The text that the resource of that name carries, where there is one.
+fn canonical(name: Text, known: Option<&TypeSet>) -> Text {
+    known
+        .and_then(|set| set.get(&name))
+        .map_or(name, |resource| resource.name.clone())
 }
 
 fn cut(message: &str) -> String {

@@ -231,18 +231,19 @@ impl Pair {
         self.server.check_invariants();
         self.to_server
             .extend(std::iter::from_fn(|| self.client.next_request()));
-        self.to_client
-            .extend(std::iter::from_fn(|| self.server.next_response(Duration::ZERO)));
+        self.to_client.extend(std::iter::from_fn(|| {
+            self.server.next_response(Duration::ZERO).map(owned)
+        }));
     }
 
     fn snapshot(&self) -> Arc<ResourceSet> {
         let resources = self
             .configured
             .iter()
-            .map(|(name, version)| (name.clone(), resource(name, version)));
+            .map(|(name, version)| resource(name, version));
         Arc::new(ResourceSet {
             generation: self.generation,
-            types: [(EDS.into(), Arc::new(resources.collect::<TypeSet>()))].into(),
+            types: [(EDS.into(), resources.collect::<TypeSet>())].into(),
         })
     }
 
@@ -256,6 +257,21 @@ impl Pair {
             }
         }
         panic!("the two never come to rest");
+    }
+}
+
+/// As it arrives at the other end.
+fn owned(response: Response<Arc<Resource>>) -> Response {
+    Response {
+        type_url: response.type_url,
+        version: response.version,
+        nonce: response.nonce,
+        resources: response
+            .resources
+            .iter()
+            .map(|one| Resource::clone(one))
+            .collect(),
+        removed: response.removed,
     }
 }
 

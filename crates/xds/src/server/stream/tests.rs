@@ -7,15 +7,12 @@ const T0: Duration = Duration::ZERO;
 
 fn set(generation: u64, of: &[(&str, &[(&str, &str)])]) -> Arc<ResourceSet> {
     let types = of.iter().map(|(url, resources)| {
-        let resources = resources.iter().map(|(name, version)| {
-            let resource = Resource {
-                name: (*name).into(),
-                version: (*version).into(),
-                body: Bytes::from(format!("{name}@{version}")),
-            };
-            (Text::from(*name), resource)
+        let resources = resources.iter().map(|(name, version)| Resource {
+            name: (*name).into(),
+            version: (*version).into(),
+            body: Bytes::from(format!("{name}@{version}")),
         });
-        (Text::from(*url), Arc::new(resources.collect::<TypeSet>()))
+        (Text::from(*url), resources.collect::<TypeSet>())
     });
     Arc::new(ResourceSet {
         generation,
@@ -23,7 +20,9 @@ fn set(generation: u64, of: &[(&str, &[(&str, &str)])]) -> Arc<ResourceSet> {
     })
 }
 
-fn names(response: &Response) -> Vec<&str> {
+type Sent = Response<Arc<Resource>>;
+
+fn names(response: &Sent) -> Vec<&str> {
     response
         .resources
         .iter()
@@ -31,7 +30,7 @@ fn names(response: &Response) -> Vec<&str> {
         .collect()
 }
 
-fn ack(response: &Response) -> Request {
+fn ack(response: &Sent) -> Request {
     Request {
         type_url: response.type_url.clone(),
         nonce: response.nonce.clone(),
@@ -39,7 +38,7 @@ fn ack(response: &Response) -> Request {
     }
 }
 
-fn drain(stream: &mut ServerStream, now: Duration) -> Vec<Response> {
+fn drain(stream: &mut ServerStream, now: Duration) -> Vec<Sent> {
     std::iter::from_fn(|| stream.next_response(now)).collect()
 }
 
@@ -267,6 +266,75 @@ fn a_name_that_is_dropped_and_asked_for_again_during_a_push_is_sent_again() {
 }
 
 #[test]
+fn changes_are_pushed_at_most_so_often_and_the_newest_wins() {
+    let pause = Duration::from_millis(200);
+    let mut stream = ServerStream::new(Protocol::Delta).with_pause(pause);
+    let at = |version: &str, generation| set(generation, &[(CDS, &[("a", version)])]);
+    stream.snapshot(at("1", 1));
+    stream
+        .request(Request::subscribe(CDS, &["*"]), T0)
+        .expect("valid");
+    let (mut pushed, mut now, mut generation) = (Vec::new(), T0, 1);
+    while now < Duration::from_secs(2) {
+        for response in drain(&mut stream, now) {
+            stream.request(ack(&response), now).expect("valid");
+            pushed.push((now, response.resources[0].version.to_string()));
+        }
+        generation += 1;
+        stream.snapshot(at(&generation.to_string(), generation));
+        now += Duration::from_millis(10);
+    }
+    assert_eq!(pushed.len(), 10, "five per second: {pushed:?}");
+    assert!(pushed.windows(2).all(|pair| pair[1].0 - pair[0].0 >= pause));
+    let deadline = stream.deadline().expect("the newest waits");
+    let last = drain(&mut stream, deadline);
+    assert_eq!(&*last[0].resources[0].version, generation.to_string());
+    // What a client asks for is not a change: it does not wait.
+    stream.request(ack(&last[0]), deadline).expect("valid");
+    stream
+        .request(Request::subscribe(RDS, &["r"]), deadline)
+        .expect("valid");
+    assert_eq!(drain(&mut stream, deadline).len(), 1);
+}
+
+#[test]
+fn interest_is_told_as_it_changes() {
+    let mut stream = ServerStream::new(Protocol::Delta);
+    let mut tell = |request: Request| {
+        stream.request(request, T0).expect("valid");
+        stream.take_interest()
+    };
+    let eds = Text::from(EDS);
+    let names = |names: &[&str]| names.iter().map(|name| Text::from(*name)).collect::<Vec<_>>();
+    assert_eq!(
+        tell(Request::subscribe(CDS, &[])),
+        [Interest::All(CDS.into(), true)]
+    );
+    let both = Request::subscribe(EDS, &["b", "a", "b"]);
+    assert_eq!(tell(both), [Interest::More(eds.clone(), names(&["a", "b"]))]);
+    assert_eq!(tell(Request::subscribe(EDS, &["a"])), []);
+    let drop = Request {
+        unsubscribe: names(&["b", "never"]),
+        ..Request::subscribe(EDS, &[])
+    };
+    assert_eq!(tell(drop), [Interest::Less(eds, names(&["b"]))]);
+
+    let mut stream = ServerStream::new(Protocol::StateOfTheWorld);
+    stream
+        .request(Request::subscribe(EDS, &["a", "b"]), T0)
+        .expect("valid");
+    stream.take_interest();
+    stream
+        .request(Request::subscribe(EDS, &["b", "c"]), T0)
+        .expect("valid");
+    let expected = [
+        Interest::More(EDS.into(), names(&["c"])),
+        Interest::Less(EDS.into(), names(&["a"])),
+    ];
+    assert_eq!(stream.take_interest(), expected);
+}
+
+#[test]
 fn caps_end_the_stream() {
     let mut stream = ServerStream::new(Protocol::Delta);
     for index in 0..TYPES_MAX {
@@ -323,7 +391,7 @@ struct World {
     held: BTreeMap<Text, BTreeMap<Text, Text>>,
     wanted: BTreeMap<&'static str, BTreeSet<Text>>,
     everything: BTreeSet<&'static str>,
-    unanswered: VecDeque<Response>,
+    unanswered: VecDeque<Sent>,
 }
 
 impl World {
