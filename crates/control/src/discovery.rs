@@ -408,6 +408,13 @@ impl Feed for ClientFeed {
 
     fn interested(&self, changes: Vec<Interest>) {
         let mut state = self.discovery.lock();
+        let generation = state.generation;
+        if let Some(client) = state.clients.get_mut(&self.id)
+            && changes.iter().any(Interest::is_more)
+        {
+            // It is up to date when it has what it asks for as it is now.
+            client.concerned = client.concerned.max(generation);
+        }
         for change in changes {
             state.interests.change(self.id, change);
         }

@@ -10,7 +10,8 @@
 //! shares with every other client that was sent it. Only what a client brings along, and what must be sent although it did
 //! not change, is kept apart, until it is sent.
 //!
-//! Invariants: at most one snapshot is pending (the newest replaces it); the settled
+//! Invariants: at most one snapshot is pending (the newest replaces it); what a client asks for is answered of the newest,
+//! whatever else is unanswered or was pushed just now; the settled
 //! generation never falls and is never newer than the applied one. Bounds: `limits`; a client that does not answer keeps one
 //! older set alive. What it refuses: more types or names
 //! than the caps allow ([`StreamFault`]), which ends the stream. What it ignores: answers (not names) whose nonce it never
@@ -82,6 +83,13 @@ pub enum Interest {
     More(Text, Vec<Text>),
     /// These names of a type no longer.
     Less(Text, Vec<Text>),
+}
+
+impl Interest {
+    /// The client will be sent something that it was not sent so far.
+    pub fn is_more(&self) -> bool {
+        matches!(self, Self::All(_, true) | Self::More(..))
+    }
 }
 
 /// What changed since the last look.
@@ -248,6 +256,10 @@ impl ServerStream {
 
     /// The next message to send, in push order; call it until there is none after every event.
     pub fn next_response(&mut self, now: Duration) -> Option<Response<Arc<Resource>>> {
+        if self.is_asked() {
+            // A stream is not woken for what it did not subscribe to: of that, the applied set may be long out of date.
+            self.apply_pending(now);
+        }
         loop {
             let idle = self.types.values().all(|state| state.outstanding.is_empty());
             if idle && self.pause_end().is_none_or(|end| now >= end) {
@@ -326,6 +338,12 @@ impl ServerStream {
             assert!(state.fresh.iter().all(|name| state.wants(name)), "{state:?}");
             assert!(state.told.is_empty() || state.base.is_none(), "{state:?}");
         }
+    }
+
+    /// A client's question waits for its answer.
+    fn is_asked(&self) -> bool {
+        let waits = |state: &TypeState| state.dirt == Dirt::Request || state.owed;
+        self.types.values().any(waits)
     }
 
     /// Nothing is unanswered: the applied set is settled, unless some of it was not sent yet.

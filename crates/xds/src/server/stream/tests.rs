@@ -298,6 +298,37 @@ fn changes_are_pushed_at_most_so_often_and_the_newest_wins() {
 }
 
 #[test]
+fn what_is_asked_for_is_answered_of_the_newest_whatever_was_pushed_just_now() {
+    let listeners = |version: &'static str, of: &'static str, generation| {
+        set(generation, &[(LDS, &[("l", version)]), (EDS, &[("a", of)])])
+    };
+    for answered in [true, false] {
+        let mut stream = ServerStream::new(Protocol::Delta).with_pause(Duration::from_millis(200));
+        stream.snapshot(listeners("1", "old", 1));
+        stream
+            .request(Request::subscribe(LDS, &["*"]), T0)
+            .expect("valid");
+        let pushed = drain(&mut stream, T0);
+        if answered {
+            stream.request(ack(&pushed[0]), T0).expect("valid");
+        }
+        // Within the pause, of a resource that the client did not want until now.
+        let soon = Duration::from_millis(50);
+        stream.snapshot(listeners("1", "new", 2));
+        assert_eq!(drain(&mut stream, soon), []);
+        stream
+            .request(Request::subscribe(EDS, &["a"]), soon)
+            .expect("valid");
+        let answer = drain(&mut stream, soon);
+        assert_eq!(answer.len(), 1, "answered: {answered}");
+        assert_eq!(
+            &*answer[0].resources[0].version, "new",
+            "answered: {answered}"
+        );
+    }
+}
+
+#[test]
 fn interest_is_told_as_it_changes() {
     let mut stream = ServerStream::new(Protocol::Delta);
     let mut tell = |request: Request| {
