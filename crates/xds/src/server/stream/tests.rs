@@ -321,10 +321,7 @@ fn what_is_asked_for_is_answered_of_the_newest_whatever_was_pushed_just_now() {
             .expect("valid");
         let answer = drain(&mut stream, soon);
         assert_eq!(answer.len(), 1, "answered: {answered}");
-        assert_eq!(
-            &*answer[0].resources[0].version, "new",
-            "answered: {answered}"
-        );
+        assert_eq!(&*answer[0].resources[0].version, "new", "answered: {answered}");
     }
 }
 
