@@ -3,7 +3,7 @@
 //!
 //! Holds the documents that were used, as long as [`Loaded`](crate::Loaded) lives. It is not part of a snapshot.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use rajut_types::{Code, Diagnostic, ObjectRef, Origin, Severity, Span};
 
@@ -18,11 +18,11 @@ pub struct Index {
 #[derive(Debug, Clone)]
 struct Document {
     file: SourceFile,
-    root: Node,
+    root: Arc<Node>,
 }
 
 impl Index {
-    pub(crate) fn add(&mut self, file: SourceFile, object: ObjectRef, root: Node) {
+    pub(crate) fn add(&mut self, file: SourceFile, object: ObjectRef, root: Arc<Node>) {
         self.documents
             .entry(object)
             .or_default()
@@ -48,7 +48,7 @@ impl Index {
     pub(crate) fn text(&self, object: &ObjectRef, path: &[&str]) -> Option<&str> {
         let document = self.documents.get(object).and_then(|all| all.first())?;
         path.iter()
-            .try_fold(&document.root, |node, key| node.get(key))?
+            .try_fold(&*document.root, |node, key| node.get(key))?
             .text()
     }
 

@@ -18,6 +18,6 @@ pub mod snapshot;
 pub use analyze::Report;
 pub use check::check;
 pub use index::Index;
-pub use merge::{Counts, LoadOptions, Loaded, load};
+pub use merge::{Counts, LoadOptions, Loaded, Reader, load};
 pub use parse::{MAX_SOURCE_BYTES, Source};
 pub use snapshot::Snapshot;

@@ -9,6 +9,7 @@ mod collect;
 mod delegate;
 mod environment;
 mod mesh;
+mod reader;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,6 +25,7 @@ use crate::{
     read::nearest,
 };
 use collect::Collected;
+pub use reader::Reader;
 
 /// How to read.
 #[derive(Debug, Clone)]
@@ -107,9 +109,13 @@ pub(crate) struct Partial {
     pub(crate) destination_rules: Vec<DestinationRule>,
 }
 
-/// Reads all sources.
+/// Reads all sources. Who does so again and again keeps a [`Reader`].
 pub fn load(sources: &[Source], options: &LoadOptions) -> Loaded {
-    let mut collected = Collected::read(sources, options);
+    read(sources, options, &mut Reader::default())
+}
+
+fn read(sources: &[Source], options: &LoadOptions, reader: &mut Reader) -> Loaded {
+    let mut collected = Collected::read(sources, options, reader);
     let overlays = std::mem::take(&mut collected.overlays);
     let (virtual_services, mut findings) = delegate::inline(&collected);
     let mut deployments = environment::resolve(&mut collected, overlays, &mut findings);

@@ -10,7 +10,7 @@ mod classify;
 mod source;
 mod tree;
 
-pub(crate) use classify::{Found, Group, kustomize_patches, read_source};
+pub(crate) use classify::{Found, Group, Reading, kustomize_patches, read_source};
 pub use source::{MAX_SOURCE_BYTES, Source};
 pub(crate) use source::{SourceFile, shown};
 pub(crate) use tree::{Entry, Node, Place, Scalar, Style, Value, read as read_tree};

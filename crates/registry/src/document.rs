@@ -124,8 +124,8 @@ pub fn with_namespace(document: &Document, namespace: &str) -> String {
 
 /// The text with the documents of these objects blanked, line by line, so that every other place stays where it is. A
 /// document that also holds other objects is left alone.
-pub fn without(text: &str, default_namespace: &str, hidden: impl Fn(&ObjectRef) -> bool) -> String {
-    let documents = split(text, default_namespace);
+/// `documents`: what [`split`] gives of the text.
+pub fn without(text: &str, documents: &[Document], hidden: impl Fn(&ObjectRef) -> bool) -> String {
     let mut lines: Vec<&str> = text.split_inclusive('\n').collect();
     for document in documents {
         if document.objects.is_empty() || !document.objects.iter().all(|(object, _)| hidden(object)) {
@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn a_blanked_document_moves_nothing() {
-        let text = without(TWO, "ns", |object| &*object.kind == "A");
+        let text = without(TWO, &split(TWO, "ns"), |object| &*object.kind == "A");
         assert_eq!(text.lines().count(), TWO.lines().count());
         let documents = split(&text, "ns");
         assert_eq!(documents.len(), 1);
@@ -192,7 +192,7 @@ mod tests {
         assert!(split("", "ns").is_empty());
         let list = "kind: List\nitems:\n- kind: A\n  metadata: {name: x}\n- kind: B\n  metadata: {name: y}\n";
         assert_eq!(split(list, "ns")[0].objects.len(), 2);
-        let text = without(list, "ns", |object| &*object.kind == "A");
+        let text = without(list, &split(list, "ns"), |object| &*object.kind == "A");
         assert_eq!(text, list, "B would go with it");
     }
 }

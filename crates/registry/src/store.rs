@@ -17,7 +17,7 @@ use std::{
 };
 
 use rajut_config::{
-    LoadOptions, Loaded, Snapshot, Source, check, load,
+    LoadOptions, Loaded, Reader, Snapshot, Source, check, load,
     model::{MeshConfig, Workload, WorkloadHealth},
     snapshot::Configuration,
 };
@@ -135,6 +135,8 @@ struct State {
     failure: Option<String>,
     /// What the newest configuration was made of.
     in_force: Vec<Source>,
+    /// What was read of the sources, so that a change costs the reading of what it changes.
+    reader: Reader,
 }
 
 impl Registry {
@@ -153,6 +155,7 @@ impl Registry {
                 diagnostics: Vec::new(),
                 failure: None,
                 in_force: Vec::new(),
+                reader: Reader::default(),
             }),
             snapshots: watch::Sender::new(Arc::new(Snapshot::default())),
             configured: watch::Sender::new(0),
@@ -373,7 +376,7 @@ impl Registry {
             .map(|object| state.overlay.path(object).display().to_string().into())
             .collect();
         let sources = self.effective_sources(state);
-        let loaded = load(&sources, &self.load_options());
+        let loaded = state.reader.load(&sources, &self.load_options());
         let fresh: Vec<Diagnostic> = loaded
             .diagnostics
             .iter()
@@ -412,7 +415,7 @@ impl Registry {
     /// Reads all sources and publishes the snapshot. Returns its generation.
     fn rebuild(&self, state: &mut State) -> u64 {
         let sources = self.effective_sources(state);
-        let loaded = load(&sources, &self.load_options());
+        let loaded = state.reader.load(&sources, &self.load_options());
         self.take_over(state, sources, loaded)
     }
 
@@ -448,7 +451,7 @@ impl Registry {
                     .filter(|_| broken)
                     .or_else(|| state.files.get(name))
             });
-            loaded = load(&sources, &self.load_options());
+            loaded = state.reader.load(&sources, &self.load_options());
         }
         state.in_force = sources;
         let generation = self.publish(state, loaded);
@@ -482,7 +485,6 @@ impl Registry {
         state: &'s State,
         contents: impl Fn(&Text) -> Option<&'s Vec<u8>>,
     ) -> Vec<Source> {
-        let namespace = &*self.0.options.default_namespace;
         let overlay = &state.overlay;
         let nothing_hidden = overlay.applied.is_empty() && overlay.deleted.is_empty();
         let of_files = state.files.keys().filter_map(|name| {
@@ -491,12 +493,14 @@ impl Registry {
                 let mut objects = document.objects.iter();
                 objects.any(|(object, _)| overlay.hides(object))
             };
-            let visible = match std::str::from_utf8(bytes) {
-                Ok(text) if !nothing_hidden && self.documents_of(name, text).iter().any(hidden) => {
-                    document::without(text, namespace, |object| overlay.hides(object)).into_bytes()
+            // Not text at all: `config` says so.
+            let text = std::str::from_utf8(bytes).ok().filter(|_| !nothing_hidden);
+            let documents = text.map(|text| (text, self.documents_of(name, text)));
+            let visible = match documents.filter(|(_, documents)| documents.iter().any(hidden)) {
+                Some((text, documents)) => {
+                    document::without(text, &documents, |object| overlay.hides(object)).into_bytes()
                 }
-                // Not text at all: `config` says so.
-                Ok(_) | Err(_) => bytes.clone(),
+                None => bytes.clone(),
             };
             Some(Source::new(name.clone(), visible))
         });

@@ -1,10 +1,16 @@
 //! Every document to its reader, every object into the list of its kind, once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use rajut_types::{Diagnostic, Hostname, ObjectRef, Origin, Severity, Text};
 
-use super::{Counts, Defaults, LoadOptions, Partial, mesh};
+use super::{
+    Counts, Defaults, LoadOptions, Partial, mesh,
+    reader::{Meaning, Meanings, Reader},
+};
 use crate::{
     Index,
     api::{
@@ -17,7 +23,7 @@ use crate::{
     },
     codes,
     model::{ConfigMap, DestinationRule, MeshConfig, Namespace, PeerAuthentication, Service, ServiceAccount},
-    parse::{Found, Group, Node, Source, Value, kustomize_patches, read_source},
+    parse::{Found, Group, Node, Source, Value, kustomize_patches},
     read::{Object, Scope, nearest, shown},
 };
 
@@ -40,7 +46,7 @@ pub(super) struct Collected {
     pub(super) broken: BTreeSet<ObjectRef>,
     pub(super) partial: Partial,
     /// Kind, namespace, name → where it was written first, and its root.
-    seen: BTreeMap<(Text, Text, Text), (Origin, Node)>,
+    seen: BTreeMap<(Text, Text, Text), (Origin, Arc<Node>)>,
     default_namespace: Text,
     /// Config maps whose mesh settings are wrong.
     wrong_mesh: BTreeSet<ObjectRef>,
@@ -48,17 +54,19 @@ pub(super) struct Collected {
     by_host: BTreeMap<(Hostname, Text), usize>,
     /// (namespace, name) → position in `deployments`.
     by_workload: BTreeMap<(Text, Text), usize>,
+    /// What documents mean; the reader's.
+    meanings: Meanings,
 }
 
 impl Collected {
-    pub(super) fn read(sources: &[Source], options: &LoadOptions) -> Self {
+    pub(super) fn read(sources: &[Source], options: &LoadOptions, reader: &mut Reader) -> Self {
         let mut all = Self {
             default_namespace: options.default_namespace.clone(),
             ..Self::default()
         };
         let mut found = Vec::new();
         for source in sources {
-            let mut reading = read_source(source);
+            let mut reading = reader.source(source);
             all.counts.wrong += reading.wrong;
             all.counts.foreign += reading.foreign;
             all.diagnostics.append(&mut reading.diagnostics);
@@ -73,6 +81,7 @@ impl Collected {
         let defaults = Defaults {
             mesh: all.mesh.clone(),
         };
+        all.meanings = reader.lend(&all.mesh, &all.default_namespace);
         let compose = compose_folders(&found);
         // Compose files come last: their services give way to manifests of the same name.
         found.sort_by_key(|document| document.group == Group::Compose);
@@ -86,6 +95,7 @@ impl Collected {
                 all.take(document, &defaults);
             }
         }
+        reader.give_back(std::mem::take(&mut all.meanings));
         let Counts {
             used, foreign, wrong, ..
         } = all.counts;
@@ -214,20 +224,15 @@ impl Collected {
     fn used(&mut self, document: Found, kind: &'static str, group: &str, defaults: &Defaults) {
         let reference = meta::peek(&document.root, kind, &self.default_namespace);
         let snake = api::OWN_GROUPS.contains(&group);
-        let scope = Scope::new(&document.file, reference.clone(), snake);
-        let parsed = scope
-            .root(&document.root)
-            .object()
-            .and_then(|root| parse(&root, kind, defaults));
-        if parsed.is_none() && scope.errors() == 0 {
-            // Every reader says why it gives nothing; should one fail to, the object is not lost in silence.
-            let message = "the object can't be read";
-            scope
-                .root(&document.root)
-                .error(codes::NOT_AN_OBJECT, message, "");
-        }
-        let errors = scope.errors();
-        self.diagnostics.extend(scope.finish());
+        let Meaning {
+            parsed,
+            errors,
+            findings,
+        } = self.meanings.of(&document.root, || {
+            let scope = Scope::new(&document.file, reference.clone(), snake);
+            mean(scope, &document.root, kind, defaults)
+        });
+        self.diagnostics.extend(findings);
         let good = errors == 0 && !self.wrong_mesh.contains(&reference);
         let (parsed, partial) = if good { (parsed, None) } else { (None, parsed) };
         let Some(parsed) = parsed else {
@@ -496,7 +501,27 @@ impl Collected {
     }
 }
 
-enum Parsed {
+/// What a document of a known kind means, alone.
+fn mean(scope: Scope<'_>, root: &Node, kind: &str, defaults: &Defaults) -> Meaning {
+    let parsed = scope
+        .root(root)
+        .object()
+        .and_then(|root| parse(&root, kind, defaults));
+    if parsed.is_none() && scope.errors() == 0 {
+        // Every reader says why it gives nothing; should one fail to, the object is not lost in silence.
+        let message = "the object can't be read";
+        scope.root(root).error(codes::NOT_AN_OBJECT, message, "");
+    }
+    Meaning {
+        parsed,
+        errors: scope.errors(),
+        findings: scope.finish(),
+    }
+}
+
+/// An object as its reader gives it.
+#[derive(Debug, Clone)]
+pub(super) enum Parsed {
     Namespace(Namespace),
     ServiceAccount(ServiceAccount),
     ConfigMap(ConfigMap),

@@ -1,6 +1,6 @@
 //! Whose a document is: an object for the mesh, a Compose file, or somebody else's.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use rajut_types::{Diagnostic, ObjectRef, Origin, Severity, Span, Text};
 
@@ -22,7 +22,8 @@ const MAX_LIST_DEPTH: usize = 4;
 #[derive(Debug, Clone)]
 pub(crate) struct Found {
     pub(crate) file: SourceFile,
-    pub(crate) root: Node,
+    /// Never changed after reading; who reads the same source again gets the same allocation.
+    pub(crate) root: Arc<Node>,
     pub(crate) group: Group,
     /// Empty for Compose files.
     pub(crate) kind: Text,
@@ -46,7 +47,7 @@ pub(crate) enum Group {
 }
 
 /// What reading one source gave.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Reading {
     pub(crate) found: Vec<Found>,
     pub(crate) diagnostics: Vec<Diagnostic>,
@@ -324,7 +325,7 @@ fn sort(file: &SourceFile, root: Node, number: usize, depth: usize, reading: &mu
     }
     reading.found.push(Found {
         file: file.clone(),
-        root,
+        root: Arc::new(root),
         group,
         kind: kind.unwrap_or_default(),
     });

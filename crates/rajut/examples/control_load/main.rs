@@ -40,17 +40,22 @@ fn main() -> anyhow::Result<()> {
     let wanted = Wanted::parse(std::env::args().skip(1))?;
     let mut runs = Vec::new();
     for form in &wanted.forms {
-        let mut sizes = vec![wanted.size];
+        let mut sizes = vec![Size {
+            pool: wanted.size.services,
+            ..wanted.size
+        }];
         if wanted.halves {
             let half = wanted.size.services / 2;
-            // The proxies stay: the change must cost the same in the smaller mesh.
-            sizes.insert(
-                0,
-                Size {
-                    services: half,
-                    ..wanted.size
-                },
-            );
+            // The proxies stay, and what they use: the change must cost the same in the smaller mesh.
+            let larger = Size {
+                pool: half,
+                ..wanted.size
+            };
+            let smaller = Size {
+                services: half,
+                ..larger
+            };
+            sizes = vec![smaller, larger];
         }
         for size in sizes {
             let run = measure::run(&wanted.rajut, size, *form, wanted.changes)
@@ -80,6 +85,7 @@ impl Wanted {
                 services: 1_000,
                 endpoints: 10,
                 proxies: 1_000,
+                pool: 1_000,
             },
             forms: vec![Form::Full, Form::Demand],
             changes: 50,
@@ -103,6 +109,7 @@ impl Wanted {
                         services: 200,
                         endpoints: 10,
                         proxies: 100,
+                        pool: 200,
                     };
                     wanted.changes = 20;
                 }

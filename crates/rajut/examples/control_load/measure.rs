@@ -152,10 +152,10 @@ fn subscribers(service: usize, size: Size, form: Form) -> usize {
     }
 }
 
-/// Services that are changed: spread over namespaces, those that every proxy count has subscribers for.
+/// Services that are changed: spread over the namespaces in which there are proxies.
 fn changed_service(change: usize, size: Size) -> usize {
-    let reach = size.services.min(size.proxies);
-    (change * 37 + 21) % (reach - 20)
+    // One stays for the change behind a series of others.
+    (change * 37 + 21) % (size.pool - 1).max(1)
 }
 
 async fn endpoint_changes(
@@ -169,6 +169,7 @@ async fn endpoint_changes(
     let mut measured = Measured::begin(plane, subscribers(services[0], size, form)).await?;
     for service in services {
         board.watch(&mesh::cluster(service));
+        measured.expected = subscribers(service, size, form);
         let path = format!("/v1/workloads/{}/svc-{service}-3", mesh::namespace(service));
         let body = json!({"health": "notready"}).to_string();
         measured
@@ -211,7 +212,7 @@ async fn peer_changes(plane: &Plane, board: &Board, size: Size, count: usize) ->
     for change in 0..count {
         let service = changed_service(change, size);
         let instances = (0..size.proxies)
-            .filter(|proxy| proxy % size.services == service)
+            .filter(|proxy| proxy % size.pool == service)
             .count();
         measured.expected = instances;
         board.watch("virtualInbound");

@@ -17,6 +17,9 @@ pub(crate) struct Size {
     /// Per service.
     pub(crate) endpoints: usize,
     pub(crate) proxies: usize,
+    /// Services among which the proxies stand, and which they use on demand: the first so many. In a mesh of twice the size
+    /// they stay the same.
+    pub(crate) pool: usize,
 }
 
 pub(crate) fn namespace(service: usize) -> String {

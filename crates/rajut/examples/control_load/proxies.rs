@@ -145,7 +145,7 @@ impl Fleet {
     pub(crate) async fn enrol(plane: &Plane, size: Size, form: Form) -> anyhow::Result<Self> {
         let issuer = plane.issuer()?;
         let mut identities = Vec::new();
-        for service in 0..size.services.min(size.proxies) {
+        for service in 0..size.pool.min(size.proxies) {
             let (namespace, account) = (mesh::namespace(service), format!("svc-{service}"));
             let token = plane.token(&namespace, &account, "").await?;
             let options = EnrolOptions {
@@ -196,7 +196,7 @@ impl Fleet {
     }
 
     fn options(&self, proxy: usize) -> ClientOptions {
-        let (service, instance) = (proxy % self.size.services, proxy / self.size.services);
+        let (service, instance) = (proxy % self.size.pool, proxy / self.size.pool);
         let namespace = mesh::namespace(service);
         let node = Node {
             id: format!(
@@ -226,9 +226,11 @@ impl Drop for Fleet {
     }
 }
 
-/// The services that a proxy uses on demand.
+/// The services that a proxy uses on demand: so many that each of the pool has [`USED`] subscribers.
 pub(crate) fn used(proxy: usize, size: Size) -> impl Iterator<Item = usize> {
-    (0..USED).map(move |step| (proxy + step) % size.services)
+    let services = (USED * size.pool / size.proxies).clamp(1, size.pool);
+    let first = proxy * size.pool / size.proxies;
+    (0..services).map(move |step| (first + step) % size.pool)
 }
 
 /// What is still missing of the first answers: (type, name); an empty name stands for the type's first update.
