@@ -31,8 +31,6 @@ const SMOKE_PEERS: [Peer; 4] = [Peer::Rajut, Peer::RajutOff, Peer::Envoy, Peer::
 
 /// Open files of a proxy beside two for each connection.
 const FILES_SPARE: u64 = 2000;
-/// What our proxy says of a bootstrap that it does not take.
-const REFUSED: &str = "can't be used";
 
 /// One round's figures of one peer, by name.
 pub(crate) type Figures = BTreeMap<&'static str, f64>;
@@ -317,14 +315,6 @@ fn measure_set(
                 Ok(figures) => row.rounds.push(figures),
                 Err(error) => row.failed = Some(format!("{error:#}")),
             }
-        }
-    }
-    // A proxy that refuses the configuration lacks something: it has no part in the set, and says what.
-    for at in (0..result.rows.len()).rev() {
-        let refused = |why: &&String| why.contains(REFUSED);
-        if let Some(why) = result.rows[at].failed.as_ref().filter(refused).cloned() {
-            let row = result.rows.remove(at);
-            result.absent.push((row.installed.peer, why));
         }
     }
     progress("");

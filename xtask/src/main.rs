@@ -28,7 +28,7 @@ cargo xtask <command>
   bench [SET…] [--short|--full|--smoke]
            measure our proxy against Envoy, HAProxy and nginx in one run; bench/README.md tells how
   instructions [--update]
-           count the instructions of a request (callgrind) against bench/instructions.toml
+           count the instructions of a request, a decision, a change (callgrind) against bench/instructions.toml
   golden   run the golden tests and accept what they print now
 ";
 

@@ -231,6 +231,14 @@ impl Assembler {
         }
     }
 
+    /// Clusters that are gone and serve on for [`REMOVED_LINGERS`]: `Some(true)` where one has done so for long enough, which
+    /// the next round acts upon.
+    pub fn lingering(&self, now: Instant) -> Option<bool> {
+        let removed = self.clusters.values().filter_map(|entry| entry.removed);
+        let since = removed.min()?;
+        Some(now.duration_since(since) >= REMOVED_LINGERS)
+    }
+
     /// Whether the last round held listeners and routes back.
     pub fn is_warming(&self) -> bool {
         self.is_warming

@@ -201,9 +201,17 @@ impl Discovery {
         Ok(())
     }
 
-    /// Whether something that was asked for is still waited for.
-    pub fn is_warming(&self) -> bool {
-        !self.unanswered.is_empty()
+    /// Whether something passes with time alone: what was asked for is still waited for, or what is gone lingers.
+    pub fn is_unsettled(&self) -> bool {
+        !self.unanswered.is_empty() || self.assembler.lingering(self.clock.now()).is_some()
+    }
+
+    /// What time alone has changed.
+    pub async fn settle(&mut self) -> Result<(), WorkerGone> {
+        if !self.unanswered.is_empty() || self.assembler.lingering(self.clock.now()) == Some(true) {
+            self.adopt().await?;
+        }
+        Ok(())
     }
 
     /// Newer secrets: the own certificate was renewed, or the trust changed.

@@ -351,8 +351,8 @@ impl Main {
                 Some((cluster, assignment)) = resolutions.recv() => {
                     self.discovery.resolved(cluster, assignment).await?;
                 }
-                _ = warming.tick(), if self.discovery.is_warming() => {
-                    self.discovery.adopt().await?;
+                _ = warming.tick(), if self.discovery.is_unsettled() => {
+                    self.discovery.settle().await?;
                     self.open_when_complete();
                 }
                 _ = quitting.wait_for(|quit| *quit) => break,

@@ -58,10 +58,11 @@ fn a_request_costs_no_allocation_but_those_of_its_two_heads() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.local_addr().unwrap().port()
     };
-    let (front, logged) = (free(), free());
+    let (front, everything, http2) = (free(), free(), free());
     let text = include_str!("../../../bench/instructions.yaml")
         .replace("{{plain}}", &front.to_string())
-        .replace("{{logged}}", &logged.to_string())
+        .replace("{{everything}}", &everything.to_string())
+        .replace("{{http2}}", &http2.to_string())
         .replace("{{backend}}", &to.to_string());
     let folder = std::env::temp_dir().join(format!("rajut-allocations-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();

@@ -1,7 +1,8 @@
 //! What a proxy holds while nothing happens, and after much has happened: counted on the real process, with its allocator.
 //!
 //! The bounds are for a debug build (its code is larger; what it allocates is not): memory that belongs to the process
-//! alone (`Pss_Anon`), not the pages of its file. Every test prints what it saw.
+//! alone (`Pss_Anon`), not the pages of its file. Every test prints what it saw. With `RAJUT_BIN` it is of that program, which
+//! may be a release build.
 
 use std::{
     fs,
@@ -25,6 +26,11 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Bytes of a large answer.
 const LARGE: usize = 4 << 20;
 
+/// What is tested.
+fn program() -> PathBuf {
+    std::env::var_os("RAJUT_BIN").map_or_else(|| env!("CARGO_BIN_EXE_rajut").into(), PathBuf::from)
+}
+
 /// A proxy that runs on a bootstrap file alone, before a backend of this process.
 struct Proxy {
     process: Child,
@@ -47,7 +53,7 @@ impl Proxy {
         let listen = free_address();
         let bootstrap = folder.join("bootstrap.yaml");
         fs::write(&bootstrap, bootstrap_text(listen, backend())).expect("the bootstrap file");
-        let process = Command::new(env!("CARGO_BIN_EXE_rajut"))
+        let process = Command::new(program())
             .args(["proxy", "-c"])
             .arg(&bootstrap)
             .env("RAJUT_STATE_DIR", &folder)
@@ -263,7 +269,7 @@ fn a_proxy_starts_from_its_last_known_configuration_without_a_control_plane() {
     fs::write(&bootstrap, bootstrap_without_control_plane()).expect("the bootstrap file");
 
     let started = Instant::now();
-    let process = Command::new(env!("CARGO_BIN_EXE_rajut"))
+    let process = Command::new(program())
         .args(["proxy", "--on-demand", "-c"])
         .arg(&bootstrap)
         .arg("--last-known")

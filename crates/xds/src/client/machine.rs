@@ -9,14 +9,16 @@
 //! ```
 //!
 //! Invariants: every response is answered at most once and only on the stream that it came from; a version is remembered
-//! only for what was accepted, so a refused resource is offered again by the next stream. Bounds: `limits`.
+//! only for what was accepted, so a refused resource is offered again by the next stream. Of what arrives only what was asked
+//! for goes on to the proxy: a control plane can't fill it with types or names that nobody wants, nor with more than
+//! [`NAMES_MAX`] resources of a type that is wanted whole. Bounds: `limits`.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use rajut_types::Text;
 
 use crate::{
-    limits::{NACK_MESSAGE_MAX, OUTSTANDING_MAX},
+    limits::{NACK_MESSAGE_MAX, NAMES_MAX, OUTSTANDING_MAX},
     message::{Node, Protocol, Request, Response},
     resource::{PUSH_ORDER, Resource, is_complete_type},
 };
@@ -40,8 +42,8 @@ struct TypeState {
     names: BTreeSet<Text>,
     /// name → (accepted version, the update that brought it).
     accepted: BTreeMap<Text, (Text, u64)>,
-    /// Names to tell on the open stream: true subscribes, false unsubscribes.
-    changes: BTreeMap<Text, bool>,
+    /// Names to tell on the open stream.
+    changes: BTreeMap<Text, Change>,
     /// The first request of this stream is sent.
     begun: bool,
     /// State of the world: the names or the wildcard changed since the last request.
@@ -52,6 +54,16 @@ struct TypeState {
     /// State of the world: version and nonce of the last response.
     version: Text,
     nonce: Text,
+}
+
+/// What the server is to be told about a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Change {
+    Add,
+    /// It was dropped, which the server was not told yet, and is wanted again: meanwhile the proxy has forgotten it. To ask
+    /// for what one is subscribed to means to be sent it again.
+    Again,
+    Drop,
 }
 
 #[derive(Debug)]
@@ -65,6 +77,8 @@ struct Open {
     version: Text,
     resources: Vec<(Text, Text)>,
     removed: Vec<Text>,
+    /// There was no room for something.
+    overflow: Option<Refusal>,
 }
 
 /// What an answer refers to.
@@ -127,7 +141,7 @@ impl ClientMachine {
         if !state.wildcard {
             state.wildcard = true;
             state.names_changed = true;
-            state.changes.insert("*".into(), true);
+            state.changes.insert("*".into(), Change::Add);
         }
     }
 
@@ -137,10 +151,10 @@ impl ClientMachine {
         for name in names {
             if state.names.insert(name.clone()) {
                 state.names_changed = true;
-                // Not asked for and dropped in the same breath: then the server knows it still.
-                if state.changes.remove(&name).is_none() {
-                    state.changes.insert(name, true);
-                }
+                let again = state.changes.get(&name) == Some(&Change::Drop);
+                state
+                    .changes
+                    .insert(name, if again { Change::Again } else { Change::Add });
             }
         }
     }
@@ -155,8 +169,8 @@ impl ClientMachine {
             if state.names.remove(name) {
                 state.names_changed = true;
                 // A subscription that was not told yet need not be taken back.
-                if state.changes.remove(name).is_none() {
-                    state.changes.insert(name.into(), false);
+                if state.changes.remove(name) != Some(Change::Add) {
+                    state.changes.insert(name.into(), Change::Drop);
                 }
             }
         }
@@ -194,17 +208,18 @@ impl ClientMachine {
         }
     }
 
-    /// The server's message as an update for the proxy.
-    pub fn response(&mut self, response: Response) -> Update {
-        self.updates += 1;
-        let state = self.types.entry(response.type_url.clone()).or_default();
+    /// The server's message as an update for the proxy; `None` where nobody asked for anything of that type, and such a
+    /// message is not answered either. Resources that nobody asked for by name are left out.
+    pub fn response(&mut self, response: Response) -> Option<Update> {
         let Response {
             type_url,
             version,
             nonce,
-            resources,
+            mut resources,
             mut removed,
         } = response;
+        let state = self.types.get_mut(&type_url).filter(|state| state.begun)?;
+        self.updates += 1;
         if self.protocol == Protocol::StateOfTheWorld {
             state.nonce = nonce.clone();
             if is_complete_type(&type_url) {
@@ -218,6 +233,7 @@ impl ClientMachine {
                 );
             }
         }
+        let overflow = state.retain_wanted(&mut resources, &mut removed);
         state.open.insert(
             self.updates,
             Open {
@@ -227,12 +243,13 @@ impl ClientMachine {
                     .map(|resource| (resource.name.clone(), resource.version.clone()))
                     .collect(),
                 removed: removed.clone(),
+                overflow,
             },
         );
         if state.open.len() > OUTSTANDING_MAX {
             state.open.pop_first();
         }
-        Update {
+        Some(Update {
             ticket: Ticket {
                 type_url: type_url.clone(),
                 nonce,
@@ -243,7 +260,7 @@ impl ClientMachine {
             version,
             resources,
             removed,
-        }
+        })
     }
 
     /// The proxy has adopted an update, but for the refused resources.
@@ -254,6 +271,7 @@ impl ClientMachine {
         let Some(open) = state.open.remove(&ticket.update) else {
             return;
         };
+        let refusals: Vec<&Refusal> = refusals.iter().chain(&open.overflow).collect();
         let refused: BTreeSet<&str> = refusals.iter().map(|refusal| &*refusal.resource).collect();
         for name in &open.removed {
             if state
@@ -279,7 +297,7 @@ impl ClientMachine {
         if self.connected && ticket.session == self.session {
             state.answers.push_back(Answer {
                 nonce: ticket.nonce.clone(),
-                error: (!refusals.is_empty()).then(|| error_detail(refusals)),
+                error: (!refusals.is_empty()).then(|| error_detail(&refusals)),
             });
         }
     }
@@ -347,6 +365,32 @@ impl TypeState {
         versions
     }
 
+    /// Leaves out what nobody asked for, and what there is no room for; tells of the latter.
+    fn retain_wanted(&self, resources: &mut Vec<Resource>, removed: &mut Vec<Text>) -> Option<Refusal> {
+        if !self.wildcard {
+            resources.retain(|resource| self.names.contains(&resource.name));
+            removed.retain(|name| self.names.contains(name) || self.accepted.contains_key(name));
+            return None;
+        }
+        // What an update still on its way will bring is not counted: its names are at most as many again.
+        let mut room = NAMES_MAX.saturating_sub(self.accepted.len());
+        let mut over = None;
+        resources.retain(|Resource { name, .. }| {
+            let fits = self.accepted.contains_key(name) || room > 0;
+            if !fits {
+                over.get_or_insert_with(|| name.clone());
+            } else if !self.accepted.contains_key(name) {
+                room -= 1;
+            }
+            fits
+        });
+        Some(Refusal {
+            resource: over?,
+            path: String::new(),
+            reason: format!("more than {NAMES_MAX} resources of this type"),
+        })
+    }
+
     fn wanted(&self) -> Vec<Text> {
         let all = self.wildcard.then(|| Text::from("*"));
         all.into_iter().chain(self.names.iter().cloned()).collect()
@@ -378,11 +422,10 @@ impl TypeState {
         if !self.changes.is_empty() {
             self.forget_unwanted();
         }
-        for (name, add) in std::mem::take(&mut self.changes) {
-            if add {
-                &mut request.subscribe
-            } else {
-                &mut request.unsubscribe
+        for (name, change) in std::mem::take(&mut self.changes) {
+            match change {
+                Change::Add | Change::Again => &mut request.subscribe,
+                Change::Drop => &mut request.unsubscribe,
             }
             .push(name);
         }
@@ -440,7 +483,7 @@ impl TypeState {
     }
 }
 
-fn error_detail(refusals: &[Refusal]) -> String {
+fn error_detail(refusals: &[&Refusal]) -> String {
     let mut text = String::new();
     for Refusal {
         resource,

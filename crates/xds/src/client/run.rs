@@ -286,7 +286,7 @@ async fn converse(
                 (Err(_), _) => return End::Abandoned,
             },
             response = responses.next(), if arrived.is_none() => match response {
-                Some(Ok(response)) => arrived = Some(machine.response(response)),
+                Some(Ok(response)) => arrived = machine.response(response),
                 Some(Err(status)) => return End::Lost(status_text(&status)),
                 None => return End::Lost("the control plane closed the stream".to_owned()),
             },

@@ -58,7 +58,9 @@ fn a_nack_names_the_refused_resources_and_keeps_the_others() {
     let first = client.next_request().expect("the first request");
     assert_eq!(first.subscribe, [Text::from("*")]);
     assert_eq!(&*first.node.expect("on the first request").id, "me");
-    let update = client.response(response("1", &[("good", "1"), ("bad", "1")]));
+    let update = client
+        .response(response("1", &[("good", "1"), ("bad", "1")]))
+        .expect("it was asked for");
     assert_eq!(client.next_request(), None, "not adopted yet");
     client.answer(&update.ticket, &[refusal("bad")]);
     let nack = client.next_request().expect("the answer");
@@ -84,7 +86,9 @@ fn a_late_answer_is_remembered_but_not_sent_to_another_stream() {
     client.subscribe_all(CDS);
     client.connected();
     client.next_request();
-    let update = client.response(response("1", &[("a", "1")]));
+    let update = client
+        .response(response("1", &[("a", "1")]))
+        .expect("it was asked for");
     client.disconnected();
     client.connected();
     client.next_request().expect("first");
@@ -112,15 +116,88 @@ fn names_come_and_go_as_differences() {
 }
 
 #[test]
+fn what_was_dropped_and_is_wanted_again_is_asked_for_again() {
+    let mut client = machine(Protocol::Delta);
+    client.subscribe(CDS, ["a".into()]);
+    client.connected();
+    client.next_request();
+    client.unsubscribe(CDS, ["a"]);
+    client.subscribe(CDS, ["a".into()]);
+    let change = client.next_request().expect("the proxy forgot it in between");
+    assert_eq!((change.subscribe, change.unsubscribe), (vec!["a".into()], vec![]));
+    client.unsubscribe(CDS, ["a"]);
+    client.subscribe(CDS, ["a".into()]);
+    client.unsubscribe(CDS, ["a"]);
+    let change = client.next_request().expect("the server knows it");
+    assert_eq!((change.subscribe, change.unsubscribe), (vec![], vec!["a".into()]));
+}
+
+#[test]
+fn what_nobody_asked_for_is_not_kept() {
+    let mut client = machine(Protocol::Delta);
+    client.subscribe(CDS, ["a".into(), "b".into()]);
+    client.connected();
+    client.next_request();
+    for number in 0..1000 {
+        let other = Response {
+            type_url: format!("type.googleapis.com/other.Type{number}").into(),
+            ..response("1", &[("a", "1")])
+        };
+        assert!(client.response(other).is_none());
+    }
+    assert_eq!(client.types.len(), 1, "one type is subscribed");
+    let mut some = response("2", &[("a", "1"), ("unasked", "1")]);
+    some.removed = vec!["b".into(), "unasked-too".into()];
+    let update = client.response(some).expect("of a subscribed type");
+    let names: Vec<_> = update.resources.iter().map(|resource| &*resource.name).collect();
+    assert_eq!((names, update.removed), (vec!["a"], vec!["b".into()]));
+    client.answer(&update.ticket, &[]);
+    let answer = client.next_request().expect("the answer");
+    assert_eq!((&*answer.nonce, answer.error), ("2", None));
+    assert_eq!(client.accepted(CDS).len(), 1);
+}
+
+#[test]
+fn a_type_that_is_wanted_whole_has_room_for_so_many() {
+    let mut client = machine(Protocol::Delta);
+    client.subscribe_all(CDS);
+    client.connected();
+    client.next_request();
+    let many = |from: usize, count: usize| Response {
+        resources: (from..from + count)
+            .map(|number| resource(&number.to_string(), "1"))
+            .collect(),
+        ..response("1", &[])
+    };
+    let update = client.response(many(0, NAMES_MAX)).expect("it was asked for");
+    assert_eq!(update.resources.len(), NAMES_MAX);
+    client.answer(&update.ticket, &[]);
+    assert_eq!(client.next_request().expect("the answer").error, None);
+    let update = client.response(many(NAMES_MAX - 1, 3)).expect("it was asked for");
+    assert_eq!(update.resources.len(), 1, "the known one");
+    client.answer(&update.ticket, &[]);
+    let answer = client.next_request().expect("the answer");
+    assert!(
+        answer.error.expect("a refusal").contains("more than 100000"),
+        "told"
+    );
+    assert_eq!(client.accepted(CDS).len(), NAMES_MAX);
+}
+
+#[test]
 fn state_of_the_world_finds_what_is_gone_and_repeats_the_last_good_version() {
     let mut client = machine(Protocol::StateOfTheWorld);
     client.subscribe_all(CDS);
     client.connected();
     assert!(client.next_request().expect("first").subscribe.is_empty());
-    let update = client.response(response("1", &[("a", "1"), ("b", "1")]));
+    let update = client
+        .response(response("1", &[("a", "1"), ("b", "1")]))
+        .expect("it was asked for");
     client.answer(&update.ticket, &[]);
     assert_eq!(&*client.next_request().expect("ack").version, "1");
-    let update = client.response(response("2", &[("b", "2")]));
+    let update = client
+        .response(response("2", &[("b", "2")]))
+        .expect("it was asked for");
     assert_eq!(update.removed, [Text::from("a")]);
     client.answer(&update.ticket, &[refusal("b")]);
     let nack = client.next_request().expect("nack");
@@ -211,7 +288,7 @@ impl Pair {
             }
             Step::ToClient => {
                 if let Some(response) = self.to_client.pop_front() {
-                    self.open.push_back(self.client.response(response));
+                    self.open.extend(self.client.response(response));
                 }
             }
             Step::Answer => {
