@@ -71,7 +71,7 @@ fn finish(wanted: &Wanted, runs: &[Run]) -> anyhow::Result<()> {
     std::fs::create_dir_all(&wanted.results)?;
     let path = wanted.results.join("control.json");
     std::fs::write(&path, serde_json::to_vec_pretty(&report::json(runs))?)?;
-    println!("\n{}", report::markdown(runs));
+    println!("\n{}\n{}", report::goals(runs), report::markdown(runs));
     println!("rounds: {}", path.display());
     Ok(())
 }

@@ -19,6 +19,8 @@ use crate::{
 pub(crate) const BOUND: Duration = Duration::from_mins(5);
 /// Between two measured changes, so that no push waits for the last one's pause.
 const REST: Duration = Duration::from_millis(300);
+/// So long without an answer before memory is read: what the start used goes back to the system meanwhile.
+const SETTLED: Duration = Duration::from_secs(15);
 /// The sustained load.
 const PER_SECOND: u64 = 50;
 const SUSTAINED: Duration = Duration::from_secs(10);
@@ -117,7 +119,7 @@ async fn measure(rajut: &Path, size: Size, form: Form, changes: usize) -> anyhow
     ];
     let started_bytes = board.bytes.load(Relaxed);
     eprintln!("complete after {start:?}");
-    quiet(&board, Duration::from_secs(3)).await;
+    quiet(&board, SETTLED).await;
     let memory = [empty, plane.memory(), plane.peak()];
     eprintln!("{memory:?} MiB; changing");
     let endpoint = endpoint_changes(&plane, &board, size, form, changes).await?;

@@ -38,7 +38,7 @@ pub(crate) enum Form {
     Full,
     /// State of the world, everything.
     World,
-    /// Delta, by name: what [`USED`] services need.
+    /// Delta, clusters and endpoints by name: what the services need that a proxy uses.
     Demand,
 }
 
@@ -316,10 +316,13 @@ async fn subscribe(handle: &Handle, form: Form, size: Size, proxy: usize) -> Mis
                 handle.subscribe(url, names.clone()).await;
                 missing.extend(names.iter().map(|name| (url.into(), name.clone())));
             }
-            for name in ["virtualOutbound", "virtualInbound", "0.0.0.0_8080"] {
-                handle.subscribe(type_url::LISTENER, vec![name.into()]).await;
+            // As our proxy does: listeners, names and routes come whole, clusters and endpoints on demand.
+            for url in [type_url::LISTENER, type_url::NAME_TABLE] {
+                handle.subscribe_all(url).await;
+                missing.insert((url.into(), "".into()));
             }
-            missing.insert((type_url::LISTENER.into(), "0.0.0.0_8080".into()));
+            handle.subscribe(type_url::ROUTE, vec![route.clone()]).await;
+            missing.insert((type_url::ROUTE.into(), route));
         }
     }
     missing

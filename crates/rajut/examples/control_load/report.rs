@@ -4,7 +4,10 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
-use crate::measure::{Changes, Run};
+use crate::{
+    measure::{Changes, Run},
+    mesh::Size,
+};
 
 /// Counters of work that every change is charged with.
 const WORK: [(&str, &str); 5] = [
@@ -42,13 +45,94 @@ pub(crate) fn markdown(runs: &[Run]) -> String {
     text
 }
 
+/// What issue and design ask for, and whether it is so: (goal, measured, met).
+pub(crate) fn goals(runs: &[Run]) -> String {
+    let mut text = "| mesh and form | goal | measured | met |\n| --- | --- | --- | --- |\n".to_owned();
+    for run in runs {
+        let Size {
+            services, proxies, ..
+        } = run.size;
+        let mesh = format!("{services} services, {proxies} proxies, {}", form(run));
+        let mut goal = |goal: &str, measured: String, met: bool| {
+            let met = if met { "yes" } else { "no" };
+            let _ = writeln!(text, "| {mesh} | {goal} | {measured} | {met} |");
+        };
+        let memory = run.memory[1] * 1_048_576.0 / 1e6;
+        goal(
+            "memory (PSS) under 150 MB",
+            format!("{memory:.0} MB"),
+            memory < 150.0,
+        );
+        for (kind, changes) in [
+            ("an endpoint's change", &run.endpoint),
+            ("a policy's change", &run.policy),
+        ] {
+            let p99 = quantile(changes, 99);
+            let what = format!("{kind}, write to last answer: p99 under 1 s");
+            goal(&what, format!("{p99:.0} ms"), p99 < 1e3);
+        }
+        let sustained = &run.sustained;
+        #[expect(clippy::cast_precision_loss, reason = "a small count")]
+        let rate = sustained.written as f64 / sustained.seconds;
+        let kept = rate > 49.0 && sustained.tail < 1e3;
+        let measured = format!(
+            "{rate:.1}/s, the last one answered after {:.0} ms",
+            sustained.tail
+        );
+        goal("50 changes/s sustained", measured, kept);
+        let updates = sustained.updates;
+        goal(
+            "at most 5 pushes/s and proxy",
+            format!("{updates:.2}"),
+            updates <= 5.0,
+        );
+    }
+    doubled(runs, &mut text);
+    text
+}
+
+/// The same changes in a mesh of half the size and in the whole one.
+fn doubled(runs: &[Run], text: &mut String) {
+    for pair in runs.windows(2) {
+        let [half, whole] = pair else { continue };
+        let same_use = half.form == whole.form && half.size.pool == whole.size.pool;
+        if !same_use || half.size.services * 2 != whole.size.services {
+            continue;
+        }
+        let kinds = [
+            ("an endpoint's change", &half.endpoint, &whole.endpoint),
+            ("a policy's change", &half.policy, &whole.policy),
+        ];
+        for (kind, small, large) in kinds {
+            let ratio = large.cpu / small.cpu;
+            let _ = writeln!(
+                text,
+                "| {} to {} services, {} | {kind}: CPU within 1.2 | {:.2} to {:.2} ms: {ratio:.2} | {} |",
+                half.size.services,
+                whole.size.services,
+                form(whole),
+                small.cpu,
+                large.cpu,
+                if ratio <= 1.2 { "yes" } else { "no" },
+            );
+        }
+    }
+}
+
+fn form(run: &Run) -> String {
+    format!("{:?}", run.form).to_lowercase()
+}
+
+fn quantile(changes: &Changes, share: usize) -> f64 {
+    let last = changes.milliseconds.len().saturating_sub(1);
+    let at = (last * share).div_ceil(100);
+    changes.milliseconds.get(at).copied().unwrap_or(f64::NAN)
+}
+
 fn rows(run: &Run) -> Vec<(String, String)> {
     let size = run.size;
     let mut rows = vec![
-        (
-            "form of subscription".to_owned(),
-            format!("{:?}", run.form).to_lowercase(),
-        ),
+        ("form of subscription".to_owned(), form(run)),
         (
             "services × endpoints, proxies".to_owned(),
             format!("{} × {}, {}", size.services, size.endpoints, size.proxies),
@@ -101,18 +185,14 @@ fn rows(run: &Run) -> Vec<(String, String)> {
 }
 
 fn changes(rows: &mut Vec<(String, String)>, kind: &str, changes: &Changes) {
-    let quantile = |share: usize| {
-        let last = changes.milliseconds.len().saturating_sub(1);
-        changes
-            .milliseconds
-            .get(last * share / 100)
-            .copied()
-            .unwrap_or(f64::NAN)
-    };
     rows.push((format!("{kind}: proxies touched"), changes.touched.to_string()));
     rows.push((
         format!("{kind}: write to last answer"),
-        format!("p50 {:.1} ms, p99 {:.1} ms", quantile(50), quantile(99)),
+        format!(
+            "p50 {:.1} ms, p99 {:.1} ms",
+            quantile(changes, 50),
+            quantile(changes, 99)
+        ),
     ));
     rows.push((
         format!("{kind}: CPU per change"),
