@@ -1,8 +1,8 @@
 //! `cargo xtask instructions`: how many instructions a request, a choice of route, a decision about access and a change of
 //! configuration cost, against the record in `bench/instructions.toml`.
 //!
-//! Each kind is run under callgrind, once with few and once with more of it; the difference over the number of what was
-//! more is its cost, without start-up. Instructions do not depend on how busy the machine is (system calls count as what
+//! Requests are counted from mark to mark under callgrind; the other kinds are run twice, with few and with more of it, and the
+//! difference over the number of what was more is their cost, without start-up. Instructions do not depend on how busy the machine is (system calls count as what
 //! leads to them, so that a new one shows little: `bench/` measures those). Fails when a figure exceeds its record by more
 //! than [`TOLERANCE`]; `--update` writes the record, which then belongs to the same commit as what changed it.
 //!
@@ -38,6 +38,8 @@ const LISTENERS: &[&str] = &["plain", "everything", "http2"];
 /// Requests of every run, so that pools and caches are filled; and those that are counted.
 const WARM: u32 = 200;
 const COUNTED: u32 = 1000;
+/// So long after its start a proxy has let go of what only its start needed.
+const SETTLED: Duration = Duration::from_millis(3500);
 /// Longest wait for a program under callgrind to start, to answer and to end.
 pub(super) const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -98,7 +100,7 @@ const KINDS: &[Kind] = &[
     pure("translation of a policy's change", "policy-change", 2, 22),
 ];
 
-/// Counts, and checks or (`--update`) writes the record.
+/// Counts the kinds whose names contain one of the words (all without a word), and checks or (`--update`) writes the record.
 #[expect(clippy::print_stdout, reason = "a command-line tool talks to its terminal")]
 pub(crate) fn run(root: &Path, words: &[String]) -> Result<()> {
     let update = words.iter().any(|word| word == "--update");
@@ -107,26 +109,31 @@ pub(crate) fn run(root: &Path, words: &[String]) -> Result<()> {
         found.is_ok_and(|found| found.status.success()),
         "valgrind is needed (Debian: apt-get install valgrind)"
     );
-    let programs = Programs::build(root)?;
+    let chosen = |kind: &&Kind| {
+        let mut words = words.iter().filter(|word| *word != "--update").peekable();
+        words.peek().is_none() || words.any(|word| kind.name.contains(word.as_str()))
+    };
+    let kinds: Vec<&Kind> = KINDS.iter().filter(chosen).collect();
+    let programs = Programs::build(root, &kinds)?;
     let record = read_record(root)?;
-    let mut counted = BTreeMap::new();
+    let mut counted = record.clone();
     let mut grown = Vec::new();
-    let mut bases = BTreeMap::new();
     println!("{:>12} {:>12}  instructions of", "now", "record");
-    for kind in KINDS {
-        let now = count(root, &programs, &kind.work, &mut bases).with_context(|| kind.name)?;
+    for kind in kinds {
+        let now = count(root, &programs, &kind.work).with_context(|| kind.name)?;
         let before = record.get(kind.name).copied();
         println!("{}", line(kind.name, now, before));
         if share(now, before).is_none_or(|share| share > 1.0 + TOLERANCE) {
             grown.push(kind.name);
         }
-        counted.insert(kind.name, now);
+        counted.insert(kind.name.to_owned(), now);
     }
     if update {
         ensure!(cfg!(target_arch = "x86_64"), "the record is of x86-64");
         let mut text = HEAD.to_owned();
-        for kind in KINDS {
-            let _ = writeln!(text, "{:?} = {}", kind.name, counted[kind.name]);
+        let known = |kind: &Kind| counted.get(kind.name).map(|count| (kind.name, *count));
+        for (name, count) in KINDS.iter().filter_map(known) {
+            let _ = writeln!(text, "{name:?} = {count}");
         }
         return fs::write(root.join(RECORD), text).context(RECORD);
     }
@@ -181,18 +188,24 @@ struct Programs {
 
 impl Programs {
     /// Built for release now, in one go; the proxy may be the file that `RAJUT_BIN` names, as for `cargo xtask bench`.
-    fn build(root: &Path) -> Result<Self> {
+    fn build(root: &Path, kinds: &[&Kind]) -> Result<Self> {
         let given = std::env::var_os("RAJUT_BIN").map(PathBuf::from);
-        let mut words = vec!["build", "--release", "--package", "counted"];
-        if given.is_none() {
-            words.extend(["--package", "rajut"]);
+        let mut packages = Vec::new();
+        if kinds.iter().any(|kind| matches!(kind.work, Work::Pure { .. })) {
+            packages.extend(["--package", "counted"]);
         }
-        let status = Command::new(env!("CARGO"))
-            .args(words)
-            .current_dir(root)
-            .env_remove("CARGO_TARGET_DIR")
-            .status()?;
-        ensure!(status.success(), "the build ended with {status}");
+        if given.is_none() {
+            packages.extend(["--package", "rajut"]);
+        }
+        if !packages.is_empty() {
+            let status = Command::new(env!("CARGO"))
+                .args(["build", "--release"])
+                .args(packages)
+                .current_dir(root)
+                .env_remove("CARGO_TARGET_DIR")
+                .status()?;
+            ensure!(status.success(), "the build ended with {status}");
+        }
         let folder = root.join("target/release");
         Ok(Self {
             proxy: given.unwrap_or_else(|| folder.join("rajut")),
@@ -201,35 +214,25 @@ impl Programs {
     }
 }
 
-/// `bases`, by listener: start-up and the warm requests, which every request's figure goes without.
-fn count(
-    root: &Path,
-    programs: &Programs,
-    work: &Work,
-    bases: &mut BTreeMap<&'static str, u64>,
-) -> Result<u64> {
+fn count(root: &Path, programs: &Programs, work: &Work) -> Result<u64> {
     match *work {
         Work::Pure { piece, few, many } => {
             let total = |count: u32| {
                 let words = [piece, &count.to_string()];
-                callgrind(root, &programs.counted, &words, wait)
+                callgrind(root, &programs.counted, &words, "", wait)
             };
             Ok(total(many)?.saturating_sub(total(few)?) / u64::from(many - few))
         }
         Work::Request { listener, message } => {
-            let base = match bases.get(listener) {
-                Some(base) => *base,
-                None => requests(root, &programs.proxy, listener, message, 0)?,
-            };
-            bases.insert(listener, base);
-            let all = requests(root, &programs.proxy, listener, message, COUNTED)?;
-            Ok(all.saturating_sub(base) / u64::from(COUNTED))
+            let all = requests(root, &programs.proxy, listener, message)?;
+            Ok(all / u64::from(COUNTED))
         }
     }
 }
 
-/// Instructions of a proxy from its start over [`WARM`] first messages of the listener and `more` of this one to its end.
-fn requests(root: &Path, program: &Path, listener: &str, message: &Message, more: u32) -> Result<u64> {
+/// Instructions of a proxy while it serves [`COUNTED`] of this message, after [`WARM`] of them and what it does soon after
+/// its start.
+fn requests(root: &Path, program: &Path, listener: &str, message: &Message) -> Result<u64> {
     let origin = TcpListener::bind("127.0.0.1:0")?;
     let mut text = fs::read_to_string(root.join(BOOTSTRAP)).context(BOOTSTRAP)?;
     let mut front = 0;
@@ -250,19 +253,22 @@ fn requests(root: &Path, program: &Path, listener: &str, message: &Message, more
         }
     });
     let words = ["proxy", "-c", &file.to_string_lossy()];
-    callgrind(root, program, &words, |child| {
+    callgrind(root, program, &words, ".1", |child| {
         let mut client = Client::connect(front, message, || match child.try_wait()? {
             Some(status) => bail!("the proxy ended before it answered: {status}"),
             None => Ok(()),
         })?;
         for _ in 0..WARM {
-            client.ask(message.warm())?;
-        }
-        for _ in 0..more {
             client.ask(message)?;
         }
-        drop(client);
         let pid = child.id().to_string();
+        thread::sleep(SETTLED);
+        control(&["--zero", &pid])?;
+        for _ in 0..COUNTED {
+            client.ask(message)?;
+        }
+        control(&["--dump=counted", &pid])?;
+        drop(client);
         let told = Command::new("kill").args(["-TERM", &pid]).status()?;
         ensure!(told.success(), "the proxy can't be told to end");
         wait(child)
@@ -279,11 +285,24 @@ fn scratch(root: &Path) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// Runs a program under callgrind while `meanwhile` uses it, and gives the instructions that it took.
+/// Tells the program that runs under callgrind.
+fn control(words: &[&str]) -> Result<()> {
+    let told = Command::new("callgrind_control").args(words).output()?;
+    ensure!(
+        told.status.success(),
+        "callgrind_control: {}",
+        String::from_utf8_lossy(&told.stderr)
+    );
+    Ok(())
+}
+
+/// Runs a program under callgrind while `meanwhile` uses it, and gives the instructions that it took, all of them or those of
+/// the part that `dump` names.
 fn callgrind(
     root: &Path,
     program: &Path,
     words: &[&str],
+    dump: &str,
     meanwhile: impl FnOnce(&mut Child) -> Result<()>,
 ) -> Result<u64> {
     let out = scratch(root)?.join("callgrind.out");
@@ -305,8 +324,12 @@ fn callgrind(
         let _ = child.wait();
     }
     done.with_context(|| fs::read_to_string(root.join("target/instructions/stderr")).unwrap_or_default())?;
-    let text = fs::read_to_string(&out).with_context(|| format!("{}", out.display()))?;
-    fs::remove_file(&out)?;
+    let of = scratch(root)?.join(format!("callgrind.out{dump}"));
+    let text = fs::read_to_string(&of).with_context(|| format!("{}", of.display()))?;
+    for file in [&of, &out] {
+        // Where both are the same it is gone already.
+        let _ = fs::remove_file(file);
+    }
     let total = |line: &str| {
         line.strip_prefix("totals: ")
             .or(line.strip_prefix("summary: "))?

@@ -27,7 +27,7 @@ cargo xtask <command>
   tidy     check the fences and module docs; print the largest files
   bench [SET…] [--short|--full|--smoke]
            measure our proxy against Envoy, HAProxy and nginx in one run; bench/README.md tells how
-  instructions [--update]
+  instructions [NAME…] [--update]
            count the instructions of a request, a decision, a change (callgrind) against bench/instructions.toml
   golden   run the golden tests and accept what they print now
 ";

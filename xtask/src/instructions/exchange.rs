@@ -41,16 +41,6 @@ content-type: text/plain\r\ncontent-length: 17\r\n\r\nseventeen bytes.\n",
 );
 pub(super) const RPC: Message = Message::Fields(&[("user-agent", "counted"), ("accept", "*/*")]);
 
-impl Message {
-    /// What warms the connection: always a request without a body, so that one base serves all of a listener.
-    pub(super) const fn warm(&self) -> &Self {
-        match self {
-            Self::Text(_) => &GET,
-            Self::Fields(_) => self,
-        }
-    }
-}
-
 /// Bytes of every answer's body.
 const BODY: usize = 1024;
 
