@@ -1,6 +1,7 @@
 //! Compiles the `.proto` files that the package `envoy-types` ships into two things in `OUT_DIR`:
 //! `descriptors.bin` (a plain `FileDescriptorSet` for JSON) and `schema.rs` (constant tables of messages and fields for
 //! scanning wire bytes). No `protoc` is needed; the files are found through `cargo metadata`.
+#![expect(clippy::disallowed_methods, reason = "cargo tells build scripts by variables")]
 
 use std::{
     collections::{BTreeMap, HashSet},

@@ -1,7 +1,7 @@
 //! What one forwarded request costs in this codec and in the usual way (httparse, then `http` types with a header map,
 //! then written out line by line), as nanoseconds and as a ratio. Run with
 //! `cargo run --release -p rajut-codec --example forward`; only the ratio carries over to another machine.
-
+#![expect(clippy::disallowed_methods, reason = "an example that measures")]
 #![expect(clippy::print_stdout, reason = "a program")]
 #![expect(clippy::unwrap_used, reason = "its input is its own")]
 

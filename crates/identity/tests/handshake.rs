@@ -1,4 +1,5 @@
 //! Who is let in: handshakes in memory between configurations of this crate.
+#![expect(clippy::disallowed_methods, reason = "a test makes certificates for now")]
 
 use std::{
     collections::BTreeMap,

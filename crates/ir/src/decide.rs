@@ -6,8 +6,7 @@
 //! `prefix*`, then `*`), then the first of its routes whose conditions all hold, then a cluster by weight. Hosts are
 //! compared without letter case; a port in the host counts unless the configuration ignores it.
 //!
-//! Invariants: pure, no clock and no randomness (the draw is an argument); no allocation in [`decide`], but for what
-//! [`RequestView::header`] itself makes to join a repeated header. Routes are pre-filtered by the first eight bytes of
+//! Invariants: pure, no clock and no randomness (the draw is an argument); no allocation in [`decide`]. Routes are pre-filtered by the first eight bytes of
 //! the path, one comparison of integers each.
 //!
 //! Does not: rewrite, redirect, strip ports off the host, look whether a cluster exists.
@@ -36,6 +35,12 @@ pub trait RequestView {
     fn path(&self) -> &[u8];
     /// A header's value by its lower-case name (no pseudo headers); several are joined with `,`.
     fn header(&self, name: &str) -> Option<Cow<'_, [u8]>>;
+    /// Whether one of the header's values passes; `None` without the header. What stands on lines of its own is judged
+    /// on its own (Envoy `match_headers_individually`), or a second line would take a request past a rule about the
+    /// first. To be written anew by views whose [`RequestView::header`] joins several lines.
+    fn any_value(&self, name: &str, passes: &mut dyn FnMut(&[u8]) -> bool) -> Option<bool> {
+        self.header(name).map(|value| passes(&value))
+    }
 }
 
 /// The uniform draw of a decision is below this.
@@ -518,24 +523,23 @@ fn path_matches(matcher: &PathMatch, case_sensitive: bool, method: &[u8], path: 
 
 /// Whether a request's header satisfies a matcher; shared with policies.
 pub fn header_matches(matcher: &HeaderMatcher, request: &impl RequestView) -> bool {
-    let value = match &*matcher.name {
-        ":method" => some(request.method()),
-        ":authority" | "host" => some(request.authority()),
-        ":path" => some(request.path()),
-        ":scheme" => some(request.scheme()),
-        name => request.header(name),
+    let mut passes = |value: &[u8]| value_matches(&matcher.condition, value);
+    let one = |value: &[u8]| (!value.is_empty()).then(|| value_matches(&matcher.condition, value));
+    let found = match &*matcher.name {
+        ":method" => one(request.method()),
+        ":authority" | "host" => one(request.authority()),
+        ":path" => one(request.path()),
+        ":scheme" => one(request.scheme()),
+        name => request.any_value(name, &mut passes),
     };
-    let holds = match (&matcher.condition, value) {
-        (ValueCondition::Present(wanted), value) => value.is_some() == *wanted,
+    let holds = match (&matcher.condition, found) {
+        (ValueCondition::Present(wanted), found) => found.is_some() == *wanted,
+        (_, Some(holds)) => holds,
         // Envoy: without the header the matcher does not hold, inverted or not.
         (_, None) if !matcher.missing_is_empty => return false,
-        (condition, value) => value_matches(condition, value.as_deref().unwrap_or_default()),
+        (_, None) => passes(b""),
     };
     holds != matcher.invert
-}
-
-fn some(value: &[u8]) -> Option<Cow<'_, [u8]>> {
-    (!value.is_empty()).then_some(Cow::Borrowed(value))
 }
 
 fn value_matches(condition: &ValueCondition, value: &[u8]) -> bool {

@@ -65,6 +65,9 @@ pub struct HttpConnectionManager {
     pub normalize_path: bool,
     /// `//` becomes `/` before routing.
     pub merge_slashes: bool,
+    /// `%2F` and `%5C` become `/` and `\\` before routing, and go on so (Envoy
+    /// `path_with_escaped_slashes_action: UNESCAPE_AND_FORWARD`).
+    pub unescape_slashes: bool,
     /// Text of the `server` header.
     pub server_name: Text,
     /// What becomes of the `server` header of responses.

@@ -183,7 +183,7 @@ pub struct HeaderMatcher {
 pub enum ValueCondition {
     /// It is there (`true`) or is not (`false`).
     Present(bool),
-    /// It matches; values of a repeated header are joined with `,` first.
+    /// It matches; of a header on several lines one line is enough.
     Matches(StringMatcher),
     /// It is a whole number in `start..end` (Envoy `range_match`).
     Range(std::ops::Range<i64>),

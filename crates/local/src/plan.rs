@@ -117,6 +117,21 @@ impl Instance {
             && (directory, host_ports) == (&next.directory, &next.host_ports)
     }
 
+    /// The services that `next` has ports for and this one has not, as `name.namespace:port` (explicit mode).
+    pub fn lacks(&self, next: &Self) -> Vec<String> {
+        let has = |port: &&OutboundPort| {
+            !self
+                .outbound
+                .iter()
+                .any(|own| own.host == port.host && own.port == port.port)
+        };
+        next.outbound
+            .iter()
+            .filter(has)
+            .map(|port| format!("{}.{}:{}", port.service, port.namespace, port.port))
+            .collect()
+    }
+
     /// Where the application is reached by its sidecar and its probes.
     pub fn app_socket(&self, mode: CaptureMode, container_port: u16) -> Option<SocketAddr> {
         let port = self.port(container_port)?;
@@ -228,6 +243,14 @@ pub enum PlanError {
         /// Names that exist.
         known: Vec<String>,
     },
+    /// `--run` without a command for a workload whose documents say none either.
+    #[error("--run {name}: no document says what `{name}` runs; write {add}")]
+    NoCommand {
+        /// The name.
+        name: String,
+        /// What to write.
+        add: String,
+    },
     /// The operating system gave no port.
     #[error("no free local port for {workload}")]
     Port {
@@ -254,8 +277,8 @@ pub struct PlanInput<'a> {
     pub deployments: &'a [Deployment],
     /// What can be called.
     pub services: &'a [Service],
-    /// `--run NAME=COMMAND`; a name may have `.NAMESPACE` behind.
-    pub runs: &'a [(String, String)],
+    /// `--run NAME=COMMAND`, or `--run NAME` for what its documents say that it runs; a name may have `.NAMESPACE` behind.
+    pub runs: &'a [(String, Option<String>)],
     /// How traffic is captured.
     pub mode: CaptureMode,
     /// Where addresses come from.
@@ -295,12 +318,8 @@ pub fn plan(
     };
     let mut taken: BTreeSet<usize> = input.previous.iter().map(|known| known.index).collect();
     for deployment in deployments {
-        let given = given_run(deployment, input.runs);
-        let directory = if given.is_some() {
-            None
-        } else {
-            Some(directory(deployment, input.sibling(deployment)))
-        };
+        let (given, here) = given_run(deployment, input.runs);
+        let directory = (!here).then(|| directory(deployment, input.sibling(deployment)));
         let Some(run) = given.or_else(|| deployment.run.clone()) else {
             result.not_started.push(NotStarted {
                 name: deployment.name.to_string(),
@@ -340,23 +359,34 @@ fn names(key: &str, deployment: &Deployment) -> bool {
 }
 
 fn check_runs(input: &PlanInput<'_>) -> Result<(), PlanError> {
-    for (name, _) in input.runs {
-        if !input.deployments.iter().any(|deployment| names(name, deployment)) {
+    for (name, command) in input.runs {
+        let mut named = input.deployments.iter().filter(|one| names(name, one)).peekable();
+        if named.peek().is_none() {
             return Err(PlanError::UnknownRun {
                 name: name.clone(),
                 known: input.deployments.iter().map(|one| one.name.to_string()).collect(),
+            });
+        }
+        if command.is_none()
+            && let Some(mute) = named.find(|one| one.run.is_none() && one.own_command().is_none())
+        {
+            return Err(PlanError::NoCommand {
+                name: name.clone(),
+                add: mute.run_option(name),
             });
         }
     }
     Ok(())
 }
 
-/// What the command line says.
-fn given_run(deployment: &Deployment, runs: &[(String, String)]) -> Option<RunCommand> {
-    runs.iter()
-        .rev()
-        .find(|(name, _)| names(name, deployment))
-        .map(|(_, command)| RunCommand::Shell(command.as_str().into()))
+/// What the command line says, and whether it runs where `up` was called: a document's own command runs where its
+/// document is.
+fn given_run(deployment: &Deployment, runs: &[(String, Option<String>)]) -> (Option<RunCommand>, bool) {
+    match runs.iter().rev().find(|(name, _)| names(name, deployment)) {
+        Some((_, Some(command))) => (Some(RunCommand::Shell(command.as_str().into())), true),
+        Some((_, None)) if deployment.run.is_none() => (deployment.own_command(), false),
+        _ => (None, false),
+    }
 }
 
 fn instance(

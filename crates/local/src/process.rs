@@ -243,6 +243,10 @@ pub fn stop_supervisor(state: &StateDir, supervisor: &str, limit: Duration) -> b
         if !state.is_locked() {
             return true;
         }
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a command waits for another process on a thread of its own"
+        )]
         std::thread::sleep(pause);
         waited += pause;
     }

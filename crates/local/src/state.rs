@@ -325,6 +325,9 @@ pub struct WorkloadRecord {
     pub reason: String,
     /// The environment that its processes get, for `exec`.
     pub env: Vec<(String, String)>,
+    /// Services that came after it was started and that it has no ports for (explicit mode), as `name.namespace:port`.
+    #[serde(default)]
+    pub late_services: Vec<String>,
 }
 
 /// What a workload is doing.

@@ -486,6 +486,7 @@ fn workload_record(instance: &Instance, trust_domain: &str) -> WorkloadRecord {
         state: WorkloadState::Starting,
         reason: String::new(),
         env: instance.env.clone(),
+        late_services: Vec::new(),
     }
 }
 

@@ -146,6 +146,10 @@ pub fn spawn_daemon(mut command: Command, log: &Path) -> Result<Child, SpawnErro
 /// Returns those that are still there (stuck in the kernel, or not ours to signal).
 ///
 /// Blocks: call it from the end of a program, not from a runtime's worker.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the caller gives it a thread to wait on"
+)]
 pub fn kill_all(processes: &[ProcessId], grace: Duration) -> Vec<ProcessId> {
     let mut left = alive(processes);
     for (signal, patience) in [(Signal::TERM, grace), (Signal::KILL, Duration::from_secs(1))] {

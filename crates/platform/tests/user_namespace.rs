@@ -7,7 +7,10 @@
 //! ```
 //!
 //! A program of its own, without the test harness, because entering a user namespace needs a single thread.
-
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a test waits for a process of its own, told its part by a variable"
+)]
 #![expect(clippy::panic, reason = "a test fails by panicking")]
 
 use std::io::{self, BufRead};

@@ -140,6 +140,10 @@ pub enum FailureKind {
         /// The answer.
         status: u16,
     },
+    /// What is asked for is no path (`OPTIONS *`): nothing here has it.
+    NoPath,
+    /// The path can't be brought into its normal form.
+    BadPath,
     /// The head did not arrive in time.
     RequestHeadersTimeout,
     /// The request did not arrive in time.
@@ -332,6 +336,8 @@ impl FailureKind {
             Self::MalformedRequest { status } => {
                 downstream(status, F::DOWNSTREAM_PROTOCOL, "", "http1.codec_error")
             }
+            Self::NoPath => policy(Stage::Head, 404, F::NONE, "", "absolute_path_rejected"),
+            Self::BadPath => downstream(400, F::NONE, "", "path_normalization_failed"),
             Self::RequestHeadersTimeout => {
                 downstream(408, F::NONE, "request header timeout", "request_header_timeout")
             }

@@ -1,5 +1,6 @@
 //! How many allocations one more request costs a proxy that serves them: a whole proxy in this process, from the
 //! bootstrap that `cargo xtask instructions` uses, with a client and a server on threads that are not counted.
+#![expect(clippy::disallowed_methods, reason = "a test waits for threads of its own")]
 
 use std::{
     io::{Read, Write},

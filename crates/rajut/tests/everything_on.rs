@@ -1,6 +1,10 @@
 //! One Envoy bootstrap with everything on (access control, rate limits, a JSON access log, tracing), run by Envoy and by
 //! `rajut proxy`: the same answers, the same log fields, the same counters, the same spans. Without an `envoy` on the
 //! path the comparison is skipped, and said so; what we answer is checked all the same.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tests of whole processes wait for them and measure them"
+)]
 
 use std::{
     collections::BTreeMap,

@@ -3,6 +3,10 @@
 //! The bounds are for a debug build (its code is larger; what it allocates is not): memory that belongs to the process
 //! alone (`Pss_Anon`), not the pages of its file. Every test prints what it saw. With `RAJUT_BIN` it is of that program, which
 //! may be a release build.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tests of whole processes wait for them and measure them"
+)]
 
 use std::{
     fs,

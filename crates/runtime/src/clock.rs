@@ -1,6 +1,7 @@
 //! Time as an argument: [`Clock`] is the machine's, or one that a test turns by hand.
 //!
 //! The only place that calls `Instant::now` and `SystemTime::now`. It does not sleep: waiting is tokio's.
+#![expect(clippy::disallowed_methods, reason = "the one place that reads the clocks")]
 
 use std::{
     sync::{Arc, Mutex, PoisonError},

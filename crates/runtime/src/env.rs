@@ -2,6 +2,10 @@
 //!
 //! A program lists its variables as [`Variable`]s; [`Environment::read`] checks them all and reports every mistake
 //! together. The only place that calls `std::env::var`. [`page`] prints the table as documentation.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the one place that reads the environment"
+)]
 
 use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 

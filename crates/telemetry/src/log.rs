@@ -187,6 +187,7 @@ fn run(writer: &Weak<Writer>) {
             std::thread::park();
             continue;
         }
+        #[expect(clippy::disallowed_methods, reason = "the thread is for this log alone")]
         std::thread::sleep(GATHER);
         match writer.upgrade() {
             Some(open) => open.write_out(),

@@ -71,6 +71,7 @@ pub(crate) fn manager(
             mesh.path_normalization,
             PathNormalization::MergeSlashes | PathNormalization::DecodeAndMergeSlashes
         ),
+        unescape_slashes: mesh.path_normalization == PathNormalization::DecodeAndMergeSlashes,
         server_name: if inbound { "istio-envoy" } else { "envoy" }.into(),
         server_header: if inbound {
             ServerHeader::PassThrough

@@ -225,7 +225,8 @@ fn draft<'a>(name: &Text, field: &Field<'a>, names: &[Text]) -> Option<Draft<'a>
     if !meta::check_name(field, &lower, NameForm::Label) {
         return None;
     }
-    // A command is that of the image; on this machine it is run only where there is no image to hold it.
+    // A command beside an image is the image's: what it needs may be there alone. It is run where the command line says so
+    // (`--run NAME`); without an image there is nothing else that it could be meant for.
     let own = deployment.image.is_empty() && !object.has("build");
     match command {
         Some(command) if own => deployment.run = Some(command),
@@ -330,36 +331,81 @@ fn environment(object: &Object<'_>) -> Vec<EnvItem> {
     items
 }
 
-fn command(object: &Object<'_>) -> Option<RunCommand> {
-    let words = |name| {
+/// One of `entrypoint` and `command`, with Compose's variables as if none were set.
+enum Words {
+    /// A text: the shell of this machine splits it into words, and sets what variables it has.
+    Line(Text),
+    /// A list.
+    List(Vec<Text>),
+}
+
+impl Words {
+    fn read(object: &Object<'_>, name: &'static str) -> Option<Self> {
         let field = object.get(name)?;
-        match &field.node.value {
-            Value::Sequence(_) => Some((
-                true,
+        if field.node.is_null() {
+            return None;
+        }
+        let mut unset = Vec::new();
+        let mut text = |written: Text, by_shell: bool| {
+            let (text, complete) = ports::interpolate(&written);
+            if complete {
+                return text;
+            }
+            if !by_shell {
+                unset.push(shown(&written));
+            }
+            written
+        };
+        let words = match &field.node.value {
+            Value::Sequence(_) => Self::List(
                 field
                     .list()
                     .iter()
                     .filter_map(Field::loose_text)
-                    .collect::<Vec<_>>(),
-            )),
-            _ => field.loose_text().map(|text| (false, vec![text])),
+                    .map(|word| text(word, false))
+                    .collect(),
+            ),
+            _ => Self::Line(text(field.loose_text()?, true)),
+        };
+        if !unset.is_empty() {
+            not_followed(
+                &field,
+                &format!("variables of a list are not filled in: {}", unset.join(", ")),
+                "give a default (`${NAME:-value}`), or write the command as one text",
+            );
         }
-    };
-    match (words("entrypoint"), words("command")) {
+        Some(words)
+    }
+
+    /// As a line for a shell, which hands on each word of a list as it is.
+    fn line(&self) -> String {
+        match self {
+            Self::Line(text) => text.to_string(),
+            Self::List(words) => {
+                let quoted = |word: &Text| format!("'{}'", word.replace('\'', "'\\''"));
+                words.iter().map(quoted).collect::<Vec<_>>().join(" ")
+            }
+        }
+    }
+}
+
+/// `entrypoint` and behind it `command`, in either form each.
+fn command(object: &Object<'_>) -> Option<RunCommand> {
+    match (Words::read(object, "entrypoint"), Words::read(object, "command")) {
         (None, None) => None,
-        (None, Some((false, text))) | (Some((false, text)), None) => {
-            text.first().cloned().map(RunCommand::Shell)
+        (None, Some(Words::Line(line))) | (Some(Words::Line(line)), None) => {
+            (!line.trim().is_empty()).then_some(RunCommand::Shell(line))
         }
-        (None, Some((true, words))) | (Some((true, words)), None) => {
+        (None, Some(Words::List(words))) | (Some(Words::List(words)), None) => {
             (!words.is_empty()).then_some(RunCommand::Exec(words))
         }
-        (Some((true, mut words)), Some((true, more))) => {
+        (Some(Words::List(mut words)), Some(Words::List(more))) => {
             words.extend(more);
-            Some(RunCommand::Exec(words))
+            (!words.is_empty()).then_some(RunCommand::Exec(words))
         }
-        (Some((_, first)), Some((_, second))) => {
-            let all: Vec<&str> = first.iter().chain(&second).map(|w| &**w).collect();
-            Some(RunCommand::Shell(all.join(" ").into()))
+        (Some(first), Some(second)) => {
+            let line = format!("{} {}", first.line(), second.line());
+            (!line.trim().is_empty()).then(|| RunCommand::Shell(line.trim().into()))
         }
     }
 }

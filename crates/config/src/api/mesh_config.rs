@@ -1,14 +1,15 @@
 //! Istio `MeshConfig`: the text under the key `mesh` of the ConfigMap `istio`.
 
-use rajut_types::{Text, TrustDomain};
+use rajut_types::{Severity, Text, TrustDomain};
 
 use super::{meta, pool, route};
 use crate::{
+    codes,
     model::{AccessLogSettings, MeshConfig, OutboundPolicy, PathNormalization},
     read::{Field, Object},
 };
 
-/// Fields that say how Istio itself is installed, or that are about ingress and other planes.
+/// Fields that say how Istio itself is installed, or that are about ingress and other planes: each is named, once.
 const IGNORED: &[&str] = &[
     "configSources",
     "disableEnvoyListenerLog",
@@ -89,7 +90,17 @@ pub(crate) fn read(object: &Object<'_>, base: &MeshConfig) -> MeshConfig {
 
 /// Settings that are none of ours, and those that are not followed.
 fn not_followed(object: &Object<'_>) {
-    object.ignore(IGNORED);
+    for name in IGNORED {
+        if let Some(field) = object.get(name) {
+            let message = format!("`{name}` has no effect: it is about how Istio itself is installed");
+            field.say_key(
+                Severity::Note,
+                codes::NOT_SUPPORTED,
+                message,
+                "nothing needs to be changed",
+            );
+        }
+    }
     object.unsupported(
         &["localityLbSetting", "zoneAwareLbSetting"],
         "all localities are equal",
@@ -182,7 +193,7 @@ fn exports(object: &Object<'_>, mesh: &mut MeshConfig) {
 
 fn field_not_relative(field: &Field<'_>) {
     field.warn(
-        crate::codes::NOT_SUPPORTED,
+        codes::NOT_SUPPORTED,
         "`.` as a default is not supported yet: objects are exported to all namespaces",
         "write `exportTo: [\".\"]` on the objects",
     );

@@ -37,7 +37,8 @@ pub struct Deployment {
     pub working_directory: Option<Text>,
     /// Container port → port of this machine that is forwarded to it.
     pub host_ports: Vec<(u16, u16)>,
-    /// What its container would run, for messages only: inside another image it may be something else.
+    /// What its container would run: shown, and run only where the command line says so (`--run NAME`), since it may
+    /// need what is in the image. A single text is a line for a shell.
     pub command: Vec<Text>,
     /// Container images, for messages only.
     pub image: Text,
@@ -63,6 +64,15 @@ impl Deployment {
                     .collect::<Vec<_>>()
                     .join(" "),
             ),
+        }
+    }
+
+    /// What its container would run, as a process of this machine.
+    pub fn own_command(&self) -> Option<RunCommand> {
+        match &self.command[..] {
+            [] => None,
+            [line] => Some(RunCommand::Shell(line.clone())),
+            words => Some(RunCommand::Exec(words.to_vec())),
         }
     }
 

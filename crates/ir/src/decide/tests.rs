@@ -48,6 +48,11 @@ impl RequestView for Request {
             _ => Some(Cow::Owned(values.join(",").into_bytes())),
         }
     }
+    fn any_value(&self, name: &str, passes: &mut dyn FnMut(&[u8]) -> bool) -> Option<bool> {
+        let mut values = self.headers.iter().filter(|(it, _)| it == name).peekable();
+        values.peek()?;
+        Some(values.any(|(_, value)| passes(value.as_bytes())))
+    }
 }
 
 fn get(authority: &str, path: &str) -> Request {
@@ -638,6 +643,39 @@ proptest! {
         prop_assert_eq!(
             std::mem::discriminant(&explained),
             std::mem::discriminant(&decide(&table, &request, draw))
+        );
+    }
+}
+
+#[test]
+fn each_line_of_a_repeated_header_is_judged_on_its_own() {
+    let matcher = |invert| HeaderMatcher {
+        name: "x-way".into(),
+        condition: ValueCondition::Matches(StringMatcher::exact("one")),
+        invert,
+        missing_is_empty: false,
+    };
+    let with = |values: &[&str]| Request {
+        headers: values
+            .iter()
+            .map(|value| ("x-way".to_owned(), (*value).to_owned()))
+            .collect(),
+        ..get("a", "/")
+    };
+    // (lines, holds, holds inverted)
+    for (values, plain, inverted) in [
+        (&["one"][..], true, false),
+        (&["no", "one"], true, false),
+        (&["no,one"], false, true),
+        (&["no", "two"], false, true),
+        (&[], false, false),
+    ] {
+        let request = with(values);
+        assert_eq!(header_matches(&matcher(false), &request), plain, "{values:?}");
+        assert_eq!(
+            header_matches(&matcher(true), &request),
+            inverted,
+            "{values:?}, inverted"
         );
     }
 }

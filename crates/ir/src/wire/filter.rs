@@ -136,9 +136,7 @@ pub(super) fn decode_filters(
                 "the router must be the last filter",
             );
         }
-        if decoded.iter().any(|known| *known.name == filter.name) {
-            reader.fault(&place.field("name"), Fault::Duplicate(filter.name.clone()));
-        }
+        // Envoy takes two filters of one name; what routes say under it is said to each whose kind it is.
         decoded.push(HttpFilter {
             name: filter.name.as_str().into(),
             disabled: filter.disabled && !matches!(kind, HttpFilterKind::Router(_)),

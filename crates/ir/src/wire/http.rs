@@ -89,6 +89,11 @@ pub(super) fn to_message(manager: &HttpConnectionManager) -> pb::HttpConnectionM
         upgrade_configs: encode_upgrades(manager),
         normalize_path: Some(write::boolean(manager.normalize_path)),
         merge_slashes: manager.merge_slashes,
+        path_with_escaped_slashes_action: i32::from(if manager.unescape_slashes {
+            nested::PathWithEscapedSlashesAction::UnescapeAndForward
+        } else {
+            nested::PathWithEscapedSlashesAction::ImplementationSpecificDefault
+        }),
         server_name: manager.server_name.to_string(),
         server_header_transformation: match manager.server_header {
             ServerHeader::Overwrite => nested::ServerHeaderTransformation::Overwrite,
@@ -269,6 +274,8 @@ pub(super) fn decode(reader: &mut Reader, place: &Place<'_>, config: &Any) -> Op
         upgrades: decode_upgrades(reader, place, &message.upgrade_configs),
         normalize_path: is_true(message.normalize_path.as_ref()),
         merge_slashes: message.merge_slashes,
+        unescape_slashes: message.path_with_escaped_slashes_action
+            == i32::from(nested::PathWithEscapedSlashesAction::UnescapeAndForward),
         server_name: some_or(&message.server_name, "envoy"),
         server_header: decode_server_header(reader, place, message.server_header_transformation),
         proxy_100_continue: message.proxy_100_continue,
@@ -338,9 +345,13 @@ fn refuse_values(reader: &mut Reader, place: &Place<'_>, message: &pb::HttpConne
     use nested::PathWithEscapedSlashesAction as Slashes;
     let slashes = place.field("path_with_escaped_slashes_action");
     match reader.enumerator(&slashes, message.path_with_escaped_slashes_action) {
-        Slashes::ImplementationSpecificDefault | Slashes::KeepUnchanged => {}
-        other @ (Slashes::RejectRequest | Slashes::UnescapeAndRedirect | Slashes::UnescapeAndForward) => {
-            reader.value(&slashes, other.as_str_name(), "write KEEP_UNCHANGED");
+        Slashes::ImplementationSpecificDefault | Slashes::KeepUnchanged | Slashes::UnescapeAndForward => {}
+        other @ (Slashes::RejectRequest | Slashes::UnescapeAndRedirect) => {
+            reader.value(
+                &slashes,
+                other.as_str_name(),
+                "write KEEP_UNCHANGED or UNESCAPE_AND_FORWARD",
+            );
         }
     }
     if let Some(extension) = &message.request_id_extension {

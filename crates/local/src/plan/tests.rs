@@ -70,7 +70,7 @@ fn service(name: &str, namespace: &str, ports: &[(u16, u16)]) -> Service {
 fn made(
     deployments: &[Deployment],
     services: &[Service],
-    runs: &[(String, String)],
+    runs: &[(String, Option<String>)],
     mode: CaptureMode,
 ) -> Result<Plan, PlanError> {
     let block = AddressBlock::claim().unwrap();
@@ -114,16 +114,46 @@ fn what_has_no_command_is_listed_with_the_line_to_add() {
 fn a_command_line_run_wins_and_may_name_the_namespace() {
     let deployments = [deployment("signer", 1, Some(RunCommand::Sample))];
     for name in ["signer", "signer.clinic"] {
-        let runs = [(name.to_owned(), "node x.js".to_owned())];
+        let runs = [(name.to_owned(), Some("node x.js".to_owned()))];
         let plan = made(&deployments, &[], &runs, CaptureMode::Netns).unwrap();
         assert_eq!(plan.instances[0].run, RunCommand::Shell("node x.js".into()));
         assert_eq!(plan.instances[0].directory, None, "it runs where `up` was called");
     }
     for name in ["sign", "signer.other", "signers"] {
-        let runs = [(name.to_owned(), "x".to_owned())];
+        let runs = [(name.to_owned(), Some("x".to_owned()))];
         let error = made(&deployments, &[], &runs, CaptureMode::Netns).unwrap_err();
         assert!(matches!(error, PlanError::UnknownRun { .. }), "{error}");
     }
+}
+
+#[test]
+fn a_documents_own_command_is_run_where_the_command_line_says_so() {
+    let mut signer = deployment("signer", 1, None);
+    signer.command = vec!["node".into(), "a b.js".into()];
+    let runs = [("signer".to_owned(), None)];
+    let plan = made(&[signer.clone()], &[], &runs, CaptureMode::Netns).unwrap();
+    assert_eq!(plan.instances[0].run, RunCommand::Exec(signer.command.clone()));
+    assert!(
+        plan.instances[0].directory.is_some(),
+        "it runs where its document is"
+    );
+    // A line for a shell stays one, and without the option it is only shown.
+    signer.command = vec!["node a.js && true".into()];
+    let plan = made(&[signer.clone()], &[], &runs, CaptureMode::Netns).unwrap();
+    assert_eq!(
+        plan.instances[0].run,
+        RunCommand::Shell("node a.js && true".into())
+    );
+    let plan = made(&[signer.clone()], &[], &[], CaptureMode::Netns).unwrap();
+    assert!(plan.instances.is_empty());
+    // Nothing to run.
+    signer.command.clear();
+    let error = made(&[signer.clone()], &[], &runs, CaptureMode::Netns).unwrap_err();
+    assert!(error.to_string().contains("--run signer='COMMAND'"), "{error}");
+    // What a LocalWorkload says goes on.
+    signer.run = Some(RunCommand::Sample);
+    let plan = made(&[signer], &[], &runs, CaptureMode::Netns).unwrap();
+    assert_eq!(plan.instances[0].run, RunCommand::Sample);
 }
 
 #[test]
@@ -197,6 +227,27 @@ fn a_working_directory_is_relative_to_the_file_that_names_it() {
     );
     assert_eq!(plan.instances[0].host_ports, [(8080, 18)]);
     assert!(plan.instances[1].host_ports.is_empty());
+}
+
+#[test]
+fn services_that_come_late_are_named_for_what_runs_already() {
+    let workloads = [deployment("web", 1, Some(RunCommand::Sample))];
+    let of_web = [(8080, 8080)];
+    let services = [
+        service("catalog", "clinic", &of_web),
+        service("stock", "clinic", &of_web),
+    ];
+    let of = |services: &[Service]| {
+        made(&workloads, services, &[], CaptureMode::Explicit)
+            .unwrap()
+            .instances
+    };
+    let (before, after) = (of(&services[..1]), of(&services));
+    assert!(before[0].runs_as(&after[0]), "it runs on");
+    assert_eq!(before[0].lacks(&after[0]), ["stock.clinic:8080"]);
+    assert!(after[0].lacks(&before[0]).is_empty());
+    let in_namespaces = made(&workloads, &services, &[], CaptureMode::Netns).unwrap();
+    assert!(before[0].lacks(&in_namespaces.instances[0]).is_empty());
 }
 
 #[test]

@@ -12,7 +12,8 @@
 //! started anew knows nothing of what its predecessor was asked, so the counting begins again with it.
 //!
 //! Bounds: [`GATEWAYS_MAX`] further gateways; services that come after those have no address on this host until the next
-//! `up`. What it does not do: give running processes in explicit mode ports for services that came later.
+//! `up`. What it does not do: give running processes in explicit mode ports for services that came later. They come with
+//! the next start, since a process learns of them from its environment; [`Slot::say_late`] names them until then.
 
 use std::{collections::BTreeSet, io, net::Ipv4Addr, rc::Rc, time::Duration};
 
@@ -87,7 +88,7 @@ pub(super) async fn follow(context: Rc<Context>, gateways: &mut Vec<JoinHandle<(
                     adopt(&context, sources, gateways).await;
                 }
                 for restart in orders.restarts {
-                    restart_one(&context, restart);
+                    restart_one(&context, restart).await;
                 }
             }
             Err(error) => {
@@ -118,6 +119,11 @@ async fn adopt(context: &Rc<Context>, sources: Vec<Source>, gateways: &mut Vec<J
         }
     };
     let change = Difference::between(&running, plan.instances);
+    for (instance, next) in &change.late {
+        if let Some(slot) = slot_of(context, instance) {
+            slot.say_late(context, next.clone());
+        }
+    }
     if change.is_empty() && outbound.is_empty() && context.record.borrow().not_started == plan.not_started {
         return;
     }
@@ -146,6 +152,8 @@ struct Difference {
     new: Vec<Instance>,
     changed: Vec<Instance>,
     gone: Vec<Instance>,
+    /// What runs on as it is, and as what it would be started now.
+    late: Vec<(Instance, Instance)>,
 }
 
 impl Difference {
@@ -156,16 +164,21 @@ impl Difference {
             .iter()
             .filter(|known| !keys.contains(&known.key()))
             .cloned();
-        let (mut new, mut changed) = (Vec::new(), Vec::new());
+        let (mut new, mut changed, mut late) = (Vec::new(), Vec::new(), Vec::new());
         let gone = gone.collect();
         for next in wanted {
             match known(&next) {
                 None => new.push(next),
                 Some(known) if !known.runs_as(&next) => changed.push(next),
-                Some(_) => {}
+                Some(known) => late.push((known.clone(), next)),
             }
         }
-        Self { new, changed, gone }
+        Self {
+            new,
+            changed,
+            gone,
+            late,
+        }
     }
 
     fn is_empty(&self) -> bool {
@@ -267,15 +280,23 @@ fn open_gateway(context: &Rc<Context>, outbound: Vec<OutboundPort>, tasks: &mut 
     )));
 }
 
-fn restart_one(context: &Context, Restart { namespace, name }: Restart) {
+async fn restart_one(context: &Rc<Context>, Restart { namespace, name }: Restart) {
     let slot = context
         .slots
         .borrow()
         .get(&(namespace.clone(), name.clone()))
         .cloned();
-    if let Some(slot) = slot {
-        slot.restart.notify_one();
-    } else {
+    let Some(slot) = slot else {
         tracing::warn!(%namespace, %name, "there is no such workload to start anew");
+        return;
+    };
+    match slot.take_late() {
+        // Its sidecar listens on ports for services that came late, too.
+        Some(next) => {
+            leave(context, vec![Some(slot)]).await;
+            start(context, vec![next.clone()]).await;
+            wait_ready(context, &next).await;
+        }
+        None => slot.restart.notify_one(),
     }
 }

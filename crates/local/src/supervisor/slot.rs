@@ -30,6 +30,8 @@ pub(super) struct Slot {
     phase: watch::Sender<Phase>,
     /// Rung when the application is to be started anew.
     pub(super) restart: Notify,
+    /// With explicit ports: as what it would be started now, where services have come that it has no ports for.
+    late: RefCell<Option<Instance>>,
     application_runs: watch::Sender<bool>,
     sidecar_runs: watch::Sender<bool>,
 }
@@ -63,6 +65,7 @@ pub(super) fn add(context: &Context, instance: Instance) -> Rc<Slot> {
         draining: Cell::new(false),
         phase: watch::Sender::new(Phase::Run),
         restart: Notify::new(),
+        late: RefCell::new(None),
         application_runs: watch::Sender::new(false),
         sidecar_runs: watch::Sender::new(false),
     });
@@ -115,6 +118,30 @@ impl Slot {
     ) {
         start(&self.sidecar_runs, sidecar);
         start(&self.application_runs, application);
+    }
+
+    /// Notes as what it would be started now, and says which services it has no ports for until then.
+    pub(super) fn say_late(&self, context: &Context, next: Instance) {
+        let services = self.instance.lacks(&next);
+        let mut said = false;
+        self.update(context, |row| {
+            said = row.late_services == services;
+            row.late_services.clone_from(&services);
+        });
+        if !said && !services.is_empty() {
+            tracing::warn!(
+                workload = self.instance.key(),
+                services = services.join(", "),
+                "it was started before these services came and has no ports for them until `rajut restart {}`",
+                self.instance.name
+            );
+        }
+        self.late.replace((!services.is_empty()).then_some(next));
+    }
+
+    /// What [`Slot::say_late`] noted, once.
+    pub(super) fn take_late(&self) -> Option<Instance> {
+        self.late.take()
     }
 
     /// Waits for what ends at that step.

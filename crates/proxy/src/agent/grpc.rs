@@ -156,6 +156,7 @@ fn bootstrap(options: &GrpcOptions, identity: &Identity) -> Value {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test waits up to a deadline")]
 mod tests {
     use std::{
         os::unix::fs::PermissionsExt as _,

@@ -401,6 +401,10 @@ impl Forwarding<'_, '_> {
         let attempts = self.record.attempts;
         let head = &mut self.record.head;
         if matches!(plan.forward.host_rewrite, Some(HostRewrite::Auto)) && !host.hostname.is_empty() {
+            if !self.record.shared.manager.suppresses_envoy_headers() {
+                // The client's own was taken out; what is there is the host before the first try.
+                let _ = head.fields.set_default(ORIGINAL_HOST, head.authority.clone());
+            }
             // A host name from the configuration that is no authority leaves the request's own.
             let _ = head.set_authority(bytes::Bytes::copy_from_slice(host.hostname.as_bytes()));
         }
@@ -572,7 +576,7 @@ impl Forwarding<'_, '_> {
 
     fn note_piece(&mut self, piece: &Piece, policy: Option<&RetryPolicy>) {
         match piece {
-            Piece::Data(bytes) => self.record.bytes_received += bytes.len() as u64,
+            Piece::Data(_) => self.record.bytes_received = self.source.received(),
             Piece::Trailers(_) => {}
             Piece::End => {
                 self.source.sent = true;
@@ -838,14 +842,20 @@ fn cookie<'h>(head: &'h RequestHead, name: &str) -> Option<&'h [u8]> {
     Some(unquoted.unwrap_or(value))
 }
 
+/// The host before a route's rewrite (Envoy).
+const ORIGINAL_HOST: &str = "x-envoy-original-host";
+
 /// The route's changes to the request's head, the most specific first.
 fn prepare_request(record: &mut Record, table: &RouteTable, chosen: &Chosen<'_>, forward: &Forward) {
+    let tells = !record.shared.manager.suppresses_envoy_headers();
     if let Some(rewrite) = &forward.path_rewrite
         && let Some(path) =
             headers::rewritten(&record.head.path_and_query, rewrite, &chosen.route.matches.path)
     {
         let before = std::mem::replace(&mut record.head.path_and_query, path);
-        let _ = record.head.fields.set("x-envoy-original-path", before);
+        if tells {
+            let _ = record.head.fields.set("x-envoy-original-path", before);
+        }
     }
     if let ChosenCluster::Weighted(weighted) = &chosen.cluster {
         headers::mutate(record, &weighted.headers, Half::Request);
@@ -865,7 +875,14 @@ fn prepare_request(record: &mut Record, table: &RouteTable, chosen: &Chosen<'_>,
         // The endpoint's name is known once one is chosen.
         (None, Some(HostRewrite::Auto) | None) => None,
     };
+    if tells && (weighted_rewrite.is_some() || forward.host_rewrite.is_some()) {
+        record.head.fields.remove(ORIGINAL_HOST);
+    }
     if let Some(authority) = authority {
+        if tells {
+            let before = record.head.authority.clone();
+            let _ = record.head.fields.set(ORIGINAL_HOST, before);
+        }
         if forward.append_x_forwarded_host {
             let before = record.head.authority.clone();
             let _ = record.head.fields.join(Known::XForwardedHost, before);
@@ -877,7 +894,7 @@ fn prepare_request(record: &mut Record, table: &RouteTable, chosen: &Chosen<'_>,
         websocket::complete_request(record);
     }
     if let Some(timeout) = forward.timeout
-        && !record.shared.manager.suppresses_envoy_headers()
+        && tells
     {
         let millis = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
         let _ = record

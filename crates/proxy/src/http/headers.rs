@@ -70,11 +70,21 @@ fn normalize_target(
     if authority_is_odd {
         return Err(BAD_REQUEST);
     }
+    // Envoy: only CONNECT is about something else than a path.
+    if *head.path_and_query == *b"*" {
+        return Err(FailureKind::NoPath);
+    }
     if ir.strip_host_port != HostPort::Keep {
         strip_port(head, ir.strip_host_port, listener_port)?;
     }
     if ir.normalize_path && escapes_nul(&head.path_and_query) {
-        return Err(BAD_REQUEST);
+        return Err(FailureKind::BadPath);
+    }
+    // Envoy: before everything else that is done to the path.
+    if ir.unescape_slashes
+        && let Some(path) = slashes_unescaped(&head.path_and_query)
+    {
+        head.path_and_query = path;
     }
     if (ir.normalize_path || ir.merge_slashes)
         && let Some(path) = normalized(&head.path_and_query, ir.normalize_path, ir.merge_slashes)
@@ -115,6 +125,34 @@ fn unescaped(high: u8, low: u8) -> Option<u8> {
     let digit = |byte: u8| char::from(byte).to_digit(16);
     let byte = u8::try_from(digit(high)? * 16 + digit(low)?).ok()?;
     (byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')).then_some(byte)
+}
+
+/// `%2F` and `%5C` of the path as what they stand for; `None` where there are none.
+fn slashes_unescaped(target: &Bytes) -> Option<Bytes> {
+    let end = target
+        .iter()
+        .position(|byte| *byte == b'?')
+        .unwrap_or(target.len());
+    let (path, query) = target.split_at(end);
+    let slash = |escape: &[u8]| match escape {
+        [b'%', b'2', b'f' | b'F'] => Some(b'/'),
+        [b'%', b'5', b'c' | b'C'] => Some(b'\\'),
+        _ => None,
+    };
+    path.windows(3).find_map(slash)?;
+    let mut out = Vec::with_capacity(target.len());
+    let mut rest = path;
+    while let [first, after @ ..] = rest {
+        if let Some(byte) = rest.get(..3).and_then(slash) {
+            out.push(byte);
+            rest = &rest[3..];
+        } else {
+            out.push(*first);
+            rest = after;
+        }
+    }
+    out.extend_from_slice(query);
+    Some(out.into())
 }
 
 /// The path with unreserved characters unescaped, without dot segments (RFC 3986 §5.2.4, `\` taken as what it stands
@@ -454,6 +492,10 @@ fn with_date<R>(use_it: impl FnOnce(&[u8]) -> R) -> R {
     let now = clock::now();
     DATE.with_borrow_mut(|(until, text)| {
         if until.is_none_or(|until| until <= now) {
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "a worker reads the calendar here, once a second"
+            )]
             let time = SystemTime::now()
                 .duration_since(UNIX_EPOCH)
                 .unwrap_or(Duration::ZERO);
@@ -546,6 +588,21 @@ mod tests {
         ] {
             assert_eq!(path(given), wanted, "{given}");
         }
+    }
+
+    #[test]
+    fn escaped_slashes_become_slashes_where_asked_and_the_query_stays() {
+        let unescaped = |target: &str| slashes_unescaped(&Bytes::copy_from_slice(target.as_bytes()));
+        for (given, wanted) in [
+            ("/a%2Fb%2fc?x=%2F", "/a/b/c?x=%2F"),
+            ("/a%5C..%5cb", "/a\\..\\b"),
+            ("/%2", "/%2"),
+            ("/%252F", "/%252F"),
+        ] {
+            let changed = unescaped(given).unwrap_or_else(|| given.as_bytes().to_vec().into());
+            assert_eq!(changed, wanted.as_bytes(), "{given}");
+        }
+        assert_eq!(unescaped("/plain"), None);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use std::{
 };
 
 use rajut_codec::{Fields, RequestHead, ResponseHead, Version};
+use rajut_ir::route::HeaderMutations;
 use rajut_telemetry::format::{self, Section, Template, Value, write_number};
 use rajut_types::Text;
 use tokio::time::Instant;
@@ -83,6 +84,8 @@ pub(crate) struct Record {
     /// What filters remember until the response.
     pub(crate) filters: filters::State,
     pub(crate) failure_reason: Option<Text>,
+    /// What its route changes in answers that are made here, the most specific first; empty for an answer of the upstream.
+    pub(crate) edits: Vec<HeaderMutations>,
     pub(crate) bytes_received: u64,
     pub(crate) bytes_sent: u64,
     pub(crate) cluster: Option<Arc<Cluster>>,
@@ -124,6 +127,7 @@ impl Record {
             decorator: None,
             filters: filters::State::default(),
             failure_reason: None,
+            edits: Vec::new(),
             bytes_received: 0,
             bytes_sent: 0,
             cluster: None,
@@ -404,8 +408,11 @@ impl format::Record for Record {
         }
     }
 
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "only a log that is written asks, and pays for the calendar"
+    )]
     fn start(&self) -> SystemTime {
-        // Only a log asks, so only a log pays for the clocks.
         SystemTime::now() - self.start.elapsed()
     }
 }

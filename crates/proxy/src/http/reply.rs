@@ -8,7 +8,7 @@ use rajut_ir::route::{PathMatch, Redirect, RedirectPath};
 use super::{
     downstream::Downstream,
     filters::Chain,
-    headers,
+    headers::{self, Half},
     message::{DownstreamError, Piece},
     record::Record,
 };
@@ -96,6 +96,9 @@ pub(crate) fn send(
         ..ResponseHead::default()
     };
     record.has_response = true;
+    for mutations in std::mem::take(&mut record.edits) {
+        headers::mutate(record, &mutations, Half::Response);
+    }
     Chain::on_response(record);
     if headers::finish_response(record, false).is_err() {
         return Err(DownstreamError::Malformed(500));
@@ -137,14 +140,18 @@ pub(crate) fn location(record: &Record, redirect: &Redirect, matched: &PathMatch
         Some(scheme) => scheme.as_bytes(),
         None => head.fields.get(Known::XForwardedProto).unwrap_or(b"http"),
     };
+    let default_of = |scheme: &[u8]| if scheme == b"https" { 443 } else { 80 };
+    // Envoy: the port that belonged to the scheme before goes with it, any other stays.
+    let own_port = || {
+        let before = head.fields.get(Known::XForwardedProto).unwrap_or(b"http");
+        head.port()
+            .filter(|port| before == scheme || *port != default_of(before))
+    };
     let (host, port) = match &redirect.host {
         Some(host) => (host.as_bytes(), redirect.port),
-        None => (head.host(), redirect.port.or_else(|| head.port())),
+        None => (head.host(), redirect.port.or_else(own_port)),
     };
-    let default = if scheme == b"https" { 443 } else { 80 };
-    // A port that belonged to the scheme before goes with it.
-    let port =
-        port.filter(|port| *port != default && !(redirect.scheme.is_some() && redirect.port.is_none()));
+    let port = port.filter(|port| *port != default_of(scheme));
     let target = &head.path_and_query;
     let query_at = target
         .iter()

@@ -57,7 +57,8 @@ fn connect_failures() -> RetryOn {
 }
 
 /// Whether a try that gave no answer is repeated without a policy: the connection had been pooled and was closed by
-/// the server as the request was sent, which is nobody's failure (RFC 9110 §9.2.2, RFC 9112 §9.3.1).
+/// the server as the request was sent, which is nobody's failure (RFC 9110 §9.2.2, RFC 9112 §9.3.1). Why not over a new
+/// connection: `docs/adr/0008-no-repeat-over-a-new-connection.md`.
 pub(crate) fn over_stale_connection(method: &Method, failure: &Failure, lost: Lost) -> bool {
     failure.kind == FailureKind::StaleConnection
         || failure.kind == FailureKind::UpstreamClosed

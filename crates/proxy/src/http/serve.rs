@@ -22,9 +22,9 @@ use rajut_codec::{
     h1::{BodyLength, Limits, ServerNext},
 };
 use rajut_ir::{
-    decide::{Chosen, Decision, decide},
+    decide::{Chosen, ChosenCluster, Decision, RouteTable, decide},
     http::Codec,
-    route::RouteActionKind,
+    route::{HeaderMutations, RouteActionKind},
 };
 use tokio::{io::AsyncReadExt, task::spawn_local, time::Instant};
 
@@ -33,10 +33,11 @@ use super::{
     codec::convert,
     deadline::Deadlines,
     downstream::Downstream,
+    filters::Routes,
     forward::{self, Ended, Forwarding},
     h1::{self, HeadError},
     h2::{self, ServerStream},
-    headers::{self, Half},
+    headers,
     manager::Manager,
     message::Request,
     record::{Details, Record, Shared},
@@ -531,11 +532,12 @@ async fn walk(
     downstream: &mut Downstream<'_>,
     received: Received,
 ) -> Result<(), Ended> {
-    headers::accept_request(record, received.upgrade)?;
+    // As they came: what is added here is not the client's.
     let limit = record.shared.manager.ir().max_request_headers_count;
     if record.head.fields.len() > usize::try_from(limit).unwrap_or(usize::MAX) {
         return Err(FailureKind::MalformedRequest { status: 431 }.into());
     }
+    headers::accept_request(record, received.upgrade)?;
     trace::begin(record);
     let epoch = record.worker().epoch();
     let manager = record.shared.manager.clone();
@@ -553,11 +555,32 @@ async fn walk(
             record.decorator = Some(chosen.route.decorator.clone());
         }
     }
+    let done = act(record, timer, downstream, received, &epoch, table, chosen).await;
+    if done.is_err()
+        && let Some(table) = table
+        && let Some(chosen) = chosen
+    {
+        record.edits = edits(table, chosen);
+    }
+    done
+}
+
+/// From step six on: the filters, then what the route says.
+async fn act(
+    record: &mut Record,
+    timer: &mut Timer,
+    downstream: &mut Downstream<'_>,
+    received: Received,
+    epoch: &Rc<Epoch>,
+    table: Option<&Arc<Routes>>,
+    chosen: Option<&Chosen<'_>>,
+) -> Result<(), Ended> {
+    let manager = record.shared.manager.clone();
     if let Err(failure) = manager
         .filters()
         .on_request(record, table.map(|it| &**it), chosen)
     {
-        record.cluster = chosen.and_then(|chosen| cluster_of(record, &epoch, chosen));
+        record.cluster = chosen.and_then(|chosen| cluster_of(record, epoch, chosen));
         return Err(failure.into());
     }
     let (Some(table), Some(chosen)) = (table, chosen) else {
@@ -571,7 +594,8 @@ async fn walk(
             // A location that holds control characters is left out.
             let _ = fields.set(Known::Location, location);
             record.details = Details::Fixed("direct_response");
-            return answer(record, downstream, chosen, redirect.status, Bytes::new(), fields);
+            record.edits = edits(table, chosen);
+            return answer(record, downstream, redirect.status, Bytes::new(), fields);
         }
         RouteActionKind::DirectResponse(direct) => {
             record.details = Details::Fixed("direct_response");
@@ -580,12 +604,15 @@ async fn walk(
                 unknown::say(&authority, record.shared.connection.local, Spoke::Http);
             }
             let body = direct.body.clone();
-            return answer(record, downstream, chosen, direct.status, body, Fields::new());
+            record.edits = edits(table, chosen);
+            return answer(record, downstream, direct.status, body, Fields::new());
         }
         RouteActionKind::NonForwarding => return Err(FailureKind::NoRoute.into()),
     };
     if received.upgrade || record.head.method == Method::Connect {
-        allow_upgrade(record, &forward.upgrades)?;
+        allow_upgrade(record, &forward.upgrades).inspect_err(|_| {
+            record.cluster = cluster_of(record, epoch, chosen);
+        })?;
     }
     let wants_continue = expect(record, downstream, received.expect_continue)?;
     let mut forwarding = Forwarding {
@@ -598,7 +625,7 @@ async fn walk(
         wants_continue,
         cookie: None,
     };
-    forwarding.run(&epoch, table, chosen, forward).await
+    forwarding.run(epoch, table, chosen, forward).await
 }
 
 /// The cluster that a refused request would have gone to, for the log.
@@ -671,19 +698,37 @@ fn allow_upgrade(record: &Record, of_route: &[(rajut_types::Text, bool)]) -> Res
     }
 }
 
-/// An answer that the configuration gives, with the route's changes to responses.
+/// What a route, its virtual host and the whole table change in the answers of its requests, whoever makes them.
+fn edits(table: &RouteTable, chosen: &Chosen<'_>) -> Vec<HeaderMutations> {
+    let weighted = match &chosen.cluster {
+        ChosenCluster::Weighted(cluster) => Some(&cluster.headers),
+        ChosenCluster::Named(_) | ChosenCluster::Header(_) | ChosenCluster::None => None,
+    };
+    let others = [
+        &chosen.route.headers,
+        &chosen.virtual_host.headers,
+        &table.configuration().headers,
+    ];
+    weighted
+        .into_iter()
+        .chain(others)
+        .filter(|all| !(all.response_set.is_empty() && all.response_remove.is_empty()))
+        .map(|all| HeaderMutations {
+            response_set: all.response_set.clone(),
+            response_remove: all.response_remove.clone(),
+            ..HeaderMutations::default()
+        })
+        .collect()
+}
+
+/// An answer that the configuration gives.
 fn answer(
     record: &mut Record,
     downstream: &mut Downstream<'_>,
-    chosen: &Chosen<'_>,
     status: u16,
     body: Bytes,
     fields: Fields,
 ) -> Result<(), Ended> {
-    record.response.fields = fields;
-    headers::mutate(record, &chosen.route.headers, Half::Response);
-    headers::mutate(record, &chosen.virtual_host.headers, Half::Response);
-    let fields = std::mem::take(&mut record.response.fields);
     reply::send(record, downstream, status, None, body, fields)
         .map_err(|_| Ended::from(FailureKind::DownstreamGone))
 }

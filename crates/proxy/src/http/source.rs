@@ -17,7 +17,7 @@ use super::{
 #[expect(clippy::struct_excessive_bools, reason = "independent facts about one body")]
 pub(crate) struct Source {
     kept: Vec<Piece>,
-    kept_bytes: usize,
+    pulled_bytes: u64,
     keeps: bool,
     /// The next kept piece to send.
     at: usize,
@@ -33,7 +33,7 @@ impl Source {
         let empty = length == BodyLength::Empty;
         Self {
             kept: Vec::new(),
-            kept_bytes: 0,
+            pulled_bytes: 0,
             keeps: true,
             at: 0,
             pulled: false,
@@ -50,6 +50,11 @@ impl Source {
     /// Whether it can be sent from the start again.
     pub(crate) const fn can_replay(&self) -> bool {
         self.keeps || !self.pulled
+    }
+
+    /// Bytes that the client has sent so far, each counted once however often it is sent on.
+    pub(crate) const fn received(&self) -> u64 {
+        self.pulled_bytes
     }
 
     /// From the start, for another try.
@@ -73,6 +78,7 @@ impl Source {
             ended: false,
             sent: false,
             keeps: false,
+            pulled_bytes: self.pulled_bytes,
             ..Self::new(BodyLength::Tunnel)
         };
     }
@@ -103,12 +109,12 @@ impl Source {
         let piece = ready!(downstream.poll_piece(cx))?;
         self.pulled = true;
         if let Piece::Data(bytes) = &piece {
-            self.kept_bytes += bytes.len();
+            self.pulled_bytes += bytes.len() as u64;
         }
         if matches!(piece, Piece::End) {
             self.ended = true;
         }
-        if self.keeps && self.kept_bytes <= REPLAY_MAX {
+        if self.keeps && self.pulled_bytes <= REPLAY_MAX as u64 {
             self.kept.push(piece.clone());
             self.at += 1;
         } else {

@@ -50,6 +50,11 @@ impl RequestView for View<'_> {
         let values: Vec<&[u8]> = fields.get_all(name).collect();
         Some(Cow::Owned(values.join(&b',')))
     }
+
+    fn any_value(&self, name: &str, passes: &mut dyn FnMut(&[u8]) -> bool) -> Option<bool> {
+        let fields = &self.record.head.fields;
+        fields.contains(name).then(|| fields.get_all(name).any(passes))
+    }
 }
 
 impl CallView for View<'_> {

@@ -206,6 +206,10 @@ async fn open(worker: &Rc<Worker>, name: &str, tcp: TcpStream) -> io::Result<Opt
         refused(worker, &listener, &view);
         return Ok(None);
     };
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "one reading for each connection, for its age alone"
+    )]
     let opened = std::time::Instant::now();
     let (stream, peer) = match terminate(worker, &chain, tcp).await {
         Ok(done) => done,

@@ -14,6 +14,10 @@
 //! two system calls and a wake-up. Bounds: [`HANDED_MAX`] sockets wait for a worker; beyond that they stay where they
 //! were accepted. Shared atomics are touched when a connection opens and when it ends, never by a request. With one
 //! worker there is no balance at all. Not here: connections do not move once they are served.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "connections are counted on all threads, outside of any reactor"
+)]
 
 use std::{
     net::TcpStream,

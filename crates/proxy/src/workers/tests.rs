@@ -1,4 +1,5 @@
 //! Whole workers: threads, sockets, a configuration as it is read from a bootstrap file.
+#![expect(clippy::disallowed_methods, reason = "a test waits for threads of its own")]
 
 use std::{
     collections::{BTreeMap, HashMap},

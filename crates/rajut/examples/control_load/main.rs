@@ -6,7 +6,7 @@
 //!
 //! Options: `--services N` `--endpoints N` (per service) `--proxies N` `--forms full,world,demand` `--changes N`
 //! `--double` (the same changes at half the services) `--storm` `--short`. Bounds: every wait ends after [`measure::BOUND`].
-
+#![expect(clippy::disallowed_methods, reason = "an example that measures")]
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,

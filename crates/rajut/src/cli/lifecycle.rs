@@ -41,9 +41,10 @@ pub(crate) struct UpArgs {
     /// The namespace of documents without one [default: default; for the example phoenix-guardian]
     #[arg(short = 'n', long)]
     pub(crate) namespace: Option<String>,
-    /// What runs a workload, through the shell; for a name in several namespaces NAME.NAMESPACE
-    #[arg(long = "run", value_name = "NAME=COMMAND", value_parser = assignment)]
-    pub(crate) runs: Vec<(String, String)>,
+    /// What runs a workload, through the shell; without COMMAND what its own document says, which is that of its image
+    /// [for a name in several namespaces NAME.NAMESPACE]
+    #[arg(long = "run", value_name = "NAME[=COMMAND]", value_parser = assignment)]
+    pub(crate) runs: Vec<(String, Option<String>)>,
     /// How a workload's traffic gets to its sidecar
     #[arg(long, value_enum, default_value = "auto")]
     pub(crate) capture: CaptureChoice,
@@ -87,11 +88,12 @@ pub(crate) enum DataPlaneChoice {
     Envoy,
 }
 
-fn assignment(text: &str) -> Result<(String, String), String> {
+fn assignment(text: &str) -> Result<(String, Option<String>), String> {
     match text.split_once('=') {
         Some((name, command)) if !name.is_empty() && !command.trim().is_empty() => {
-            Ok((name.to_owned(), command.to_owned()))
+            Ok((name.to_owned(), Some(command.to_owned())))
         }
+        None if !text.is_empty() && !text.contains(char::is_whitespace) => Ok((text.to_owned(), None)),
         _ => Err("NAME=COMMAND is expected, as in --run signer='node signer.js'".to_owned()),
     }
 }
@@ -157,8 +159,9 @@ mod tests {
 
     #[test]
     fn what_runs_a_workload_may_hold_anything_behind_its_name() {
-        assert_eq!(assignment("a=b=c d"), Ok(("a".into(), "b=c d".into())));
-        for wrong in ["a", "=b", "a=", "a= "] {
+        assert_eq!(assignment("a=b=c d"), Ok(("a".into(), Some("b=c d".into()))));
+        assert_eq!(assignment("a.shop"), Ok(("a.shop".into(), None)));
+        for wrong in ["", "=b", "a=", "a= ", "npm start"] {
             assert!(assignment(wrong).is_err(), "{wrong}");
         }
     }

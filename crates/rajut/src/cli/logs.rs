@@ -1,4 +1,5 @@
 //! `rajut logs`: what the processes of the mesh wrote.
+#![expect(clippy::disallowed_methods, reason = "a command has its thread for itself")]
 
 use std::{process::ExitCode, time::Duration};
 

@@ -2,6 +2,7 @@
 //!
 //! One replica after the other: taken out of service, its requests ended, its process stopped and started, back in
 //! service; then the next. The supervisor does it; this module asks for it and looks when it is done.
+#![expect(clippy::disallowed_methods, reason = "a command has its thread for itself")]
 
 use std::{
     process::ExitCode,
@@ -72,7 +73,7 @@ fn named<'a>(mesh: &'a MeshRecord, name: &str) -> Vec<&'a WorkloadRecord> {
 
 fn one(place: &Place, workload: &WorkloadRecord, limit: Duration) -> anyhow::Result<()> {
     let started = Instant::now();
-    let before = workload.app.restarts;
+    let before = &workload.app;
     let path = format!(
         "/v1/workloads/{}/{}/restart",
         query_escape(&workload.namespace),
@@ -83,23 +84,27 @@ fn one(place: &Place, workload: &WorkloadRecord, limit: Duration) -> anyhow::Res
         .with_context(|| format!("{} is not restarted", workload.name))?;
     loop {
         let mesh = place.running()?;
+        // It is absent for a moment where its sidecar is started anew, too.
         let row = mesh
             .workloads
             .iter()
-            .find(|row| row.name == workload.name && row.namespace == workload.namespace)
-            .with_context(|| format!("{} is gone", workload.name))?;
-        if row.app.restarts > before && row.state == WorkloadState::Ready {
+            .find(|row| row.name == workload.name && row.namespace == workload.namespace);
+        if let Some(row) = row
+            && row.state == WorkloadState::Ready
+            && (row.app.restarts > before.restarts || ![0, before.pid].contains(&row.app.pid))
+        {
             let seconds = started.elapsed().as_secs_f64();
             output::print_line(&format!("{} is back after {seconds:.1} s", row.name))?;
             return Ok(());
         }
         if started.elapsed() > limit {
+            let (state, reason) = row.map_or(("gone", ""), |row| {
+                (super::lifecycle::state_text(row.state), &row.reason)
+            });
             bail!(
-                "{} is not back after {} s: {} {}",
-                row.name,
+                "{} is not back after {} s: {state} {reason}",
+                workload.name,
                 limit.as_secs(),
-                super::lifecycle::state_text(row.state),
-                row.reason
             );
         }
         std::thread::sleep(POLL);
@@ -130,6 +135,7 @@ mod tests {
             state: WorkloadState::Ready,
             reason: String::new(),
             env: Vec::new(),
+            late_services: Vec::new(),
         };
         MeshRecord {
             supervisor: String::new(),

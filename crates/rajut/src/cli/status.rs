@@ -248,6 +248,7 @@ fn workload_json(
         "address": workload.address,
         "ports": workload.ports,
         "reachedPorts": workload.reached_ports,
+        "lateServices": workload.late_services,
         "adminAddress": workload.admin.to_string(),
         "application": process_json(&workload.app),
         "sidecar": process_json(&workload.sidecar),
@@ -317,6 +318,15 @@ fn to_text(mesh: &MeshRecord, seen: &[Seen<'_>], health: &str, reasons: &[String
     text.push_str(&services.render());
     for reason in reasons {
         append!(text, "! {reason}\n");
+    }
+    for workload in mesh.workloads.iter().filter(|row| !row.late_services.is_empty()) {
+        append!(
+            text,
+            "no ports yet: {} was started before {} came; `rajut restart {}`\n",
+            workload.name,
+            workload.late_services.join(", "),
+            workload.name
+        );
     }
     for missing in &mesh.not_started {
         append!(

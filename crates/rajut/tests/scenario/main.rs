@@ -11,7 +11,10 @@
 //! A scenario waits on conditions, with deadlines of about ten times the goal, and prints how long it took. What can't run
 //! on Envoy is listed in `exceptions.rs` with its reason. Missing counterparts (Envoy, grpcio, Node, openssl) are skips
 //! that are printed, and failures where `RAJUT_TEST_REQUIRE` names them.
-
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tests of whole processes wait for them and measure them"
+)]
 #![expect(clippy::print_stdout, reason = "a test runner talks to its terminal")]
 #![expect(
     clippy::format_push_string,

@@ -113,6 +113,72 @@ fn services_ports_probes_and_dependencies_come_from_the_file() {
 }
 
 #[test]
+fn entrypoint_and_command_stand_one_behind_the_other_in_either_form() {
+    let shell = |line: &str| Some(RunCommand::Shell(line.into()));
+    let exec = |words: &[&str]| {
+        Some(RunCommand::Exec(
+            words.iter().map(|word| (*word).into()).collect(),
+        ))
+    };
+    for (written, wanted) in [
+        ("command: node server.js", shell("node server.js")),
+        ("command: [node, server.js]", exec(&["node", "server.js"])),
+        (
+            "{entrypoint: [node], command: [server.js, '8080']}",
+            exec(&["node", "server.js", "8080"]),
+        ),
+        (
+            "{entrypoint: node --trace, command: server.js}",
+            shell("node --trace server.js"),
+        ),
+        // Each word of a list stays one word, and what a shell would read in it stays as it is.
+        (
+            "{entrypoint: [sh, -c, \"echo $$HOME; it's\"], command: now then}",
+            shell("'sh' '-c' 'echo $HOME; it'\\''s' now then"),
+        ),
+        (
+            "{entrypoint: ./start.sh, command: [a b]}",
+            shell("./start.sh 'a b'"),
+        ),
+        // Compose's variables have their defaults; the shell sets what has none.
+        ("command: listen ${PORT:-80} $$1", shell("listen 80 $1")),
+        ("command: listen $PORT", shell("listen $PORT")),
+        ("command: [listen, \"${PORT:-80}\"]", exec(&["listen", "80"])),
+        // Empty is what Compose takes for `none`.
+        ("{entrypoint: '', command: []}", None),
+        ("{command: null, expose: [80]}", None),
+    ] {
+        let written = written
+            .strip_prefix('{')
+            .and_then(|rest| rest.strip_suffix('}'))
+            .unwrap_or(written);
+        let text = format!("services: {{web: {{{written}}}, built: {{build: ., {written}}}}}");
+        let loaded = load(&[Source::new("compose.yaml", &*text)], &LoadOptions::default());
+        let run = |name: &str| {
+            let found = loaded.deployments.iter().find(|one| &*one.name == name);
+            found.map(|one| (one.run.clone(), one.own_command()))
+        };
+        let kept = |one: &RunCommand| match one {
+            RunCommand::Exec(words) if words.len() == 1 => RunCommand::Shell(words[0].clone()),
+            other => other.clone(),
+        };
+        assert_eq!(run("web"), Some((wanted.clone(), None)), "{text}");
+        assert_eq!(run("built"), Some((None, wanted.as_ref().map(kept))), "{text}");
+    }
+}
+
+#[test]
+fn variables_of_a_list_without_a_default_are_named() {
+    let text = "services: {web: {command: [listen, $PORT]}}";
+    let loaded = load(&[Source::new("compose.yaml", text)], &LoadOptions::default());
+    let report = Report::new(&loaded).to_string();
+    assert!(
+        report.contains("variables of a list are not filled in: $PORT"),
+        "{report}"
+    );
+}
+
+#[test]
 fn the_main_file_of_a_folder_counts_alone() {
     let sources = [
         Source::new("app/docker-compose.yml", FILE),

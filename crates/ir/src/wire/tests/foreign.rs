@@ -145,6 +145,10 @@ fn manager_of_istio() -> Value {
                 "@type": "type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault"}},
             {"name": "envoy.filters.http.cors", "typed_config": {
                 "@type": "type.googleapis.com/envoy.extensions.filters.http.cors.v3.Cors"}},
+            {"name": "envoy.filters.http.rbac", "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC", "rules": {"action": "DENY"}}},
+            {"name": "envoy.filters.http.rbac", "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC", "rules": {"action": "ALLOW"}}},
             {"name": "istio.stats", "typed_config": {
                 "@type": "type.googleapis.com/xds.type.v3.TypedStruct",
                 "type_url": "type.googleapis.com/stats.PluginConfig", "value": {}}},
@@ -162,7 +166,7 @@ fn manager_of_istio() -> Value {
         "request_id_extension": {"typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig",
             "use_request_id_for_trace_sampling": true}},
-        "path_with_escaped_slashes_action": "KEEP_UNCHANGED",
+        "path_with_escaped_slashes_action": "UNESCAPE_AND_FORWARD",
         "delayed_close_timeout": "1s",
         "access_log": [{"name": "envoy.access_loggers.file", "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
@@ -250,7 +254,11 @@ fn an_inbound_listener_of_istio_is_taken() {
         panic!("HTTP");
     };
     assert_eq!(manager.forward_client_cert, ForwardClientCert::AppendForward);
-    assert_eq!(manager.filters.len(), 1);
+    // One for DENY and one for ALLOW, both of one name, and the router.
+    let names: Vec<&str> = manager.filters.iter().map(|filter| &*filter.name).collect();
+    let rbac = "envoy.filters.http.rbac";
+    assert_eq!(names, [rbac, rbac, "envoy.filters.http.router"]);
+    assert!(manager.unescape_slashes);
     let RouteSource::Inline(routes) = &manager.routes else {
         panic!("in place");
     };

@@ -1164,6 +1164,7 @@ fn manager() -> BoxedStrategy<HttpConnectionManager> {
                 upgrades,
                 normalize_path,
                 merge_slashes,
+                unescape_slashes: merge_slashes && !normalize_path,
                 server_name,
                 server_header,
                 proxy_100_continue,

@@ -1,4 +1,5 @@
 //! Real children, most of them `sh`; what needs a process of its own re-executes this test program.
+#![expect(clippy::disallowed_methods, reason = "tests wait for processes of their own")]
 
 use std::io;
 use std::os::fd::AsRawFd;

@@ -1,3 +1,5 @@
+#![expect(clippy::disallowed_methods, reason = "tests wait for processes of their own")]
+
 use std::process::Command;
 use std::time::Duration;
 

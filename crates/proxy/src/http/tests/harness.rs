@@ -1,4 +1,5 @@
 //! A proxy in memory: one worker on the test's own thread, clients over real sockets, clusters of scripted servers.
+#![expect(clippy::disallowed_methods, reason = "tests wait up to a deadline")]
 
 use std::{
     cell::{Cell, RefCell},
@@ -143,6 +144,7 @@ pub(super) fn manager_ir() -> HttpConnectionManager {
         upgrades: vec![("websocket".into(), true)],
         normalize_path: true,
         merge_slashes: false,
+        unescape_slashes: false,
         server_name: "rajut".into(),
         server_header: ServerHeader::Overwrite,
         proxy_100_continue: true,
@@ -224,6 +226,8 @@ pub(super) struct Setup {
     pub(super) manager: HttpConnectionManager,
     pub(super) route: Route,
     pub(super) virtual_host: Box<dyn Fn(&mut VirtualHost)>,
+    /// What the whole table changes.
+    pub(super) table: HeaderMutations,
     pub(super) log: Option<std::path::PathBuf>,
 }
 
@@ -234,6 +238,7 @@ impl Setup {
             manager: manager_ir(),
             route: route(RouteActionKind::Forward(Box::new(forward_to("app")))),
             virtual_host: Box::new(|_| {}),
+            table: HeaderMutations::default(),
             log: None,
         }
     }
@@ -287,7 +292,7 @@ impl Setup {
             name: "routes".into(),
             virtual_hosts: vec![Arc::new(virtual_host)],
             ignore_port_in_host_matching: false,
-            headers: HeaderMutations::default(),
+            headers: self.table,
         };
         let table = Arc::new(crate::http::filters::Routes::compile(
             &Arc::new(routes),

@@ -172,7 +172,7 @@ fn heads_are_changed_as_the_route_says() {
         let proxy = setup.start().await;
         let mut client = proxy.client().await;
         client
-            .send("GET /v2/x?y HTTP/1.1\r\nHost: app\r\nX-One: 1\r\nX-Two: 1\r\n\r\n")
+            .send("GET /v2/x?y HTTP/1.1\r\nHost: app\r\nX-One: 1\r\nX-Two: 1\r\nX-Envoy-Original-Host: forged\r\n\r\n")
             .await;
         let reply = client.reply(false).await;
         assert_eq!(reply.field("x-secret"), None);
@@ -186,11 +186,121 @@ fn heads_are_changed_as_the_route_says() {
             "X-One: 1",
             "x-one: 2",
             "x-envoy-original-path: /v2/x?y",
+            "x-envoy-original-host: app",
             "x-envoy-attempt-count: 1",
         ] {
             assert!(head.lines().any(|it| it == line), "{line} in {head}");
         }
-        assert!(!head.contains("X-Two"));
+        assert!(!head.contains("X-Two") && !head.contains("forged"));
+    });
+}
+
+#[test]
+fn answers_of_our_own_carry_the_changes_of_route_virtual_host_and_table() {
+    run(async {
+        let value = |name: &str| HeaderValue {
+            name: name.into(),
+            value: "%RESPONSE_CODE%".into(),
+            append: AppendAction::Overwrite,
+        };
+        let mut refused = Setup::to(&[nobody().await]);
+        let mut direct = Setup::to(&[]);
+        direct.route.action = RouteActionKind::DirectResponse(DirectResponse {
+            status: 418,
+            body: bytes::Bytes::from_static(b"tea"),
+        });
+        for (setup, status) in [(&mut refused, "503"), (&mut direct, "418")] {
+            setup.route.headers.response_set = vec![value("x-of-route")];
+            setup.table.response_set = vec![value("x-of-table")];
+            setup.virtual_host = Box::new(move |host| {
+                host.headers.response_set = vec![value("x-of-host")];
+                host.headers.response_remove = vec!["content-type".into()];
+            });
+            let setup = std::mem::replace(setup, Setup::to(&[]));
+            let reply = setup.start().await.get("/").await;
+            for name in ["x-of-route", "x-of-host", "x-of-table"] {
+                assert_eq!(reply.field(name), Some(status), "{name} in {}", reply.head);
+            }
+            assert_eq!(reply.field("content-type"), None);
+        }
+        // No route, no changes but none.
+        let mut nowhere = Setup::to(&[]);
+        nowhere.table.response_set = vec![value("x-of-table")];
+        nowhere.virtual_host = Box::new(|host| host.domains = vec!["elsewhere".into()]);
+        let reply = nowhere.start().await.get("/").await;
+        assert_eq!((reply.status, reply.field("x-of-table")), (404, None));
+    });
+}
+
+#[test]
+fn what_is_no_path_is_not_found_and_the_connection_goes_on() {
+    run(async {
+        let (app, seen) = answering(OK).await;
+        let proxy = Setup::to(&[app]).start().await;
+        let mut client = proxy.client().await;
+        client.send("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        assert_eq!(client.reply(false).await.status, 404);
+        assert_eq!(client.get("/").await.status, 200);
+        assert_eq!(seen.heads.borrow().len(), 1);
+    });
+}
+
+#[test]
+fn only_fields_of_the_client_count_for_the_limit() {
+    run(async {
+        let (app, seen) = answering(OK).await;
+        let mut setup = Setup::to(&[app]);
+        setup.manager.max_request_headers_count = 10;
+        let proxy = setup.start().await;
+        for (count, status) in [(9, 200), (10, 431)] {
+            // `host` is one of them.
+            let fields: String = (0..count).map(|at| format!("x-{at}: 1\r\n")).collect();
+            let mut client = proxy.client().await;
+            client
+                .send(format!("GET / HTTP/1.1\r\nhost: a\r\n{fields}\r\n"))
+                .await;
+            assert_eq!(client.reply(false).await.status, status, "{count}");
+        }
+        assert_eq!(seen.heads.borrow().len(), 1);
+    });
+}
+
+#[test]
+fn a_redirection_keeps_a_port_that_was_not_its_schemes_own() {
+    run(async {
+        let redirect = |scheme: Option<&str>, port| {
+            RouteActionKind::Redirect(Box::new(Redirect {
+                scheme: scheme.map(Into::into),
+                host: None,
+                port,
+                path: None,
+                status: 301,
+                strip_query: false,
+            }))
+        };
+        for (scheme, port, host, location) in [
+            (Some("https"), None, "app:8080", "https://app:8080/"),
+            (Some("https"), None, "app:80", "https://app/"),
+            (Some("https"), None, "app", "https://app/"),
+            (Some("https"), Some(8443), "app:8080", "https://app:8443/"),
+            (Some("https"), Some(443), "app:8080", "https://app/"),
+            (None, None, "app:8080", "http://app:8080/"),
+            (None, Some(81), "app:8080", "http://app:81/"),
+        ] {
+            let mut setup = Setup::to(&[]);
+            setup.route.action = redirect(scheme, port);
+            let proxy = setup.start().await;
+            let mut client = proxy.client().await;
+            client
+                .send(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"))
+                .await;
+            let reply = client.reply(false).await;
+            assert_eq!(
+                reply.field("location"),
+                Some(location),
+                "{scheme:?} {port:?} {host}"
+            );
+        }
     });
 }
 

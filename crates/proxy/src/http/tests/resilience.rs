@@ -128,8 +128,22 @@ fn answers_that_the_policy_names_are_retried_with_the_body() {
         let mut setup = Setup::to(&[app]);
         setup.forward().retry = Some(retry_on(RetryOn::FIVE_XX, 2));
         setup.virtual_host = Box::new(|host| host.include_request_attempt_count = true);
+        let log = std::env::temp_dir().join(format!("rajut-http-log-again-{}", std::process::id()));
+        setup.log = Some(log.clone());
         let proxy = setup.start().await;
         assert_eq!(proxy.client().await.post("/", "again").await.status, 200);
+        let line = || std::fs::read_to_string(&log).unwrap_or_default();
+        until("the line is written", || {
+            proxy.registry.writers().flush();
+            line().ends_with('\n')
+        })
+        .await;
+        assert!(
+            line().contains(" app 5 2 "),
+            "five bytes were received, however often sent on: {}",
+            line()
+        );
+        let _ = std::fs::remove_file(&log);
         assert_eq!(*seen.bodies.borrow(), vec![b"again".to_vec(); 3]);
         assert!(seen.heads.borrow()[2].contains("x-envoy-attempt-count: 3"));
         assert_eq!(seen.connections.get(), 1, "answered connections are kept");

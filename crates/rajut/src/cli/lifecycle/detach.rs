@@ -2,6 +2,7 @@
 //!
 //! The background half writes its lines to a file of the state directory, ended by one of the marks below; a file, not
 //! a pipe, so that it never waits for, or dies of, a front half that has gone.
+#![expect(clippy::disallowed_methods, reason = "a command has its thread for itself")]
 
 use std::{
     fs,

@@ -301,7 +301,7 @@ struct Held {
 /// Makes the plan: at the start, and whenever the configuration has changed.
 struct Planner {
     held: Rc<Held>,
-    runs: Vec<(String, String)>,
+    runs: Vec<(String, Option<String>)>,
     mode: CaptureMode,
     first_port: u16,
     namespace: String,

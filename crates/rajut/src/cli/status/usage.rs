@@ -127,6 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "a test waits for a process of its own")]
     fn a_process_is_read_with_its_children() {
         let mut child = std::process::Command::new("sh")
             .args(["-c", "sleep 20 & read line; kill $!"])

@@ -97,13 +97,10 @@ fn compose(plane: Plane) -> Result<Outcome> {
             "--run db='COMMAND'",
         ],
     )?;
-    let back = format!("cd '{folder}' && exec python3 -m http.server 9000");
-    let (front, back) = (
-        format!("front=cd '{folder}' && exec python3 front.py"),
-        format!("back={back}"),
-    );
+    // A command of one's own, and the document's, which runs in the document's folder.
+    let front = format!("front=cd '{folder}' && exec python3 front.py");
     let mut arguments = up.to_vec();
-    arguments.extend(["--run", &front, "--run", &back]);
+    arguments.extend(["--run", &front, "--run", "back"]);
     let started = mesh.rajut(&arguments)?;
     contains_all(&started, &["not started", "--run db='COMMAND'"])?;
     let address = mesh.host_address("front")?;

@@ -15,11 +15,18 @@ use crate::{
     runner::{BOTH, Outcome, Plane, Result, Scenario},
 };
 
-pub const SCENARIOS: &[Scenario] = &[Scenario {
-    name: "workloads_that_are_applied_edited_scaled_and_deleted_start_and_stop_without_a_lost_request",
-    planes: BOTH,
-    run: scaling,
-}];
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "workloads_that_are_applied_edited_scaled_and_deleted_start_and_stop_without_a_lost_request",
+        planes: BOTH,
+        run: scaling,
+    },
+    Scenario {
+        name: "with_explicit_ports_a_service_that_came_late_is_named_and_reached_after_a_restart",
+        planes: BOTH,
+        run: late,
+    },
+];
 
 /// As long as starting and draining take on a loaded machine.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -91,6 +98,40 @@ fn scaling(plane: Plane) -> Result<Outcome> {
     })?;
     load.check()?;
     println!("    {} requests", load.sent.load(Ordering::Relaxed));
+    mesh.down()?;
+    Ok(Outcome::Passed)
+}
+
+fn late(plane: Plane) -> Result<Outcome> {
+    let namespace = "apiVersion: v1\nkind: Namespace\nmetadata: {name: lab}\n";
+    let arguments = ["-n", "lab", "--capture", "explicit"];
+    let mut setup = Setup::yaml(&format!("{namespace}{}", lab::STRICT)).arguments(&arguments);
+    setup.files.push(("a.yaml".into(), workload("a", 1, "")));
+    let mesh = Mesh::up(plane, &setup)?;
+    let late = || -> Result<Vec<String>> {
+        let names = mesh.workload("a-0")?["lateServices"].as_array().cloned();
+        let text = |name: serde_json::Value| name.as_str().map(str::to_owned);
+        Ok(names.unwrap_or_default().into_iter().filter_map(text).collect())
+    };
+    if !late()?.is_empty() {
+        return Err("a service is called late before one has come".into());
+    }
+    mesh.apply(&workload("b", 1, ""))?;
+    becomes(&mesh, &["a-0", "b-0"])?;
+    eventually("the late service is named", PATIENCE, || {
+        (late().ok()? == ["b.lab:8080"]).then_some(())
+    })?;
+    let said = mesh.rajut(&["status"])?;
+    if !said.contains("no ports yet: a-0 was started before b.lab:8080 came; `rajut restart a-0`") {
+        return Err(format!("status does not name the late service:\n{said}").into());
+    }
+    mesh.rajut(&["restart", "a"])?;
+    if !late()?.is_empty() {
+        return Err("a service is called late after the restart".into());
+    }
+    let call = "curl -sS --fail --max-time 10 \"$B_URL/status/200\"";
+    mesh.exec("a-0.lab", &["sh", "-c", call])?;
+    answered_by(&mesh.host_address("a")?, &["a-0"])?;
     mesh.down()?;
     Ok(Outcome::Passed)
 }
