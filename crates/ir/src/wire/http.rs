@@ -274,8 +274,7 @@ pub(super) fn decode(reader: &mut Reader, place: &Place<'_>, config: &Any) -> Op
         upgrades: decode_upgrades(reader, place, &message.upgrade_configs),
         normalize_path: is_true(message.normalize_path.as_ref()),
         merge_slashes: message.merge_slashes,
-        unescape_slashes: message.path_with_escaped_slashes_action
-            == i32::from(nested::PathWithEscapedSlashesAction::UnescapeAndForward),
+        unescape_slashes: unescapes(&message),
         server_name: some_or(&message.server_name, "envoy"),
         server_header: decode_server_header(reader, place, message.server_header_transformation),
         proxy_100_continue: message.proxy_100_continue,
@@ -338,6 +337,12 @@ fn decode_times(reader: &mut Reader, place: &Place<'_>, message: &pb::HttpConnec
             .duration(&place.field("drain_timeout"), message.drain_timeout.as_ref())
             .unwrap_or(DRAIN),
     }
+}
+
+/// Whether `path_with_escaped_slashes_action` asks for it; what we don't follow was refused.
+fn unescapes(message: &pb::HttpConnectionManager) -> bool {
+    message.path_with_escaped_slashes_action
+        == i32::from(nested::PathWithEscapedSlashesAction::UnescapeAndForward)
 }
 
 /// Fields of which only some values are taken.

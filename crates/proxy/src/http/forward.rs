@@ -164,9 +164,10 @@ impl Forwarding<'_, '_> {
             };
             let fetching = demand::cluster(self.record.worker(), epoch, &name, not_found);
             // Boxed: it happens once for each cluster.
-            fetched = Box::pin(fetching)
-                .await
-                .map_err(|kind| Failure::new(kind, name.clone()))?;
+            fetched = Box::pin(fetching).await.map_err(|kind| {
+                self.record.edits = headers::response_edits(table, chosen);
+                Failure::new(kind, name.clone())
+            })?;
             &fetched
         };
         self.record.cluster = Some(cluster.clone());
@@ -185,9 +186,16 @@ impl Forwarding<'_, '_> {
         let worker = self.record.worker().index;
         let Some(_permit) = cluster.breakers().request() else {
             cluster.stats().add(worker, ClusterCounter::RqOverflow);
+            self.record.edits = headers::response_edits(table, chosen);
             return Err(FailureKind::RequestOverflow.into());
         };
-        let answer = self.tries(&plan).await?;
+        let answer = match self.tries(&plan).await {
+            Ok(answer) => answer,
+            Err(ended) => {
+                self.record.edits = headers::response_edits(table, chosen);
+                return Err(ended);
+            }
+        };
         if !forward.mirrors.is_empty() {
             mirror::send(self.record, epoch, forward, self.source.copy());
         }
@@ -611,7 +619,9 @@ impl Forwarding<'_, '_> {
             // Name and path come from the configuration; what is no field value is left out.
             let _ = self.record.response.fields.append(Known::SetCookie, cookie);
         }
-        headers::finish_response(self.record, tunnel)?;
+        headers::finish_response(self.record, tunnel).inspect_err(|_| {
+            self.record.edits = headers::response_edits(table, chosen);
+        })?;
         if tunnel {
             let to_h1 = matches!(self.downstream, Downstream::H1(_));
             websocket::translate_answer(self.record, to_h1);

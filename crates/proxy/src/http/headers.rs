@@ -11,6 +11,7 @@ use std::{
 use bytes::Bytes;
 use rajut_codec::{Fields, Known, Method, RequestHead, Version, forward, split_authority};
 use rajut_ir::{
+    decide::{Chosen, ChosenCluster, RouteTable},
     http::{ForwardClientCert, HostPort, HttpConnectionManager, ServerHeader},
     route::{AppendAction, HeaderMutations, HeaderValue, PathMatch, PathRewrite},
 };
@@ -377,6 +378,29 @@ pub(crate) fn mutate(record: &mut Record, mutations: &HeaderMutations, half: Hal
     for header in add {
         set(record, header, half);
     }
+}
+
+/// What a route, its virtual host and the whole table change in the answers of its requests, whoever makes them.
+pub(crate) fn response_edits(table: &RouteTable, chosen: &Chosen<'_>) -> Box<[HeaderMutations]> {
+    let weighted = match &chosen.cluster {
+        ChosenCluster::Weighted(cluster) => Some(&cluster.headers),
+        ChosenCluster::Named(_) | ChosenCluster::Header(_) | ChosenCluster::None => None,
+    };
+    let others = [
+        &chosen.route.headers,
+        &chosen.virtual_host.headers,
+        &table.configuration().headers,
+    ];
+    weighted
+        .into_iter()
+        .chain(others)
+        .filter(|all| !(all.response_set.is_empty() && all.response_remove.is_empty()))
+        .map(|all| HeaderMutations {
+            response_set: all.response_set.clone(),
+            response_remove: all.response_remove.clone(),
+            ..HeaderMutations::default()
+        })
+        .collect()
 }
 
 /// Sets one header, whose value may hold operators; one that comes out unusable (a control character from a variable)

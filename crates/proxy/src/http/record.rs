@@ -85,7 +85,7 @@ pub(crate) struct Record {
     pub(crate) filters: filters::State,
     pub(crate) failure_reason: Option<Text>,
     /// What its route changes in answers that are made here, the most specific first; empty for an answer of the upstream.
-    pub(crate) edits: Vec<HeaderMutations>,
+    pub(crate) edits: Box<[HeaderMutations]>,
     pub(crate) bytes_received: u64,
     pub(crate) bytes_sent: u64,
     pub(crate) cluster: Option<Arc<Cluster>>,
@@ -127,7 +127,7 @@ impl Record {
             decorator: None,
             filters: filters::State::default(),
             failure_reason: None,
-            edits: Vec::new(),
+            edits: Box::default(),
             bytes_received: 0,
             bytes_sent: 0,
             cluster: None,

@@ -22,9 +22,9 @@ use rajut_codec::{
     h1::{BodyLength, Limits, ServerNext},
 };
 use rajut_ir::{
-    decide::{Chosen, ChosenCluster, Decision, RouteTable, decide},
+    decide::{Chosen, Decision, decide},
     http::Codec,
-    route::{HeaderMutations, RouteActionKind},
+    route::{Forward, RouteActionKind},
 };
 use tokio::{io::AsyncReadExt, task::spawn_local, time::Instant};
 
@@ -555,26 +555,50 @@ async fn walk(
             record.decorator = Some(chosen.route.decorator.clone());
         }
     }
-    let done = act(record, timer, downstream, received, &epoch, table, chosen).await;
-    if done.is_err()
-        && let Some(table) = table
-        && let Some(chosen) = chosen
-    {
-        record.edits = edits(table, chosen);
-    }
-    done
+    let onward = match act(record, downstream, &received, &epoch, table, chosen) {
+        Ok(None) => return Ok(()),
+        Ok(Some(onward)) => onward,
+        Err(ended) => {
+            if let Some(table) = table
+                && let Some(chosen) = chosen
+            {
+                record.edits = headers::response_edits(table, chosen);
+            }
+            return Err(ended);
+        }
+    };
+    let mut forwarding = Forwarding {
+        deadlines: deadlines(record, onward.forward, received.body == BodyLength::Empty),
+        record,
+        downstream,
+        timer,
+        source: Source::new(received.body),
+        body: received.body,
+        wants_continue: onward.wants_continue,
+        cookie: None,
+    };
+    forwarding
+        .run(&epoch, onward.table, onward.chosen, onward.forward)
+        .await
 }
 
-/// From step six on: the filters, then what the route says.
-async fn act(
+/// A request that goes on to an upstream.
+struct Onward<'t> {
+    table: &'t Routes,
+    chosen: &'t Chosen<'t>,
+    forward: &'t Forward,
+    wants_continue: bool,
+}
+
+/// From step six on, as far as nothing is waited for: the filters, then what the route says. `None`: it is answered.
+fn act<'t>(
     record: &mut Record,
-    timer: &mut Timer,
     downstream: &mut Downstream<'_>,
-    received: Received,
-    epoch: &Rc<Epoch>,
-    table: Option<&Arc<Routes>>,
-    chosen: Option<&Chosen<'_>>,
-) -> Result<(), Ended> {
+    received: &Received,
+    epoch: &Epoch,
+    table: Option<&'t Arc<Routes>>,
+    chosen: Option<&'t Chosen<'t>>,
+) -> Result<Option<Onward<'t>>, Ended> {
     let manager = record.shared.manager.clone();
     if let Err(failure) = manager
         .filters()
@@ -594,8 +618,8 @@ async fn act(
             // A location that holds control characters is left out.
             let _ = fields.set(Known::Location, location);
             record.details = Details::Fixed("direct_response");
-            record.edits = edits(table, chosen);
-            return answer(record, downstream, redirect.status, Bytes::new(), fields);
+            record.edits = headers::response_edits(table, chosen);
+            return answer(record, downstream, redirect.status, Bytes::new(), fields).map(|()| None);
         }
         RouteActionKind::DirectResponse(direct) => {
             record.details = Details::Fixed("direct_response");
@@ -604,8 +628,8 @@ async fn act(
                 unknown::say(&authority, record.shared.connection.local, Spoke::Http);
             }
             let body = direct.body.clone();
-            record.edits = edits(table, chosen);
-            return answer(record, downstream, direct.status, body, Fields::new());
+            record.edits = headers::response_edits(table, chosen);
+            return answer(record, downstream, direct.status, body, Fields::new()).map(|()| None);
         }
         RouteActionKind::NonForwarding => return Err(FailureKind::NoRoute.into()),
     };
@@ -615,17 +639,12 @@ async fn act(
         })?;
     }
     let wants_continue = expect(record, downstream, received.expect_continue)?;
-    let mut forwarding = Forwarding {
-        deadlines: deadlines(record, forward, received.body == BodyLength::Empty),
-        record,
-        downstream,
-        timer,
-        source: Source::new(received.body),
-        body: received.body,
+    Ok(Some(Onward {
+        table,
+        chosen,
+        forward,
         wants_continue,
-        cookie: None,
-    };
-    forwarding.run(epoch, table, chosen, forward).await
+    }))
 }
 
 /// The cluster that a refused request would have gone to, for the log.
@@ -638,7 +657,7 @@ fn cluster_of(record: &Record, epoch: &Epoch, chosen: &Chosen<'_>) -> Option<Arc
 }
 
 /// The deadlines that the route and the connection manager set.
-fn deadlines(record: &mut Record, forward: &rajut_ir::route::Forward, complete: bool) -> Deadlines {
+fn deadlines(record: &mut Record, forward: &Forward, complete: bool) -> Deadlines {
     let ir = record.shared.manager.ir();
     let mut deadlines = Deadlines::new(forward.timeout);
     let start = record.start;
@@ -696,29 +715,6 @@ fn allow_upgrade(record: &Record, of_route: &[(rajut_types::Text, bool)]) -> Res
     } else {
         Err(FailureKind::UpgradeRefused.into())
     }
-}
-
-/// What a route, its virtual host and the whole table change in the answers of its requests, whoever makes them.
-fn edits(table: &RouteTable, chosen: &Chosen<'_>) -> Vec<HeaderMutations> {
-    let weighted = match &chosen.cluster {
-        ChosenCluster::Weighted(cluster) => Some(&cluster.headers),
-        ChosenCluster::Named(_) | ChosenCluster::Header(_) | ChosenCluster::None => None,
-    };
-    let others = [
-        &chosen.route.headers,
-        &chosen.virtual_host.headers,
-        &table.configuration().headers,
-    ];
-    weighted
-        .into_iter()
-        .chain(others)
-        .filter(|all| !(all.response_set.is_empty() && all.response_remove.is_empty()))
-        .map(|all| HeaderMutations {
-            response_set: all.response_set.clone(),
-            response_remove: all.response_remove.clone(),
-            ..HeaderMutations::default()
-        })
-        .collect()
 }
 
 /// An answer that the configuration gives.

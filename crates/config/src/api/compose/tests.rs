@@ -148,11 +148,16 @@ fn entrypoint_and_command_stand_one_behind_the_other_in_either_form() {
         ("{entrypoint: '', command: []}", None),
         ("{command: null, expose: [80]}", None),
     ] {
-        let written = written
-            .strip_prefix('{')
-            .and_then(|rest| rest.strip_suffix('}'))
-            .unwrap_or(written);
-        let text = format!("services: {{web: {{{written}}}, built: {{build: ., {written}}}}}");
+        // In braces: several keys.
+        let keys = match written.strip_prefix('{') {
+            Some(_) => written.to_owned(),
+            None => format!("\n    {written}"),
+        };
+        let built = match keys.strip_prefix('{') {
+            Some(several) => format!("{{build: ., {several}"),
+            None => format!("\n    build: .{keys}"),
+        };
+        let text = format!("services:\n  web: {keys}\n  built: {built}\n");
         let loaded = load(&[Source::new("compose.yaml", &*text)], &LoadOptions::default());
         let run = |name: &str| {
             let found = loaded.deployments.iter().find(|one| &*one.name == name);

@@ -254,7 +254,7 @@ fn only_fields_of_the_client_count_for_the_limit() {
         let proxy = setup.start().await;
         for (count, status) in [(9, 200), (10, 431)] {
             // `host` is one of them.
-            let fields: String = (0..count).map(|at| format!("x-{at}: 1\r\n")).collect();
+            let fields = "x-more: 1\r\n".repeat(count);
             let mut client = proxy.client().await;
             client
                 .send(format!("GET / HTTP/1.1\r\nhost: a\r\n{fields}\r\n"))
