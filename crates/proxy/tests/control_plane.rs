@@ -3,6 +3,10 @@
 //! `crates/rajut/tests/footprint.rs`.)
 //!
 //! Every test prints what it measured. Each has a proxy of its own, which runs until this process ends.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tests wait for a proxy of their own and measure it"
+)]
 
 use std::{
     collections::BTreeMap,
