@@ -181,7 +181,9 @@ impl Proxy {
             removed: response.removed,
         };
         self.updates += 1;
-        let update = self.client.response(response);
+        let Some(update) = self.client.response(response) else {
+            return;
+        };
         let url = &update.type_url;
         for resource in &update.resources {
             self.held
