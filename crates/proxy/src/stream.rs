@@ -10,13 +10,15 @@ use rajut_platform::socket::TcpStream;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio_rustls::TlsStream;
 
+use crate::tls::ahead::Ahead;
+
 /// A byte stream: plain, TLS (either role), or in memory for tests.
 #[derive(Debug)]
 pub enum Stream {
     /// Plaintext TCP.
     Tcp(TcpStream),
     /// TLS over TCP.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<Ahead>>),
     /// In memory.
     Memory(DuplexStream),
 }
@@ -26,8 +28,16 @@ impl Stream {
     pub fn socket(&self) -> Option<&TcpStream> {
         match self {
             Self::Tcp(tcp) => Some(tcp),
-            Self::Tls(tls) => Some(tls.get_ref().0),
+            Self::Tls(tls) => Some(tls.get_ref().0.socket()),
             Self::Memory(_) => None,
+        }
+    }
+
+    /// Whether bytes were taken from the socket that nobody has seen: a look at the socket does not find them.
+    pub fn has_unread(&self) -> bool {
+        match self {
+            Self::Tls(tls) => tls.get_ref().0.has_unread(),
+            Self::Tcp(_) | Self::Memory(_) => false,
         }
     }
 

@@ -5,6 +5,7 @@ use std::{fmt, io, sync::Arc};
 use rajut_platform::socket::TcpStream;
 use rustls::pki_types::ServerName;
 
+use super::ahead::Ahead;
 use crate::stream::Stream;
 
 /// A client configuration for one upstream TLS context, resolved against the secrets of one epoch.
@@ -61,7 +62,7 @@ impl Originator {
             None => ServerName::IpAddress(tcp.peer_addr()?.ip().into()),
         };
         let tls = tokio_rustls::TlsConnector::from(self.config.clone())
-            .connect(name, tcp)
+            .connect(name, Ahead::new(tcp))
             .await?;
         Ok(Stream::Tls(Box::new(tls.into())))
     }

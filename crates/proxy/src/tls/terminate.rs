@@ -6,7 +6,7 @@ use rajut_platform::socket::TcpStream;
 use rajut_types::Text;
 use rustls::server::Acceptor;
 
-use super::peer;
+use super::{ahead::Ahead, peer};
 use crate::{connection::Peer, stream::Stream};
 
 /// A server configuration for one filter chain, resolved against the secrets of one epoch.
@@ -41,7 +41,7 @@ impl Terminator {
 
     /// The handshake; the caller bounds its time. The configuration's verifier has accepted whatever identity results.
     pub async fn accept(&self, tcp: TcpStream) -> io::Result<(Stream, Peer)> {
-        let start = tokio_rustls::LazyConfigAcceptor::new(Acceptor::default(), tcp).await?;
+        let start = tokio_rustls::LazyConfigAcceptor::new(Acceptor::default(), Ahead::new(tcp)).await?;
         let known = match start.client_hello().alpn() {
             Some(mut offered) => {
                 offered.any(|protocol| self.config.alpn_protocols.iter().any(|own| own == protocol))

@@ -442,7 +442,12 @@ impl Idle {
     /// Whether the connection looks open.
     fn is_alive(&mut self) -> bool {
         let transport = &mut self.connection.transport;
-        let look = |transport: &Transport| transport.stream().socket().map_or(IdleState::Open, idle_state);
+        let look = |transport: &Transport| {
+            if transport.stream().has_unread() {
+                return IdleState::Unread;
+            }
+            transport.stream().socket().map_or(IdleState::Open, idle_state)
+        };
         match look(transport) {
             IdleState::Open => true,
             IdleState::Unread if matches!(transport.stream(), Stream::Tls(_)) => {
