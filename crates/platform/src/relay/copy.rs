@@ -13,6 +13,11 @@ use super::{Activity, Broken, RelayOptions, RelayOutcome, RelayProgress, Side, c
 pub const START_BUFFER: usize = 16 * 1024;
 /// Bytes that it reads at once at most; it doubles each time that a read fills what there is.
 pub const MAX_BUFFER: usize = 256 * 1024;
+/// Reads go on until so many bytes are there, where they come at once: TLS gives a record at a time, and records that
+/// are written together cost one system call.
+const GATHER: usize = 64 * 1024;
+/// A read that brings less is not followed by another.
+const RECORD: usize = 8 * 1024;
 /// Reads in a row that need a quarter of the buffer at most, after which it is halved.
 const SMALL_READS: u8 = 16;
 /// Reads after which a direction lets the worker's other tasks run.
@@ -76,6 +81,8 @@ struct Direction {
     size: usize,
     small_reads: u8,
     unflushed: bool,
+    /// A later read of several failed; said once what came before is written.
+    failed: Option<std::io::Error>,
 }
 
 impl Direction {
@@ -89,6 +96,7 @@ impl Direction {
             size: START_BUFFER,
             small_reads: 0,
             unflushed: false,
+            failed: None,
         }
     }
 
@@ -164,18 +172,33 @@ impl Direction {
         Poll::Ready(Ok(()))
     }
 
-    /// Reads into the shared buffer and keeps it if something came.
+    /// Reads into the shared buffer and keeps it if something came. What comes at once is gathered.
     fn poll_read<R: AsyncRead + Unpin>(
         &mut self,
         context: &mut Context<'_>,
         from: &mut R,
     ) -> Poll<Result<(), Broken>> {
+        if let Some(error) = self.failed.take() {
+            return Poll::Ready(Err(Broken::reading(self.source)(error)));
+        }
         let mut buffer = SHARED.take();
         if buffer.len() < self.size {
             buffer.resize(self.size, 0);
         }
         let mut space = ReadBuf::new(buffer.get_mut(..self.size).unwrap_or_default());
-        let read = Pin::new(from).poll_read(context, &mut space);
+        let mut read = Pin::new(&mut *from).poll_read(context, &mut space);
+        let mut last = space.filled().len();
+        while last >= RECORD && space.remaining() >= RECORD && space.filled().len() < GATHER {
+            let before = space.filled().len();
+            let more = Pin::new(&mut *from).poll_read(context, &mut space);
+            last = space.filled().len() - before;
+            match more {
+                Poll::Ready(Ok(())) if last == 0 => self.state = State::Draining,
+                Poll::Ready(Err(error)) => self.failed = Some(error),
+                Poll::Ready(Ok(())) | Poll::Pending => {}
+            }
+            read = Poll::Ready(Ok(()));
+        }
         let filled = space.filled().len();
         if filled == 0 {
             SHARED.set(buffer);
