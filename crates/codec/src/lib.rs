@@ -41,7 +41,7 @@ pub mod h1;
 mod message;
 mod output;
 
-pub use fields::{Field, FieldError, Fields, Known, KnownSet, Name};
+pub use fields::{Change, Field, FieldError, Fields, Known, KnownSet, Name, Received};
 pub use message::{
     Method, OtherMethod, RequestHead, ResponseHead, Scheme, TargetForm, Version, reason_phrase,
     split_authority,

@@ -12,7 +12,7 @@ use std::{
 use tokio::{sync::watch, task::spawn_local};
 
 use crate::{
-    cluster::demand::WAITING_MAX, epoch::Epoch, listener::stats::ListenerCounters,
+    cluster::demand::WAITING_MAX, epoch::Epoch, http::timer, listener::stats::ListenerCounters,
     upstream::namespace::Namespaces,
 };
 
@@ -38,6 +38,8 @@ pub struct Worker {
     pub namespaces: Namespaces,
     /// What its listeners count.
     pub listeners: Arc<ListenerCounters>,
+    /// Timers for the streams of HTTP/2.
+    pub(crate) timers: timer::Stock,
 }
 
 /// Who waits for draining to begin. At most one per connection.
@@ -71,6 +73,7 @@ impl Worker {
             waiting: Cell::new(0),
             namespaces: Namespaces::default(),
             listeners,
+            timers: timer::Stock::default(),
         })
     }
 

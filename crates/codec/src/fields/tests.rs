@@ -220,3 +220,79 @@ fn values_are_judged_alike_byte_by_byte_and_eight_at_a_time() {
         }
     }
 }
+
+fn received(pairs: &[(&str, &str)]) -> Fields {
+    let mut received = Received::with_capacity(pairs.len(), 64);
+    for (name, value) in pairs {
+        let known = received.push(name.as_bytes(), value.as_bytes()).unwrap();
+        assert_eq!(known, Known::classify(name.as_bytes()));
+    }
+    received.finish()
+}
+
+#[test]
+fn pairs_become_a_block_that_is_shared_and_written_in_one_piece() {
+    let mut fields = received(&[("accept", " a "), ("x-own", ""), ("accept", "b")]);
+    assert_eq!(show(&fields), "accept: a\r\nx-own: \r\naccept: b\r\n");
+    assert_eq!(fields.get_all(Known::Accept).count(), 2);
+    assert!(fields.edits.is_empty());
+    assert_eq!(fields.get_shared("accept"), Some(Bytes::from_static(b"a")));
+    fields.set("x-own", "edited").unwrap();
+    assert_eq!(show(&fields), "accept: a\r\nx-own: edited\r\naccept: b\r\n");
+    let mut refusing = Received::with_capacity(0, 0);
+    assert_eq!(refusing.push(b"a b", b""), Err(FieldError::InvalidName));
+    assert_eq!(refusing.push(b":path", b"/"), Err(FieldError::InvalidName));
+    assert_eq!(refusing.push(b"a", b"x\r\ny: z"), Err(FieldError::InvalidValue));
+    let aside = refusing.aside(b"/path");
+    refusing.push(b"a", b"b").unwrap();
+    let fields = refusing.finish();
+    assert_eq!(fields.part(aside), "/path");
+    assert_eq!(show(&fields), "a: b\r\n");
+}
+
+#[test]
+fn what_was_carried_comes_back_once_with_what_changed() {
+    let mut fields = received(&[("host", "a"), ("te", "trailers"), ("via", "b"), ("x-own", "c")]);
+    fields.carry(Box::new(17_u32));
+    assert_eq!(fields.changes().count(), 0);
+    fields.remove(Known::Host);
+    fields.set(Known::Via, "d").unwrap();
+    fields.append("x-own", "e").unwrap();
+    fields.append("x-gone", "f").unwrap();
+    fields.remove("x-gone");
+    let changes: Vec<_> = fields.changes().map(|change| format!("{change:?}")).collect();
+    assert_eq!(changes.len(), 3, "{changes:?}");
+    let changes: Vec<_> = fields.changes().collect();
+    assert!(matches!(&changes[0], Change::Removed(field) if field.known == Some(Known::Host)));
+    assert!(
+        matches!(&changes[1], Change::Replaced(field, value) if field.is("via") && value == "d"),
+        "{changes:?}"
+    );
+    assert!(matches!(&changes[2], Change::Added(field, value) if field.is("x-own") && value == "e"));
+    drop(changes);
+    assert_eq!(
+        fields.clone().take_carried::<u32>(),
+        None,
+        "a copy carries nothing"
+    );
+    assert_eq!(fields.take_carried::<u32>(), Some(Box::new(17)));
+    assert_eq!(fields.take_carried::<u32>(), None, "once");
+}
+
+#[test]
+fn what_changes_cannot_tell_is_not_given_back() {
+    let carrying = |edit: fn(&mut Fields)| {
+        let mut fields = received(&[("x-own", "a"), ("accept", "b"), ("accept", "c"), ("host", "d")]);
+        fields.carry(Box::new(17_u32));
+        edit(&mut fields);
+        fields.take_carried::<u32>().is_some()
+    };
+    assert!(carrying(|fields| fields.append("x-own", "e").unwrap()));
+    assert!(carrying(|fields| fields.set(Known::Host, "e").unwrap()));
+    // A name that is not a known one may stand on other lines; so may one that was received twice.
+    assert!(!carrying(|fields| fields.set("x-own", "e").unwrap()));
+    assert!(!carrying(|fields| assert_eq!(fields.remove("x-own"), 1)));
+    assert!(!carrying(|fields| fields.set(Known::Accept, "e").unwrap()));
+    assert!(!carrying(|fields| fields.retain(|field| field.value != b"c")));
+    assert!(!carrying(Fields::clear));
+}

@@ -2,7 +2,7 @@
 
 use std::task::{Context, Poll};
 
-use rajut_codec::{ResponseHead, h1::BodyLength};
+use rajut_codec::{Fields, ResponseHead, h1::BodyLength};
 
 use super::{
     h1, h2,
@@ -80,6 +80,16 @@ impl Downstream<'_> {
             // The upstream sent more or less than it announced: the client must see a broken connection.
             Self::H1(server) => server.push(piece).map_err(|_| DownstreamError::Malformed(502)),
             Self::H2(stream) => stream.push(piece),
+        }
+    }
+
+    /// As [`Downstream::push`] with [`Piece::Trailers`], for who keeps them.
+    pub(crate) fn push_trailers(&mut self, fields: &Fields) -> Result<(), DownstreamError> {
+        match self {
+            Self::H1(server) => server
+                .push_trailers(fields)
+                .map_err(|_| DownstreamError::Malformed(502)),
+            Self::H2(stream) => stream.push_trailers(fields),
         }
     }
 

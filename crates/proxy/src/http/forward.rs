@@ -713,10 +713,15 @@ impl Forwarding<'_, '_> {
     fn pass_on(&mut self, piece: Piece, relay: &mut Relay) -> Result<(), Failure> {
         match &piece {
             Piece::Data(bytes) => self.record.bytes_sent += bytes.len() as u64,
-            Piece::Trailers(fields) => self.record.trailers = Some(fields.clone()),
+            Piece::Trailers(_) => {}
             Piece::End => relay.received = true,
         }
-        self.downstream.push(piece).map_err(downstream_failure)
+        let Piece::Trailers(fields) = piece else {
+            return self.downstream.push(piece).map_err(downstream_failure);
+        };
+        let pushed = self.downstream.push_trailers(&fields);
+        self.record.trailers = Some(fields);
+        pushed.map_err(downstream_failure)
     }
 
     /// The upstream's direction of a tunnel has ended: the client sees that; `true` once it does.

@@ -7,7 +7,7 @@ use std::{
 
 use bytes::BytesMut;
 use rajut_codec::{
-    ResponseHead,
+    Fields, ResponseHead,
     h1::{BodyEvent, BodyLength, DecodeError, EncodeError, Limits, Request, ServerConn},
 };
 
@@ -120,9 +120,14 @@ impl Server {
         let out = &mut self.transport.output;
         match piece {
             Piece::Data(bytes) => self.machine.encode_data(bytes, out),
-            Piece::Trailers(fields) => self.machine.encode_end(Some(&fields), out).map(drop),
+            Piece::Trailers(fields) => self.push_trailers(&fields),
             Piece::End => self.machine.encode_end(None, out).map(drop),
         }
+    }
+
+    pub(crate) fn push_trailers(&mut self, fields: &Fields) -> Result<(), EncodeError> {
+        let out = &mut self.transport.output;
+        self.machine.encode_end(Some(fields), out).map(drop)
     }
 
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -3,11 +3,14 @@
 //! `h2` is used directly. A piece waits in `queued` until the windows take it, so that one piece per stream is the
 //! most that is held here; received bytes give their window back when they are handed on.
 
-use std::task::{Context, Poll, ready};
+use std::{
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream, server::SendResponse};
-use rajut_codec::{ResponseHead, Version, h1::BodyLength};
+use rajut_codec::{Fields, ResponseHead, Version, h1::BodyLength};
 use rajut_ir::cluster::Http2Options;
 
 use super::{
@@ -51,6 +54,20 @@ pub(crate) fn server_builder(options: &Http2Options, max_head_bytes: u32) -> h2:
         builder.enable_connect_protocol();
     }
     builder
+}
+
+/// Sends a PING at each interval, over a connection of either side; resolves when one is not answered in time.
+pub(crate) async fn keep_alive(ping_pong: Option<h2::PingPong>, every: Option<(Duration, Duration)>) {
+    if let (Some(mut ping_pong), Some((interval, timeout))) = (ping_pong, every) {
+        loop {
+            tokio::time::sleep(interval).await;
+            let answered = tokio::time::timeout(timeout, ping_pong.ping(h2::Ping::opaque())).await;
+            if !matches!(answered, Ok(Ok(_))) {
+                return;
+            }
+        }
+    }
+    std::future::pending::<()>().await;
 }
 
 /// The sending half of a stream, of either side.
@@ -109,17 +126,20 @@ impl Sender {
                 self.stream.reserve_capacity(bytes.len());
                 self.queued = Some(bytes);
             }
-            Piece::Trailers(fields) => {
-                // Trailers that can't be carried over are left out; the message itself is complete.
-                if let Ok(map) = convert::map_from(&fields) {
-                    self.then = Then::Trailers(Box::new(map));
-                }
-            }
+            Piece::Trailers(fields) => return self.push_trailers(&fields),
             Piece::End => {
                 if matches!(self.then, Then::More) {
                     self.then = Then::End;
                 }
             }
+        }
+        self.end_if_empty()
+    }
+
+    fn push_trailers(&mut self, fields: &Fields) -> Result<(), h2::Error> {
+        // Trailers that can't be carried over are left out; the message itself is complete.
+        if let Ok(map) = convert::map_from(fields) {
+            self.then = Then::Trailers(Box::new(map));
         }
         self.end_if_empty()
     }
@@ -225,7 +245,7 @@ impl Receiver {
                 Receiving::Trailers => {
                     let trailers = ready!(self.stream.poll_trailers(cx))?;
                     self.state = Receiving::Done;
-                    if let Some(fields) = trailers.and_then(|map| convert::fields_from(&map).ok()) {
+                    if let Some(fields) = trailers.and_then(|map| convert::fields_from(map).ok()) {
                         return Poll::Ready(Ok(Piece::Trailers(fields)));
                     }
                 }
@@ -312,6 +332,13 @@ impl ServerStream {
     pub(crate) fn push(&mut self, piece: Piece) -> Result<(), DownstreamError> {
         match &mut self.sender {
             Some(sender) if !self.ended => sender.push(piece).map_err(|_| DownstreamError::Gone),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn push_trailers(&mut self, fields: &Fields) -> Result<(), DownstreamError> {
+        match &mut self.sender {
+            Some(sender) if !self.ended => sender.push_trailers(fields).map_err(|_| DownstreamError::Gone),
             _ => Ok(()),
         }
     }

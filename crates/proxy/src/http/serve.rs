@@ -365,7 +365,10 @@ async fn serve_http2(shared: &Rc<Shared>, stream: Stream, first: Bytes) {
     let mut timer = Timer::default();
     let mut drain = pin!(shared.worker.drain_started());
     let mut closing = false;
-    let mut pings = pin!(keep_alive(connection.ping_pong(), ir.http2.keepalive));
+    // Asked for only where it is used: from then on `h2` looks for a ping whenever it is polled.
+    let keepalive = ir.http2.keepalive;
+    let ping_pong = keepalive.and_then(|_| connection.ping_pong());
+    let mut pings = pin!(h2::keep_alive(ping_pong, keepalive));
     loop {
         let accepted = poll_fn(|cx| {
             if let Poll::Ready(accepted) = connection.poll_accept(cx) {
@@ -384,7 +387,7 @@ async fn serve_http2(shared: &Rc<Shared>, stream: Stream, first: Bytes) {
                 return Poll::Ready(None);
             }
             if streams.get() > 0 {
-                idle_since = Instant::now();
+                idle_since = clock::now();
             }
             let idle = ir.idle_timeout.map(|limit| idle_since + limit);
             let old = ir.max_connection_duration.map(|longest| opened + longest);
@@ -403,7 +406,8 @@ async fn serve_http2(shared: &Rc<Shared>, stream: Stream, first: Bytes) {
             Some(Some(Ok((request, respond)))) => {
                 streams.set(streams.get() + 1);
                 let active = ActiveStream(streams.clone());
-                spawn_local(serve_stream(shared.clone(), active, request, respond));
+                // Boxed: a task moves its future about, when it is made and when it ends.
+                spawn_local(Box::pin(serve_stream(shared.clone(), active, request, respond)));
             }
             Some(Some(Err(error))) => {
                 if error.is_library() {
@@ -441,20 +445,6 @@ async fn handshake(
     Some((connection, batch))
 }
 
-/// Sends a PING at each interval; resolves when one is not answered in time.
-async fn keep_alive(ping_pong: Option<::h2::PingPong>, every: Option<(Duration, Duration)>) {
-    if let (Some(mut ping_pong), Some((interval, timeout))) = (ping_pong, every) {
-        loop {
-            tokio::time::sleep(interval).await;
-            let answered = tokio::time::timeout(timeout, ping_pong.ping(::h2::Ping::opaque())).await;
-            if !matches!(answered, Ok(Ok(_))) {
-                return;
-            }
-        }
-    }
-    std::future::pending::<()>().await;
-}
-
 /// Counts a stream as open until dropped.
 struct ActiveStream(Rc<Cell<u32>>);
 
@@ -464,28 +454,31 @@ impl Drop for ActiveStream {
     }
 }
 
-async fn serve_stream(
+/// The task of one stream. The head is read before, so that the task does not carry what it came as.
+fn serve_stream(
     shared: Rc<Shared>,
     active: ActiveStream,
     request: http::Request<::h2::RecvStream>,
     respond: ::h2::server::SendResponse<Bytes>,
-) {
+) -> impl Future<Output = ()> {
     let (parts, body) = request.into_parts();
     let is_head = parts.method == http::Method::HEAD;
-    let received = convert::request_from_h2(&parts, body.is_end_stream());
-    let stream = ServerStream::new(body, respond, is_head);
-    let mut downstream = Downstream::H2(stream);
-    let mut timer = Timer::default();
-    if let Ok(request) = received {
-        serve_request(&shared, &mut timer, &mut downstream, request).await;
-    } else {
-        let mut record = Record::open(shared.clone(), RequestHead::default(), Instant::now());
-        let failure = FailureKind::MalformedRequest { status: 400 }.into();
-        record.note(&failure);
-        // A client that is gone needs no answer.
-        let _ = reply::failure(&mut record, &mut downstream, &failure, false);
+    let received = convert::request_from_h2(parts, body.is_end_stream());
+    let mut downstream = Downstream::H2(ServerStream::new(body, respond, is_head));
+    async move {
+        if let Ok(request) = received {
+            let mut timer = shared.worker.timers.borrow();
+            serve_request(&shared, &mut timer, &mut downstream, request).await;
+            shared.worker.timers.give_back(timer);
+        } else {
+            let mut record = Record::open(shared.clone(), RequestHead::default(), Instant::now());
+            let failure = FailureKind::MalformedRequest { status: 400 }.into();
+            record.note(&failure);
+            // A client that is gone needs no answer.
+            let _ = reply::failure(&mut record, &mut downstream, &failure, false);
+        }
+        drop(active);
     }
-    drop(active);
 }
 
 /// One request: steps 4 to 12. `false`: its connection can't go on.

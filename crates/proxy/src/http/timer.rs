@@ -1,13 +1,18 @@
 //! One timer per connection or stream, armed again only when it fires: a deadline that moves later with every request
-//! costs a comparison, not a registration.
+//! costs a comparison, not a registration. Streams, which are short, borrow theirs from their worker's [`Stock`], still
+//! armed for the stream before.
 
 use std::{
+    cell::RefCell,
     future::Future,
     pin::Pin,
     task::{Context, Poll, Waker},
 };
 
 use tokio::time::{Instant, Sleep, sleep_until};
+
+/// Timers that a worker keeps for streams to come.
+const STOCK_MAX: usize = 64;
 
 /// A lazily armed timer.
 #[derive(Debug, Default)]
@@ -55,6 +60,35 @@ impl Timer {
             }
         }
     }
+
+    /// Lets go of the task that it would wake; `false` where it was never armed.
+    fn forget_task(&mut self) -> bool {
+        let Some(sleep) = &mut self.sleep else {
+            return false;
+        };
+        self.wakes = None;
+        if sleep.as_mut().poll(&mut Context::from_waker(Waker::noop())) == Poll::Ready(()) {
+            self.armed = None;
+        }
+        true
+    }
+}
+
+/// Timers that were armed and belong to nobody now, at most [`STOCK_MAX`].
+#[derive(Debug, Default)]
+pub(crate) struct Stock(RefCell<Vec<Timer>>);
+
+impl Stock {
+    /// A timer, armed or new.
+    pub(crate) fn borrow(&self) -> Timer {
+        self.0.borrow_mut().pop().unwrap_or_default()
+    }
+
+    pub(crate) fn give_back(&self, mut timer: Timer) {
+        if self.0.borrow().len() < STOCK_MAX && timer.forget_task() {
+            self.0.borrow_mut().push(timer);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -93,5 +127,54 @@ mod tests {
         })
         .await;
         assert!(Instant::now() >= earlier);
+    }
+
+    #[tokio::test]
+    async fn a_borrowed_timer_serves_the_next_and_keeps_no_task() {
+        struct Woken;
+        impl std::task::Wake for Woken {
+            fn wake(self: std::sync::Arc<Self>) {}
+        }
+        let stock = Stock::default();
+        stock.give_back(Timer::default());
+        assert!(
+            stock.0.borrow().is_empty(),
+            "one that was never armed is not kept"
+        );
+        let mut timer = stock.borrow();
+        let task = std::sync::Arc::new(Woken);
+        let waker = Waker::from(task.clone());
+        let later = Instant::now() + Duration::from_secs(60);
+        assert!(!timer.poll(&mut Context::from_waker(&waker), Some(later)));
+        drop(waker);
+        assert!(std::sync::Arc::strong_count(&task) > 1);
+        stock.give_back(timer);
+        assert_eq!(std::sync::Arc::strong_count(&task), 1);
+        let mut timer = stock.borrow();
+        assert_eq!(timer.armed, Some(later));
+        for after in [20, 5] {
+            let deadline = Instant::now() + Duration::from_millis(after);
+            poll_fn(|cx| {
+                if timer.poll(cx, Some(deadline)) {
+                    Poll::Ready(())
+                } else {
+                    Poll::Pending
+                }
+            })
+            .await;
+            assert!(Instant::now() >= deadline);
+        }
+    }
+
+    #[tokio::test]
+    async fn the_stock_is_bounded() {
+        let stock = Stock::default();
+        let mut timers: Vec<_> = (0..=STOCK_MAX).map(|_| Timer::default()).collect();
+        let later = Instant::now() + Duration::from_secs(60);
+        for timer in &mut timers {
+            assert!(!timer.poll(&mut Context::from_waker(Waker::noop()), Some(later)));
+        }
+        timers.into_iter().for_each(|timer| stock.give_back(timer));
+        assert_eq!(stock.0.borrow().len(), STOCK_MAX);
     }
 }

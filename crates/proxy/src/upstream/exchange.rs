@@ -384,13 +384,13 @@ impl H2Exchange {
                     "too many interim responses",
                 )));
             }
-            let (head, _) = convert::response_from_h2(&interim.into_parts().0, false)
+            let (head, _) = convert::response_from_h2(interim.into_parts().0, false)
                 .map_err(|_| Failure::from(FailureKind::UpstreamProtocol))?;
             return Poll::Ready(Ok(Head::Informational(head)));
         }
         let response = ready!(Pin::new(response).poll(cx)).map_err(|error| failure_of_h2(&error))?;
         let (parts, body) = response.into_parts();
-        let (mut head, mut length) = convert::response_from_h2(&parts, body.is_end_stream())
+        let (mut head, mut length) = convert::response_from_h2(parts, body.is_end_stream())
             .map_err(|_| Failure::from(FailureKind::UpstreamProtocol))?;
         if self.upgrade && (200..=299).contains(&head.status) {
             length = BodyLength::Tunnel;

@@ -54,7 +54,7 @@ use crate::{
     failure::{Failure, FailureKind},
     http::{
         batch::{Batch, Batched, batched},
-        h2::{CONNECTION_WINDOW, DATA_FRAME_BUDGET, SEND_BUFFER, STREAM_WINDOW, STREAMS_DEFAULT},
+        h2::{CONNECTION_WINDOW, DATA_FRAME_BUDGET, SEND_BUFFER, STREAM_WINDOW, STREAMS_DEFAULT, keep_alive},
         transport::Transport,
     },
     stats::ClusterCounter,
@@ -915,20 +915,8 @@ async fn drive(
     guard: ConnectionGuard,
     keepalive: Option<(Duration, Duration)>,
 ) {
-    let ping_pong = driver.ping_pong();
-    let pings = async {
-        if let (Some((interval, timeout)), Some(mut ping_pong)) = (keepalive, ping_pong) {
-            loop {
-                tokio::time::sleep(interval).await;
-                let answered = tokio::time::timeout(timeout, ping_pong.ping(h2::Ping::opaque())).await;
-                if !matches!(answered, Ok(Ok(_))) {
-                    return;
-                }
-            }
-        }
-        std::future::pending::<()>().await;
-    };
-    let mut pings = pin!(pings);
+    let ping_pong = keepalive.and_then(|_| driver.ping_pong());
+    let mut pings = pin!(keep_alive(ping_pong, keepalive));
     let ended = poll_fn(|cx| {
         let mut driven = Pin::new(&mut driver).poll(cx);
         if batch.poll_flush(cx) == Poll::Ready(true) && driven.is_pending() {

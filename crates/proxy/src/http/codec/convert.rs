@@ -2,13 +2,21 @@
 //!
 //! An extended CONNECT for a protocol is the same thing as an HTTP/1 upgrade to it; inside the proxy it is a GET with
 //! an `upgrade` field, whichever version carried it. What it does not do: judge values (`h2` has, and `Fields` does).
+//!
+//! ```text
+//!  h2 ─► HeaderMap ─┬─ names and values ─► Fields ─ read, edited ─┬─ HTTP/1: the block and the edits
+//!                   └─ carried, unread ──────────────────────────┴─ h2: the same map with the edits applied
+//! ```
+//!
+//! A map is carried once: who sends the message a second time (a retry, a mirror) builds one from the block.
 
 use std::sync::LazyLock;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, uri};
 use rajut_codec::{
-    Fields, Known, KnownSet, Method, RequestHead, ResponseHead, Scheme, Version, h1::BodyLength,
+    Change, Fields, Known, KnownSet, Method, Received, RequestHead, ResponseHead, Scheme, Version,
+    h1::BodyLength,
 };
 
 use crate::http::message::Request;
@@ -21,11 +29,11 @@ pub(crate) type FieldMap = HeaderMap;
 pub(crate) struct Unrepresentable;
 
 /// A request as `h2` received it. `is_end`: no body follows.
-pub(crate) fn request_from_h2(
-    parts: &http::request::Parts,
-    is_end: bool,
-) -> Result<Request, Unrepresentable> {
-    let mut fields = fields_from(&parts.headers)?;
+pub(crate) fn request_from_h2(parts: http::request::Parts, is_end: bool) -> Result<Request, Unrepresentable> {
+    let authority = parts.uri.authority().map(uri::Authority::as_str);
+    let path = parts.uri.path_and_query().map_or("", uri::PathAndQuery::as_str);
+    let (mut fields, [named, path_and_query]) =
+        section(parts.headers, [authority.unwrap_or_default(), path])?;
     let protocol = parts.extensions.get::<h2::ext::Protocol>();
     let mut method = Method::from_bytes(parts.method.as_str().as_bytes()).ok_or(Unrepresentable)?;
     let mut upgrade = false;
@@ -36,13 +44,12 @@ pub(crate) fn request_from_h2(
             .set(Known::Upgrade, protocol.as_str())
             .map_err(|_| Unrepresentable)?;
     }
-    let authority = match parts.uri.authority() {
-        Some(authority) => Bytes::copy_from_slice(authority.as_str().as_bytes()),
+    let authority = match authority {
+        Some(_) => named,
         // RFC 9113 §8.3.1: a request translated from HTTP/1 may carry `host` instead.
         None => fields.get_shared(Known::Host).unwrap_or_default(),
     };
     fields.remove(Known::Host);
-    let path = parts.uri.path_and_query().map_or("", uri::PathAndQuery::as_str);
     let body = if is_end || upgrade {
         BodyLength::Empty
     } else {
@@ -59,7 +66,7 @@ pub(crate) fn request_from_h2(
                 .scheme_str()
                 .and_then(|scheme| Scheme::from_bytes(scheme.as_bytes())),
             authority,
-            path_and_query: Bytes::copy_from_slice(path.as_bytes()),
+            path_and_query,
             version: Version::Http2,
             fields,
             ..RequestHead::default()
@@ -72,10 +79,10 @@ pub(crate) fn request_from_h2(
 
 /// A response as `h2` received it.
 pub(crate) fn response_from_h2(
-    parts: &http::response::Parts,
+    parts: http::response::Parts,
     is_end: bool,
 ) -> Result<(ResponseHead, BodyLength), Unrepresentable> {
-    let fields = fields_from(&parts.headers)?;
+    let fields = fields_from(parts.headers)?;
     let length = if is_end {
         BodyLength::Empty
     } else {
@@ -101,27 +108,61 @@ fn declared_length(fields: &Fields) -> BodyLength {
         })
 }
 
-/// Header fields as `h2` received them; cookie crumbs become one field (RFC 9113 §8.2.3).
-pub(crate) fn fields_from(map: &HeaderMap) -> Result<Fields, Unrepresentable> {
-    let bytes = map
+/// Header fields as `h2` received them, which are carried along; cookie crumbs become one field (RFC 9113 §8.2.3).
+pub(crate) fn fields_from(map: HeaderMap) -> Result<Fields, Unrepresentable> {
+    section(map, []).map(|(fields, [])| fields)
+}
+
+/// As [`fields_from`], with copies of other texts of the head in the same block.
+fn section<const N: usize>(
+    mut map: HeaderMap,
+    texts: [&str; N],
+) -> Result<(Fields, [Bytes; N]), Unrepresentable> {
+    if map.len() > map.keys_len() {
+        join_crumbs(&mut map)?;
+    }
+    let lines: usize = map
         .iter()
         .map(|(name, value)| name.as_str().len() + value.len() + 4)
         .sum();
-    let mut fields = Fields::with_capacity(map.len() + 8, bytes);
-    for (name, value) in map {
-        if *name == http::header::COOKIE && fields.contains(Known::Cookie) {
-            let mut joined = fields.get(Known::Cookie).unwrap_or_default().to_vec();
-            joined.extend_from_slice(b"; ");
-            joined.extend_from_slice(value.as_bytes());
-            fields.set(Known::Cookie, joined).map_err(|_| Unrepresentable)?;
-            continue;
-        }
-        fields
-            .append(name.as_str(), value.as_bytes())
+    let bytes = lines + texts.iter().map(|text| text.len()).sum::<usize>();
+    let mut received = Received::with_capacity(map.len() + ADDED, bytes);
+    let places = texts.map(|text| received.aside(text.as_bytes()));
+    let mut is_as_sent = true;
+    for (name, value) in &mut map {
+        let known = received
+            .push(name.as_str().as_bytes(), value.as_bytes())
             .map_err(|_| Unrepresentable)?;
+        if let Some(known) = known {
+            value.set_sensitive(NEVER_INDEXED.contains(known));
+            is_as_sent &= !NOT_IN_H2.contains(known);
+        }
+        // What is read here without the space around it is not sent with it.
+        is_as_sent &= value.as_bytes().trim_ascii().len() == value.len();
     }
-    Ok(fields)
+    let mut fields = received.finish();
+    if is_as_sent {
+        fields.carry(Box::new(map));
+    }
+    let texts = places.map(|place| fields.part(place));
+    Ok((fields, texts))
 }
+
+fn join_crumbs(map: &mut HeaderMap) -> Result<(), Unrepresentable> {
+    let mut crumbs = map.get_all(http::header::COOKIE).iter();
+    let Some(first) = crumbs.next() else { return Ok(()) };
+    let mut joined = first.as_bytes().to_vec();
+    for crumb in crumbs {
+        joined.extend_from_slice(b"; ");
+        joined.extend_from_slice(crumb.as_bytes());
+    }
+    let joined = HeaderValue::from_maybe_shared(Bytes::from(joined)).map_err(|_| Unrepresentable)?;
+    map.insert(http::header::COOKIE, joined);
+    Ok(())
+}
+
+/// Room in a section for the lines that are added on the way.
+const ADDED: usize = 8;
 
 /// Fields that HTTP/2 does not carry (RFC 9113 §8.2.2) or carries as pseudo fields.
 const NOT_IN_H2: KnownSet = KnownSet::of(&[
@@ -160,23 +201,48 @@ static NAMES: LazyLock<Vec<HeaderName>> = LazyLock::new(|| {
         .collect()
 });
 
-/// Header fields for `h2`.
+/// Header fields for `h2`: the map in which they arrived with what was changed since, or a new one.
 pub(crate) fn map_from(fields: &Fields) -> Result<HeaderMap, Unrepresentable> {
+    if let Some(mut map) = fields.take_carried::<HeaderMap>() {
+        for change in fields.changes() {
+            apply(change, &mut map)?;
+        }
+        return Ok(*map);
+    }
     let mut map = HeaderMap::with_capacity(fields.len());
-    let names = &*NAMES;
     for (field, value) in fields.iter_shared() {
-        let mut value = HeaderValue::from_maybe_shared(value).map_err(|_| Unrepresentable)?;
-        let name = match field.known {
-            Some(known) if NOT_IN_H2.contains(known) => continue,
-            Some(known) => {
-                value.set_sensitive(NEVER_INDEXED.contains(known));
-                names[known as usize].clone()
-            }
-            None => HeaderName::from_bytes(field.name).map_err(|_| Unrepresentable)?,
-        };
-        map.append(name, value);
+        apply(Change::Added(field, value), &mut map)?;
     }
     Ok(map)
+}
+
+fn apply(change: Change<'_>, map: &mut HeaderMap) -> Result<(), Unrepresentable> {
+    let (Change::Added(field, _) | Change::Replaced(field, _) | Change::Removed(field)) = &change;
+    let name = match field.known {
+        Some(known) => NAMES[known as usize].clone(),
+        None => HeaderName::from_bytes(field.name).map_err(|_| Unrepresentable)?,
+    };
+    let is_known_in = |set: KnownSet| field.known.is_some_and(|known| set.contains(known));
+    let (never_indexed, not_in_h2) = (is_known_in(NEVER_INDEXED), is_known_in(NOT_IN_H2));
+    let made = |value: Bytes| {
+        let mut value = HeaderValue::from_maybe_shared(value).map_err(|_| Unrepresentable)?;
+        value.set_sensitive(never_indexed);
+        Ok(value)
+    };
+    match change {
+        Change::Removed(_) => {
+            map.remove(name);
+        }
+        // What is carried has none of them.
+        _ if not_in_h2 => {}
+        Change::Replaced(_, value) => {
+            map.insert(name, made(value)?);
+        }
+        Change::Added(_, value) => {
+            map.append(name, made(value)?);
+        }
+    }
+    Ok(())
 }
 
 /// A request for `h2`. An upgrade becomes an extended CONNECT.
@@ -245,7 +311,7 @@ mod tests {
             .body(())
             .unwrap();
         let (parts, ()) = std::mem::replace(&mut request, http::Request::new(())).into_parts();
-        let received = request_from_h2(&parts, false).unwrap();
+        let received = request_from_h2(parts, false).unwrap();
         assert_eq!(received.body, BodyLength::Exact(3));
         assert_eq!(
             received.head.fields.get(Known::Cookie),
@@ -281,12 +347,84 @@ mod tests {
         let sent = request_to_h2(&head, Scheme::Http).unwrap();
         assert_eq!(sent.method(), http::Method::CONNECT);
         assert!(!sent.headers().contains_key("upgrade"));
-        let received = request_from_h2(&sent.into_parts().0, false).unwrap();
+        let received = request_from_h2(sent.into_parts().0, false).unwrap();
         assert!(received.upgrade);
         assert_eq!(received.head.method, Method::Get);
         assert_eq!(
             received.head.fields.get(Known::Upgrade),
             Some(b"websocket".as_slice())
         );
+    }
+
+    fn map(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let pair = |(name, value): &(&'static str, &'static str)| {
+            (HeaderName::from_static(name), HeaderValue::from_static(value))
+        };
+        pairs.iter().map(pair).collect()
+    }
+
+    /// The map that is handed on must be the one that would be built from the section.
+    #[track_caller]
+    fn agrees(received: &[(&'static str, &'static str)], edit: impl Fn(&mut Fields)) {
+        let mut fields = fields_from(map(received)).unwrap();
+        edit(&mut fields);
+        let built = map_from(&fields.clone()).unwrap();
+        let handed_on = map_from(&fields).unwrap();
+        assert_eq!(handed_on, built);
+        for (name, value) in &built {
+            let all = |map: &HeaderMap| {
+                let values = map.get_all(name).iter();
+                values
+                    .map(|value| (value.clone(), value.is_sensitive()))
+                    .collect::<Vec<_>>()
+            };
+            assert_eq!(all(&handed_on), all(&built), "{name}: {value:?}");
+        }
+    }
+
+    #[test]
+    fn a_map_that_is_handed_on_is_as_one_that_is_built() {
+        let received = [
+            ("host", "clinic"),
+            ("te", "trailers"),
+            ("x-request-id", "17"),
+            ("cookie", "a=1"),
+            ("cookie", "b=2"),
+            ("x-own", "c"),
+            ("x-own", "d"),
+            ("set-cookie", "e"),
+            ("set-cookie", "f"),
+            ("via", "g"),
+        ];
+        agrees(&received, |_| {});
+        agrees(&received, |fields| {
+            fields.remove(Known::Host);
+            fields.set(Known::XRequestId, "18").unwrap();
+            fields.set(Known::Cookie, "h=3").unwrap();
+            fields.join(Known::Via, "i").unwrap();
+            fields.append("x-own", "j").unwrap();
+            fields.append(Known::Upgrade, "websocket").unwrap();
+            fields.append(Known::Traceparent, "k").unwrap();
+        });
+        agrees(&received, |fields| {
+            fields.remove(Known::Te);
+            fields.append(Known::Te, "l").unwrap();
+        });
+        agrees(&received, |fields| {
+            fields.remove(Known::Te);
+            fields.append(Known::Te, "m").unwrap();
+            fields.append(Known::Te, "n").unwrap();
+        });
+        agrees(&received, |fields| fields.set("x-own", "o").unwrap());
+        agrees(&received, |fields| assert_eq!(fields.remove(Known::SetCookie), 2));
+        agrees(&received, |fields| fields.retain(|field| field.value != b"f"));
+        agrees(&[("http2-settings", "p"), ("te", "trailers")], |_| {});
+    }
+
+    #[test]
+    fn what_is_handed_on_is_what_was_judged() {
+        let fields = fields_from(map(&[("x-role", " nurse ")])).unwrap();
+        assert_eq!(fields.get_str("x-role"), Some("nurse"));
+        assert_eq!(map_from(&fields).unwrap()["x-role"], "nurse");
     }
 }
