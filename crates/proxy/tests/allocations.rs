@@ -64,8 +64,8 @@ fn ask(client: &mut TcpStream) {
 /// A proxy before `to`, until this process ends; where it listens.
 fn proxy(name: &str, to: u16, edit: impl Fn(String) -> String) -> u16 {
     let free = || {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.local_addr().unwrap().port()
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a test that can run");
+        listener.local_addr().expect("a test that can run").port()
     };
     let (front, everything, http2) = (free(), free(), free());
     let text = include_str!("../../../bench/instructions.yaml")
@@ -74,8 +74,8 @@ fn proxy(name: &str, to: u16, edit: impl Fn(String) -> String) -> u16 {
         .replace("{{http2}}", &http2.to_string())
         .replace("{{backend}}", &to.to_string());
     let bootstrap = scratch(name).join("bootstrap.yaml");
-    std::fs::create_dir_all(scratch(name)).unwrap();
-    std::fs::write(&bootstrap, edit(text)).unwrap();
+    std::fs::create_dir_all(scratch(name)).expect("a test that can run");
+    std::fs::write(&bootstrap, edit(text)).expect("a test that can run");
     let options = ProxyOptions {
         bootstrap,
         concurrency: 1,
@@ -102,8 +102,8 @@ fn connect(port: u16) -> TcpStream {
         }
         thread::sleep(Duration::from_millis(5));
     };
-    client.set_read_timeout(Some(LIMIT)).unwrap();
-    client.set_nodelay(true).unwrap();
+    client.set_read_timeout(Some(LIMIT)).expect("a test that can run");
+    client.set_nodelay(true).expect("a test that can run");
     client
 }
 
@@ -114,23 +114,22 @@ fn each(mut ask: impl FnMut()) -> u64 {
     let before = allocations::count();
     (0..COUNTED).for_each(|_| ask());
     let more = allocations::count() - before;
-    println!("{more} for {COUNTED} requests");
     (more + u64::from(COUNTED) / 2) / u64::from(COUNTED)
 }
 
 #[test]
 fn a_request_costs_no_allocation_but_those_of_its_two_heads() {
-    let _turn = ONE_AT_A_TIME.lock().unwrap();
+    let _turn = ONE_AT_A_TIME.lock().expect("a test that can run");
     allocations::ignore_this_thread();
-    let backend = TcpListener::bind("127.0.0.1:0").unwrap();
-    let to = backend.local_addr().unwrap().port();
+    let backend = TcpListener::bind("127.0.0.1:0").expect("a test that can run");
+    let to = backend.local_addr().expect("a test that can run").port();
     thread::spawn(move || {
         allocations::ignore_this_thread();
         serve(&backend);
     });
     let mut client = connect(proxy("http1", to, |text| text));
     let each = each(|| ask(&mut client));
-    std::fs::remove_dir_all(scratch("http1")).unwrap();
+    std::fs::remove_dir_all(scratch("http1")).expect("a test that can run");
     assert_eq!(each, PER_REQUEST);
 }
 
@@ -138,12 +137,12 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .unwrap()
+        .expect("a test that can run")
 }
 
 fn asynchronous(socket: TcpStream) -> rajut_platform::socket::TcpStream {
-    socket.set_nonblocking(true).unwrap();
-    rajut_platform::socket::TcpStream::from_std(socket).unwrap()
+    socket.set_nonblocking(true).expect("a test that can run");
+    rajut_platform::socket::TcpStream::from_std(socket).expect("a test that can run")
 }
 
 fn serve_http2(backend: &TcpListener) {
@@ -151,23 +150,28 @@ fn serve_http2(backend: &TcpListener) {
     local.block_on(&runtime(), async {
         // The proxy has one worker with one connection.
         let (socket, _) = backend.accept().expect("the proxy connects");
-        let mut connection = h2::server::handshake(asynchronous(socket)).await.unwrap();
+        let mut connection = h2::server::handshake(asynchronous(socket))
+            .await
+            .expect("a test that can run");
         while let Some(Ok((_, mut respond))) = connection.accept().await {
             let answer = http::Response::builder()
                 .header("server", "counted")
                 .header("content-type", "text/plain");
-            let mut body = respond.send_response(answer.body(()).unwrap(), false).unwrap();
-            body.send_data(Bytes::from_static(b"hello"), true).unwrap();
+            let mut body = respond
+                .send_response(answer.body(()).expect("a test that can run"), false)
+                .expect("a test that can run");
+            body.send_data(Bytes::from_static(b"hello"), true)
+                .expect("a test that can run");
         }
     });
 }
 
 #[test]
 fn a_request_by_http2_costs_as_many_allocations_as_are_known() {
-    let _turn = ONE_AT_A_TIME.lock().unwrap();
+    let _turn = ONE_AT_A_TIME.lock().expect("a test that can run");
     allocations::ignore_this_thread();
-    let backend = TcpListener::bind("127.0.0.1:0").unwrap();
-    let to = backend.local_addr().unwrap().port();
+    let backend = TcpListener::bind("127.0.0.1:0").expect("a test that can run");
+    let to = backend.local_addr().expect("a test that can run").port();
     thread::spawn(move || {
         allocations::ignore_this_thread();
         serve_http2(&backend);
@@ -182,7 +186,9 @@ fn a_request_by_http2_costs_as_many_allocations_as_are_known() {
     let local = tokio::task::LocalSet::new();
     let socket = connect(front);
     let mut client = local.block_on(&runtime, async {
-        let (client, connection) = h2::client::handshake(asynchronous(socket)).await.unwrap();
+        let (client, connection) = h2::client::handshake(asynchronous(socket))
+            .await
+            .expect("a test that can run");
         tokio::task::spawn_local(connection);
         client
     });
@@ -191,17 +197,25 @@ fn a_request_by_http2_costs_as_many_allocations_as_are_known() {
             let request = http::Request::get("http://bench.example/bench/item?id=42")
                 .header("user-agent", "counted")
                 .header("accept", "*/*");
-            let (answer, _) = client.send_request(request.body(()).unwrap(), true).unwrap();
+            let (answer, _) = client
+                .send_request(request.body(()).expect("a test that can run"), true)
+                .expect("a test that can run");
             let asked = tokio::time::timeout(LIMIT, async {
-                let answer = answer.await.unwrap();
+                let answer = answer.await.expect("a test that can run");
                 assert_eq!(answer.status(), 200);
                 let mut body = answer.into_body();
-                assert_eq!(body.data().await.unwrap().unwrap(), "hello");
+                assert_eq!(
+                    body.data()
+                        .await
+                        .expect("a test that can run")
+                        .expect("a test that can run"),
+                    "hello"
+                );
                 assert!(body.data().await.is_none());
             });
             asked.await.expect("an answer in time");
         });
     });
-    std::fs::remove_dir_all(scratch("http2")).unwrap();
+    std::fs::remove_dir_all(scratch("http2")).expect("a test that can run");
     assert_eq!(each, PER_HTTP2_REQUEST);
 }

@@ -144,7 +144,7 @@ mod tests {
         let mut timer = stock.borrow();
         let task = std::sync::Arc::new(Woken);
         let waker = Waker::from(task.clone());
-        let later = Instant::now() + Duration::from_secs(60);
+        let later = Instant::now() + Duration::from_mins(1);
         assert!(!timer.poll(&mut Context::from_waker(&waker), Some(later)));
         drop(waker);
         assert!(std::sync::Arc::strong_count(&task) > 1);
@@ -170,11 +170,13 @@ mod tests {
     async fn the_stock_is_bounded() {
         let stock = Stock::default();
         let mut timers: Vec<_> = (0..=STOCK_MAX).map(|_| Timer::default()).collect();
-        let later = Instant::now() + Duration::from_secs(60);
+        let later = Instant::now() + Duration::from_mins(1);
         for timer in &mut timers {
             assert!(!timer.poll(&mut Context::from_waker(Waker::noop()), Some(later)));
         }
-        timers.into_iter().for_each(|timer| stock.give_back(timer));
+        for timer in timers {
+            stock.give_back(timer);
+        }
         assert_eq!(stock.0.borrow().len(), STOCK_MAX);
     }
 }
