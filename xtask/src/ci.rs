@@ -36,9 +36,7 @@ fn all(stages: &mut Stages<'_>) -> Result<()> {
     // With the pieces of work that the next stage counts, so that both come from one build.
     let release = ["build", "--release", "--package", "rajut", "--package", "counted"];
     stages.cargo("release build", &release)?;
-    // Not the requests yet: their record is not of a build as this makes it.
-    let pure = ["match", "decision", "translation"].map(str::to_owned);
-    stages.own("instructions", |root| instructions::run(root, &pure))?;
+    stages.own("instructions", |root| instructions::run(root, &[]))?;
     stages.own("benchmark: statistics", bench::test)?;
     stages.own("benchmark: smoke", |root| {
         bench::run(root, &["--smoke".to_owned()])

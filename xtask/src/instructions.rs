@@ -46,7 +46,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(120);
 const HEAD: &str = "\
 # Instructions of one piece of work (callgrind, x86-64, the release profile); the record that
 # `cargo xtask ci` holds new figures against: more than 10 % above fails.
-# The requests' figures are of an incremental build of the proxy (28b7339) and are not held in CI yet.
+# Of a build that is not incremental (CARGO_INCREMENTAL=0), as `cargo xtask ci` makes it.
 # A change that is worth its cost updates it in the same commit: `cargo xtask instructions --update`.
 ";
 
