@@ -1,5 +1,6 @@
 //! The set `node`: the Node example (`examples/child-welfare`) as `rajut up` runs it, under a steady load on its front
-//! service: what each sidecar uses as a share of its application's, from `rajut status -o json` before and after.
+//! service: what each sidecar uses as a share of its application's, from `rajut status -o json` before and after. Once on
+//! our proxy, and once on Envoy (`--data-plane envoy`; its agent is not counted).
 //!
 //! The whole mesh runs on both cores (five services of Node use more than one). Everything is bounded in time; the
 //! mesh is ended with its supervisor.
@@ -29,8 +30,8 @@ struct Mesh {
     _process: Process,
 }
 
-/// Runs the example and measures it for so many seconds.
-pub(crate) fn measure(root: &Path, program: &Path, dir: &Path, seconds: f64) -> Result<Value> {
+/// Runs the example on a data plane (`rajut` or `envoy`) and measures it for so many seconds.
+pub(crate) fn measure(root: &Path, program: &Path, plane: &str, dir: &Path, seconds: f64) -> Result<Value> {
     let example = root.join("examples/child-welfare");
     if process::find("node").is_none() {
         bail!("node is not on PATH");
@@ -38,7 +39,7 @@ pub(crate) fn measure(root: &Path, program: &Path, dir: &Path, seconds: f64) -> 
     if !example.join("dist/portal.js").is_file() {
         bail!("{} is not built: npm install && npm run build", example.display());
     }
-    let mesh = start(program, &example, dir)?;
+    let mesh = start(program, &example, plane, dir)?;
     let port = mesh.front()?;
     // Until its code is compiled Node is several times as slow.
     load(port, RATE / 5.0, 3.0).context("the first requests")?;
@@ -58,14 +59,15 @@ pub(crate) fn measure(root: &Path, program: &Path, dir: &Path, seconds: f64) -> 
     }))
 }
 
-fn start(program: &Path, example: &Path, dir: &Path) -> Result<Mesh> {
-    let state = dir.join("mesh");
+fn start(program: &Path, example: &Path, plane: &str, dir: &Path) -> Result<Mesh> {
+    let state = dir.join(format!("mesh-{plane}"));
     let mut command = vec!["env".to_owned(), format!("RAJUT_STATE_DIR={}", state.display())];
     if process::find("taskset").is_some() {
         command.extend(["taskset", "-c", &format!("{LOAD_CORE},{PROXY_CORE}")].map(str::to_owned));
     }
-    command.extend([&*program.to_string_lossy(), "up", &*example.to_string_lossy()].map(str::to_owned));
-    let process = Process::start(&command, PROXY_CORE, &dir.join("mesh.log"))?;
+    let (program_name, example) = (program.to_string_lossy(), example.to_string_lossy());
+    command.extend([&*program_name, "up", &*example, "--data-plane", plane].map(str::to_owned));
+    let process = Process::start(&command, PROXY_CORE, &dir.join(format!("mesh-{plane}.log")))?;
     let mut mesh = Mesh {
         program: program.to_owned(),
         state,

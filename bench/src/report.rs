@@ -191,45 +191,56 @@ pub(crate) fn alike(alike: Result<Alike>, options: &Options) -> Result<bool> {
     Ok(well)
 }
 
-/// Prints what the Node example's sidecars used and keeps it; whether it ran.
-pub(crate) fn node(measured: Result<Value>, options: &Options, machine: &Value) -> Result<bool> {
+/// Prints what the Node example's sidecars used on each data plane and keeps it.
+pub(crate) fn node(
+    measured: &[(&'static str, Result<Value>)],
+    options: &Options,
+    machine: &Value,
+) -> Result<()> {
     println!("\n== node: the Node example under a steady load, shares of its sidecars");
-    let measured = match measured {
-        Ok(measured) => measured,
-        Err(why) => {
-            println!("   FAILED: {why:#}");
-            return Ok(false);
+    let mut peers = json!({});
+    for (plane, measured) in measured {
+        let measured = match measured {
+            Ok(measured) => measured,
+            Err(why) => {
+                println!("   {plane} FAILED: {why:#}");
+                peers[plane] = json!({ "failed": format!("{why:#}") });
+                continue;
+            }
+        };
+        println!("   {plane}: {}", node_load(measured));
+        let services = list(&measured["services"]);
+        for service in services {
+            println!("   {}", node_line(service));
         }
-    };
-    println!(
-        "   {}/s for {} s: {} answered, {} not, p50 {} µs, p99 {} µs",
+        // A service that nobody asked has no share to speak of.
+        let shares = services
+            .iter()
+            .filter(|service| service["requests_per_s"].as_f64() > Some(1.0));
+        let largest = shares
+            .filter_map(|service| service["sidecar_cpu_share"].as_f64())
+            .reduce(f64::max);
+        let figures = json!({ "sidecar_cpu_share": { "median": largest, "rounds": [largest] } });
+        peers[plane] = json!({ "failed": null, "figures": figures, "measured": measured });
+    }
+    if !options.smoke {
+        let whole = json!({ "set": "node", "machine": machine, "peers": peers });
+        keep(&options.root, "node", &whole)?;
+    }
+    Ok(())
+}
+
+/// What was asked and answered.
+fn node_load(measured: &Value) -> String {
+    format!(
+        "{}/s for {} s: {} answered, {} not, p50 {} µs, p99 {} µs",
         measured["rate"],
         measured["seconds"],
         measured["answered"],
         measured["unanswered"],
         measured["p50_us"],
         measured["p99_us"]
-    );
-    let services = list(&measured["services"]);
-    for service in services {
-        println!("   {}", node_line(service));
-    }
-    // A service that nobody asked has no share to speak of.
-    let shares = services
-        .iter()
-        .filter(|service| service["requests_per_s"].as_f64() > Some(1.0));
-    let largest = shares
-        .filter_map(|service| service["sidecar_cpu_share"].as_f64())
-        .reduce(f64::max);
-    if !options.smoke {
-        let figures = json!({ "sidecar_cpu_share": { "median": largest, "rounds": [largest] } });
-        let whole = json!({
-            "set": "node", "machine": machine, "measured": measured,
-            "peers": { "rajut": { "failed": null, "figures": figures } },
-        });
-        keep(&options.root, "node", &whole)?;
-    }
-    Ok(true)
+    )
 }
 
 fn node_line(service: &Value) -> String {
@@ -457,27 +468,29 @@ fn write_limits(page: &mut String) -> Result<()> {
 }
 
 fn write_node(page: &mut String, node: &Value) -> Result<()> {
-    let measured = &node["measured"];
     writeln!(
         page,
-        "\n## node: the Node example (five services, `rajut up`) at {} requests/s on its front service\n\n{}.\n\
-         {} answered in {} s and {} not, p50 {} µs, p99 {} µs. CPU in cores; a sidecar's requests are those for and from its application.\n",
-        measured["rate"],
+        "\n## node: the Node example (five services, `rajut up`) under requests on its front service\n\n{}.\n\
+         CPU in cores; a sidecar's requests are those for and from its application.",
         machine::line(&node["machine"]),
-        measured["answered"],
-        measured["seconds"],
-        measured["unanswered"],
-        measured["p50_us"],
-        measured["p99_us"]
     )?;
-    writeln!(
-        page,
-        "| | requests/s | application CPU | sidecar CPU | share | application MiB | sidecar MiB | share | vCPU per 1,000/s | GiB per 1,000/s |\n\
-         |{}",
-        " --- |".repeat(10)
-    )?;
-    for service in list(&measured["services"]) {
-        writeln!(page, "{}", node_line(service))?;
+    for (plane, result) in node["peers"].as_object().into_iter().flatten() {
+        let measured = &result["measured"];
+        if measured.is_null() {
+            writeln!(page, "\nOn {plane} not measured: {}.", text(&result["failed"]))?;
+            continue;
+        }
+        writeln!(
+            page,
+            "\nOn {plane}, {}.\n\n\
+             | | requests/s | application CPU | sidecar CPU | share | application MiB | sidecar MiB | share | vCPU per 1,000/s | GiB per 1,000/s |\n\
+             |{}",
+            node_load(measured),
+            " --- |".repeat(10)
+        )?;
+        for service in list(&measured["services"]) {
+            writeln!(page, "{}", node_line(service))?;
+        }
     }
     Ok(())
 }

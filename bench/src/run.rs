@@ -135,6 +135,15 @@ impl Options {
             .is_none_or(|list| peer == Peer::Direct || list.iter().any(|name| name == peer.name()))
     }
 
+    /// Whether the Node example is to run on that data plane; the smoke form looks at ours alone.
+    fn wants_plane(&self, plane: &str) -> bool {
+        let named = self
+            .peers
+            .as_ref()
+            .map(|list| list.iter().any(|name| name == plane));
+        named.unwrap_or(!self.smoke || plane == "rajut")
+    }
+
     pub(crate) fn describe(&self) -> Value {
         json!({
             "rounds": self.rounds, "seconds": self.seconds, "rate": self.rate, "realtime": self.realtime,
@@ -178,8 +187,15 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if options.node {
         let ours = Peer::Rajut.find(&options.root, &options.profile, &work.0)?;
         let seconds = options.seconds.clamp(5.0, 30.0);
-        let measured = node::measure(&options.root, &ours.program, &work.0, seconds);
-        failed |= !report::node(measured, &options, &machine)?;
+        let mut measured = Vec::new();
+        for plane in ["rajut", "envoy"] {
+            if options.wants_plane(plane) {
+                let figures = node::measure(&options.root, &ours.program, plane, &work.0, seconds);
+                failed |= figures.is_err() && plane == "rajut";
+                measured.push((plane, figures));
+            }
+        }
+        report::node(&measured, &options, &machine)?;
     }
     if !options.smoke {
         report::write_markdown(&options.root)?;
