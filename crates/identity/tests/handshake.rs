@@ -1,5 +1,5 @@
 //! Who is let in: handshakes in memory between configurations of this crate.
-#![expect(clippy::disallowed_methods, reason = "certificates of a test begin at the present moment")]
+#![expect(clippy::disallowed_methods, reason = "a test dates its certificates itself")]
 
 use std::{
     collections::BTreeMap,
