@@ -161,11 +161,11 @@ impl Pusher {
         work.generated.fetch_add(self.translator.made() - made, Relaxed);
         work.rounds.fetch_add(1, Relaxed);
         self.encoder.turn();
-        let woken = self
-            .discovery
+        self.discovery
             .lock()
-            .publish(round, snapshot.generation, |scope| self.known.contains_key(scope));
-        Work::add(&work.woken, woken);
+            .publish(round, snapshot.generation, work, |scope| {
+                self.known.contains_key(scope)
+            });
         self.discovery.0.pushed.send_if_modified(|pushed| {
             let newer = *pushed < snapshot.generation;
             *pushed = (*pushed).max(snapshot.generation);
@@ -227,8 +227,14 @@ impl Pusher {
 }
 
 impl State {
-    /// Takes over what a round found and wakes the streams that it concerns; gives their number.
-    fn publish(&mut self, round: Round, generation: u64, is_known: impl Fn(&Arc<Scope>) -> bool) -> usize {
+    /// Takes over what a round found and wakes the streams that it concerns.
+    fn publish(
+        &mut self,
+        round: Round,
+        generation: u64,
+        work: &Work,
+        is_known: impl Fn(&Arc<Scope>) -> bool,
+    ) {
         self.generation = self.generation.max(generation);
         let mut woken: BTreeSet<StreamId> = BTreeSet::new();
         // (type, name) → the scopes in which it differs.
@@ -268,12 +274,13 @@ impl State {
             client.own = own;
         }
         self.scopes.retain(|scope, _| is_known(scope));
+        // Before the first is woken: who sees a stream awake sees it counted.
+        Work::add(&work.woken, woken.len());
         for id in &woken {
             if let Some(client) = self.clients.get_mut(id) {
                 client.concerned = self.generation;
                 client.woken.send_replace(self.generation);
             }
         }
-        woken.len()
     }
 }
