@@ -68,6 +68,20 @@ fn control(root: &Path, words: &[String]) -> Result<()> {
     }
 }
 
+/// Builds the rig and its tests, and runs neither.
+pub(crate) fn build(root: &Path) -> Result<()> {
+    let manifest = root.join("bench/Cargo.toml");
+    let manifest = manifest.to_string_lossy();
+    cargo(
+        root,
+        &["build", "--release", "--locked", "--manifest-path", &manifest],
+    )?;
+    cargo(
+        root,
+        &["test", "--no-run", "--locked", "--manifest-path", &manifest],
+    )
+}
+
 /// The rig's own tests: its statistics, and its processes.
 pub(crate) fn test(root: &Path) -> Result<()> {
     let manifest = root.join("bench/Cargo.toml");

@@ -1,8 +1,13 @@
 //! What continuous integration runs, in this order: seconds first, minutes last. Each stage prints how long it took.
+//!
+//! The tests wait more than they compute. What the stages behind them need is built meanwhile, at the lowest priority
+//! ([`Aside`]), so that it takes nothing from a test but what nobody uses.
 
 use std::{
-    path::Path,
-    process::Command,
+    fs::File,
+    os::unix::process::CommandExt as _,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -30,18 +35,81 @@ fn all(stages: &mut Stages<'_>) -> Result<()> {
         "clippy",
         &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"],
     )?;
+    stages.cargo("test build", &["test", "--workspace", "--no-run"])?;
+    let builds = Aside::start(stages.root)?;
     // The README's test command: unit, property, golden and scenario tests, the last on both data planes.
     stages.cargo("test", &["test", "--workspace"])?;
     stages.own("portable half", portable::check)?;
-    // With the pieces of work that the next stage counts, so that both come from one build.
-    let release = ["build", "--release", "--package", "rajut", "--package", "counted"];
-    stages.cargo("release build", &release)?;
+    stages.own("optimised builds, the rest", |_| builds.join())?;
     stages.own("instructions", |root| instructions::run(root, &[]))?;
     stages.own("benchmark: statistics", bench::test)?;
     stages.own("benchmark: smoke", |root| {
         bench::run(root, &["--smoke".to_owned()])
     })?;
     stages.script("first hour", "docs/tutorials/check.sh")
+}
+
+/// What the stages behind the tests run: the product with the pieces of work whose instructions are counted, so that both
+/// come from one build, then the rig.
+pub(crate) fn builds(root: &Path) -> Result<()> {
+    let release = ["build", "--release", "--package", "rajut", "--package", "counted"];
+    let status = Command::new(env!("CARGO"))
+        .args(release)
+        .current_dir(root)
+        .status()?;
+    if !status.success() {
+        bail!("cargo {}: {status}", release.join(" "));
+    }
+    bench::build(root)
+}
+
+/// [`builds`] as a process of the lowest priority, beside other stages. It ends when this is dropped.
+struct Aside {
+    child: Child,
+    /// What it printed.
+    log: PathBuf,
+}
+
+impl Aside {
+    fn start(root: &Path) -> Result<Self> {
+        let log = root.join("target/ci-builds.log");
+        let output = File::create(&log).with_context(|| log.display().to_string())?;
+        let child = Command::new("nice")
+            .args(["-n", "19"])
+            .arg(std::env::current_exe()?)
+            .arg("builds")
+            .current_dir(root)
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output)
+            // With its compilers a group, which can be ended as one.
+            .process_group(0)
+            .spawn()
+            .context("nice can't be started")?;
+        Ok(Self { child, log })
+    }
+
+    /// Waits for its end.
+    #[expect(clippy::print_stdout, reason = "a command-line tool talks to its terminal")]
+    fn join(mut self) -> Result<()> {
+        let status = self.child.wait()?;
+        if status.success() {
+            return Ok(());
+        }
+        println!("{}", std::fs::read_to_string(&self.log).unwrap_or_default());
+        bail!("the builds beside the tests: {status}")
+    }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        if let Ok(None) = self.child.try_wait() {
+            let group = format!("-{}", self.child.id());
+            // Not there: it has just ended by itself.
+            let _ = Command::new("kill").args(["--", &group]).status();
+            let _ = self.child.wait();
+        }
+    }
 }
 
 /// Format, and what clippy can mend.
