@@ -253,6 +253,11 @@ impl Discovery {
         drop(clients);
     }
 
+    /// The generation that is pushed: everybody has its resources, whether they have taken them or not.
+    pub fn pushed(&self) -> u64 {
+        *self.0.pushed.borrow()
+    }
+
     /// Waits until that generation is pushed: everybody has its resources, whether they have taken them or not.
     pub async fn reached(&self, generation: u64) {
         let mut pushed = self.0.pushed.subscribe();

@@ -42,6 +42,16 @@ const ROUNDS: Metric = (
     "counter",
     "Snapshots that were pushed.",
 );
+const PUSH_FAILURES: Metric = (
+    "rajut_control_push_failures_total",
+    "counter",
+    "Snapshots that could not be pushed because of a fault of the control plane itself.",
+);
+const PUSHED: Metric = (
+    "rajut_control_pushed_generation",
+    "gauge",
+    "The generation that the proxies were woken for last.",
+);
 const GENERATED: Metric = (
     "rajut_control_generated_total",
     "counter",
@@ -98,6 +108,8 @@ pub(super) fn text(admin: &Admin) -> String {
         (REFUSED, admin.discovery.refused_nodes()),
         (ISSUED, admin.authority.issued_total()),
         (ROUNDS, work.rounds.load(Relaxed)),
+        (PUSH_FAILURES, work.failed.load(Relaxed)),
+        (PUSHED, admin.discovery.pushed()),
         (GENERATED, work.generated.load(Relaxed)),
         (ENCODED, work.encoded.load(Relaxed)),
         (ENCODED_BYTES, work.encoded_bytes.load(Relaxed)),

@@ -27,15 +27,9 @@ use super::{CATCH_UP, Discovery, Kind, PATIENCE, QUIET, State, Work};
 use crate::wire::{Changed, Encoder, Layers};
 
 pub(super) fn spawn(discovery: Discovery, snapshots: watch::Receiver<Arc<Snapshot>>, ready: Readiness) {
-    let pusher = Pusher {
-        discovery,
-        translator: Translator::default(),
-        encoder: Encoder::default(),
-        known: HashMap::new(),
-    };
     tokio::spawn(async move {
         ready.ready().await;
-        push_for_ever(pusher, snapshots).await;
+        push_for_ever(discovery, snapshots).await;
     });
 }
 
@@ -63,7 +57,8 @@ struct Round {
     clients: Vec<(StreamId, Arc<Scope>, Layers)>,
 }
 
-async fn push_for_ever(mut pusher: Pusher, mut snapshots: watch::Receiver<Arc<Snapshot>>) {
+async fn push_for_ever(discovery: Discovery, mut snapshots: watch::Receiver<Arc<Snapshot>>) {
+    let mut pusher = Pusher::new(discovery.clone());
     let mut catch_up = interval_at(Instant::now() + CATCH_UP, CATCH_UP);
     let mut caught_up = 0;
     loop {
@@ -76,11 +71,13 @@ async fn push_for_ever(mut pusher: Pusher, mut snapshots: watch::Receiver<Arc<Sn
         pusher = match pushing.await {
             Ok(pusher) => pusher,
             Err(error) => {
-                tracing::error!(%error, "pushing has stopped: proxies keep what they have");
-                return;
+                // Half of a round may be missing from its memory: the next one makes everything anew, for everybody.
+                tracing::error!(%error, "a change was not pushed: proxies keep what they have until the next one");
+                discovery.0.work.failed.fetch_add(1, Relaxed);
+                Pusher::new(discovery.clone())
             }
         };
-        let shared = Arc::clone(&pusher.discovery.0);
+        let shared = Arc::clone(&discovery.0);
         loop {
             tokio::select! {
                 changed = snapshots.changed() => {
@@ -92,7 +89,7 @@ async fn push_for_ever(mut pusher: Pusher, mut snapshots: watch::Receiver<Arc<Sn
                 }
                 () = shared.arrived.notified() => break,
                 _ = catch_up.tick() => {
-                    let state = pusher.discovery.lock();
+                    let state = discovery.lock();
                     if state.generation > caught_up {
                         caught_up = state.generation;
                         for client in state.clients.values() {
@@ -119,6 +116,16 @@ async fn settle(snapshots: &mut watch::Receiver<Arc<Snapshot>>) {
 }
 
 impl Pusher {
+    /// With nothing remembered: its first round makes everything, for everybody who is connected.
+    fn new(discovery: Discovery) -> Self {
+        Self {
+            discovery,
+            translator: Translator::default(),
+            encoder: Encoder::default(),
+            known: HashMap::new(),
+        }
+    }
+
     /// Gives every stream what the snapshot means for it; streams that it does not concern are left alone.
     fn push(&mut self, snapshot: &Snapshot) {
         let made = self.translator.made();

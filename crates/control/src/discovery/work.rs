@@ -15,6 +15,8 @@ use crate::node::short_type;
 pub struct Work {
     /// Snapshots that were pushed.
     pub rounds: AtomicU64,
+    /// Snapshots that could not be pushed because of a fault of this program.
+    pub failed: AtomicU64,
     /// Generator calls: pieces of resources that were made, not remembered.
     pub generated: AtomicU64,
     /// Resources that were encoded.
