@@ -94,10 +94,26 @@ async fn measure(rajut: &Path, size: Size, form: Form, changes: usize) -> anyhow
     let began = Instant::now();
     let mut plane = Plane::start(rajut, folder).await?;
     let ready = began.elapsed().as_secs_f64();
+    let outcome = measure_on(&mut plane, rajut, size, form, changes, ready).await;
+    match &outcome {
+        Ok(_) => plane.done = true,
+        Err(_) => plane.keep_traces().await,
+    }
+    outcome
+}
+
+async fn measure_on(
+    plane: &mut Plane,
+    rajut: &Path,
+    size: Size,
+    form: Form,
+    changes: usize,
+    ready: f64,
+) -> anyhow::Result<Run> {
     let workloads = mesh::workloads(size).to_string();
     plane.call("PUT", "/v1/workloads", workloads.clone()).await?;
     eprintln!("{form:?}, {size:?}: enrolling");
-    let mut fleet = Fleet::enrol(&plane, size, form).await?;
+    let mut fleet = Fleet::enrol(plane, size, form).await?;
     let empty = plane.memory();
     eprintln!("connecting");
     let cpu = plane.cpu();
@@ -122,13 +138,13 @@ async fn measure(rajut: &Path, size: Size, form: Form, changes: usize) -> anyhow
     quiet(&board, SETTLED).await;
     let memory = [empty, plane.memory(), plane.peak()];
     eprintln!("{memory:?} MiB; changing");
-    let endpoint = endpoint_changes(&plane, &board, size, form, changes).await?;
-    let policy = policy_changes(&plane, &board, size, form, changes).await?;
-    let peer = peer_changes(&plane, &board, size, changes).await?;
+    let endpoint = endpoint_changes(plane, &board, size, form, changes).await?;
+    let policy = policy_changes(plane, &board, size, form, changes).await?;
+    let peer = peer_changes(plane, &board, size, changes).await?;
     eprintln!("sustained");
-    let sustained = sustained(&plane, &board, size, form).await?;
+    let sustained = sustained(plane, &board, size, form).await?;
     eprintln!("storm");
-    let storm = storm(rajut, &mut plane, &board, size, workloads).await?;
+    let storm = storm(rajut, plane, &board, size, workloads).await?;
     Ok(Run {
         form,
         size,

@@ -12,9 +12,11 @@ use rajut_identity::{TrustBundle, enrol::Issuer};
 use rajut_local::client::{Ask, Target, ask};
 use serde_json::{Value, json};
 
-/// A running control plane; it ends when this is dropped.
+/// A running control plane; it ends when this is dropped, and its folder goes with it unless something failed.
 pub(crate) struct Plane {
     child: Child,
+    /// The run has ended well: nobody needs its traces.
+    pub(crate) done: bool,
     pub(crate) folder: PathBuf,
     socket: PathBuf,
 }
@@ -44,6 +46,7 @@ fn spawn(rajut: &Path, folder: &Path, listen: &str) -> anyhow::Result<Child> {
 impl Plane {
     pub(crate) async fn start(rajut: &Path, folder: PathBuf) -> anyhow::Result<Self> {
         let plane = Self {
+            done: false,
             child: spawn(rajut, &folder, "127.0.0.1:0")?,
             socket: folder.join("state/control.sock"),
             folder,
@@ -132,6 +135,20 @@ impl Plane {
         Ok(lines.filter_map(pair).collect())
     }
 
+    /// What the control plane knows of itself when something has failed, beside its log; the folder stays.
+    pub(crate) async fn keep_traces(&self) {
+        for (path, file) in [("/metrics", "metrics"), ("/v1/proxies", "proxies.json")] {
+            let answer = match self.call("GET", path, String::new()).await {
+                Ok(answer) => answer,
+                Err(error) => format!("{error:#}").into(),
+            };
+            if let Err(error) = std::fs::write(self.folder.join(file), answer) {
+                eprintln!("{file}: {error}");
+            }
+        }
+        eprintln!("the traces of the failure: {}", self.folder.display());
+    }
+
     /// Seconds of CPU so far, all threads.
     pub(crate) fn cpu(&self) -> f64 {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id()));
@@ -174,6 +191,8 @@ impl Drop for Plane {
         // Both errors mean that it is gone already.
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let _ = std::fs::remove_dir_all(&self.folder);
+        if self.done {
+            let _ = std::fs::remove_dir_all(&self.folder);
+        }
     }
 }
