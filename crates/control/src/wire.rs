@@ -10,22 +10,23 @@ use std::{
 };
 
 use aws_lc_rs::digest;
+use bytes::Bytes;
 use rajut_ir::{
     NameTable, ResourceKind, Resources,
     cluster::Cluster,
     endpoint::LoadAssignment,
     listener::Listener,
-    route::RouteConfiguration,
+    route::{RouteConfiguration, VirtualHost},
     wire::{
         Encoded, encode_cluster, encode_listener, encode_load_assignment, encode_name_table,
-        encode_route_configuration, encode_secret,
+        encode_route_configuration, encode_route_head, encode_secret, encode_virtual_host,
     },
 };
 use rajut_proto::{Any, ca::CertificateServer, reflect};
 use rajut_runtime::{Clock, drain::Drain};
 use rajut_translate::Outbound;
 use rajut_types::{PersistentMap, Text};
-use rajut_xds::{Resource, ResourceSet, TypeSet, resource::Layer, server::AdsServer};
+use rajut_xds::{Payload, Resource, ResourceSet, TypeSet, resource::Layer, server::AdsServer};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -131,14 +132,19 @@ enum Held {
     NameTable(Arc<NameTable>),
 }
 
+/// How a resource that scopes share is encoded.
+type Encode<T> = fn(&mut Encoder, &T) -> Resource;
+
 /// Encodes resources, each allocation once, and keeps one of equal results.
 #[derive(Debug, Default)]
 pub struct Encoder {
     /// Address → what stands there, and its encoded form; as long as a scope uses it.
     known: HashMap<usize, (Held, Arc<Resource>)>,
+    /// Address → what stands there, and its encoded form: virtual hosts, which the route tables of many scopes share.
+    hosts: HashMap<usize, (Arc<VirtualHost>, Bytes)>,
     /// Version → resource, of proxies' own: many stand beside workloads that are alike.
     own: HashMap<Text, Arc<Resource>>,
-    /// At so many entries of both the unused ones are dropped.
+    /// At so many entries of all three the unused ones are dropped.
     limit: usize,
     encoded: usize,
     bytes: usize,
@@ -150,12 +156,17 @@ const ENTRIES_MIN: usize = 4_096;
 impl Encoder {
     /// A round has ended: where there is too much, what nobody uses is dropped.
     pub fn turn(&mut self) {
-        if self.known.len() + self.own.len() > self.limit.max(ENTRIES_MIN) {
+        if self.entries() > self.limit.max(ENTRIES_MIN) {
             self.known
                 .retain(|_, (_, resource)| Arc::strong_count(resource) > 1);
             self.own.retain(|_, resource| Arc::strong_count(resource) > 1);
-            self.limit = 2 * (self.known.len() + self.own.len());
+            self.hosts.retain(|_, (host, _)| Arc::strong_count(host) > 1);
+            self.limit = 2 * self.entries();
         }
+    }
+
+    fn entries(&self) -> usize {
+        self.known.len() + self.own.len() + self.hosts.len()
     }
 
     /// (resources, bytes) encoded since the last call.
@@ -172,7 +183,7 @@ impl Encoder {
             (clusters, ResourceKind::Cluster.type_url()),
             pair,
             Held::Cluster,
-            encode_cluster,
+            |encoder, value| encoder.encode(encode_cluster(value)),
             &mut changed,
         );
         let pair = (&new.assignments, &old.assignments);
@@ -180,7 +191,7 @@ impl Encoder {
             (assignments, ResourceKind::LoadAssignment.type_url()),
             pair,
             Held::LoadAssignment,
-            encode_load_assignment,
+            |encoder, value| encoder.encode(encode_load_assignment(value)),
             &mut changed,
         );
         let pair = (&new.listeners, &old.listeners);
@@ -188,7 +199,7 @@ impl Encoder {
             (listeners, ResourceKind::Listener.type_url()),
             pair,
             Held::Listener,
-            encode_listener,
+            |encoder, value| encoder.encode(encode_listener(value)),
             &mut changed,
         );
         let pair = (&new.routes, &old.routes);
@@ -196,7 +207,7 @@ impl Encoder {
             (routes, ResourceKind::RouteConfiguration.type_url()),
             pair,
             Held::RouteConfiguration,
-            encode_route_configuration,
+            Self::encode_routes,
             &mut changed,
         );
         // The one resource of its type has no name.
@@ -209,7 +220,7 @@ impl Encoder {
             (names, ResourceKind::NameTable.type_url()),
             pair,
             Held::NameTable,
-            encode_name_table,
+            |encoder, value| encoder.encode(encode_name_table(value)),
             &mut changed,
         );
         changed
@@ -249,17 +260,12 @@ impl Encoder {
     }
 
     /// The encoded form of what scopes share.
-    fn shared<T>(
-        &mut self,
-        value: &Arc<T>,
-        hold: fn(Arc<T>) -> Held,
-        encode: fn(&T) -> Encoded,
-    ) -> Arc<Resource> {
+    fn shared<T>(&mut self, value: &Arc<T>, hold: fn(Arc<T>) -> Held, encode: Encode<T>) -> Arc<Resource> {
         let key = Arc::as_ptr(value).addr();
         if let Some((_, resource)) = self.known.get(&key) {
             return Arc::clone(resource);
         }
-        let resource = Arc::new(self.encode(encode(value)));
+        let resource = Arc::new(encode(self, value));
         self.known
             .insert(key, (hold(Arc::clone(value)), Arc::clone(&resource)));
         resource
@@ -268,7 +274,25 @@ impl Encoder {
     fn encode(&mut self, encoded: Encoded) -> Resource {
         self.encoded += 1;
         self.bytes += encoded.value.len();
-        versioned(encoded)
+        versioned(encoded.name, encoded.value.into())
+    }
+
+    /// A route table, of which each virtual host is encoded once for all the tables that it stands in.
+    fn encode_routes(&mut self, routes: &RouteConfiguration) -> Resource {
+        self.encoded += 1;
+        let head = encode_route_head(routes);
+        let mut fresh = head.value.len();
+        let hosts = routes.virtual_hosts.iter().map(|host| {
+            let known = self.hosts.entry(Arc::as_ptr(host).addr()).or_insert_with(|| {
+                let bytes = encode_virtual_host(host);
+                fresh += bytes.len();
+                (Arc::clone(host), bytes)
+            });
+            known.1.clone()
+        });
+        let body: Payload = std::iter::once(head.value).chain(hosts).collect();
+        self.bytes += fresh;
+        versioned(head.name, body)
     }
 
     fn differences<T>(
@@ -276,7 +300,7 @@ impl Encoder {
         (layer, url): (&mut Layer, &'static str),
         (new, old): (&Named<T>, &Named<T>),
         hold: fn(Arc<T>) -> Held,
-        encode: fn(&T) -> Encoded,
+        encode: Encode<T>,
         changed: &mut Changed,
     ) {
         let mut steps = Vec::new();
@@ -304,15 +328,14 @@ impl Encoder {
     }
 }
 
-fn versioned(encoded: Encoded) -> Resource {
-    let Encoded {
-        name,
-        type_url: _,
-        value,
-    } = encoded;
+fn versioned(name: Text, body: Payload) -> Resource {
+    let mut context = digest::Context::new(&digest::SHA256);
+    for part in body.parts() {
+        context.update(part);
+    }
     // Half of the digest is far more than two versions of one resource could collide in.
-    let digest = digest::digest(&digest::SHA256, &value);
-    let version: String = digest
+    let version: String = context
+        .finish()
         .as_ref()
         .iter()
         .take(16)
@@ -322,7 +345,7 @@ fn versioned(encoded: Encoded) -> Resource {
     Resource {
         name,
         version: version.into(),
-        body: value,
+        body,
     }
 }
 
@@ -341,11 +364,92 @@ pub fn dump(set: &ResourceSet) -> Value {
 fn dump_one(url: &str, resource: &Resource) -> Value {
     let any = Any {
         type_url: url.to_owned(),
-        value: resource.body.to_vec(),
+        value: resource.body.to_bytes().into(),
     };
     let body = match reflect::message_to_json(&any) {
         Ok(body) => body,
         Err(error) => json!({"notShown": error.to_string()}),
     };
     json!({"name": &*resource.name, "version": &*resource.version, "resource": body})
+}
+
+#[cfg(test)]
+mod tests {
+    use rajut_ir::{route::HeaderMutations, wire::decode_route_configuration};
+    use rajut_types::Origin;
+
+    use super::*;
+
+    fn host(name: &str) -> Arc<VirtualHost> {
+        Arc::new(VirtualHost {
+            filters: Vec::new(),
+            rate_limits: Vec::new(),
+            name: name.into(),
+            domains: vec![name.into()],
+            routes: Vec::new(),
+            retry_policy: None,
+            headers: HeaderMutations::default(),
+            include_request_attempt_count: true,
+            origin: Origin::built_in("test"),
+        })
+    }
+
+    fn table(hosts: Vec<Arc<VirtualHost>>) -> Outbound {
+        let routes = RouteConfiguration {
+            name: "80".into(),
+            virtual_hosts: hosts,
+            ignore_port_in_host_matching: true,
+            filters: Vec::new(),
+            headers: HeaderMutations::default(),
+        };
+        Outbound {
+            routes: [("80".into(), Arc::new(routes))].into_iter().collect(),
+            ..Outbound::default()
+        }
+    }
+
+    #[test]
+    fn a_virtual_host_of_many_tables_is_encoded_once() {
+        let (own, shared): (_, Vec<_>) = (host("a"), (0..100).map(|n| host(&format!("b{n}"))).collect());
+        let first = table([vec![own], shared.clone()].concat());
+        let second = table([shared, vec![host("c")]].concat());
+        let mut encoder = Encoder::default();
+        let nothing = Outbound::default();
+        let (mut one, mut two) = (Layers::default(), Layers::default());
+        encoder.renew(&mut one, &first, &nothing);
+        let (tables, all) = encoder.take_counts();
+        encoder.renew(&mut two, &second, &nothing);
+        let (_, fresh) = encoder.take_counts();
+        assert_eq!(tables, 1);
+        assert!(fresh < all / 20, "{fresh} of {all} bytes");
+
+        for (layers, outbound) in [(&one, &first), (&two, &second)] {
+            let resource = layers.0[3].get("80").expect("the table");
+            let read = decode_route_configuration(&resource.body.to_bytes()).expect("a table");
+            assert_eq!(read.value.virtual_hosts.len(), 101);
+            let named =
+                |hosts: &[Arc<VirtualHost>]| hosts.iter().map(|host| host.name.clone()).collect::<Vec<_>>();
+            assert_eq!(
+                named(&read.value.virtual_hosts),
+                named(&outbound.routes.get("80").expect("it").virtual_hosts)
+            );
+        }
+        let versions = [&one, &two].map(|layers| layers.0[3].get("80").expect("the table").version.clone());
+        assert_ne!(versions[0], versions[1]);
+
+        drop((first, second, one, two));
+        encoder.limit = 0;
+        encoder.known.reserve(2 * ENTRIES_MIN);
+        for _ in 0..ENTRIES_MIN {
+            let unused = host("unused");
+            encoder
+                .hosts
+                .insert(Arc::as_ptr(&unused).addr(), (unused, Bytes::new()));
+        }
+        encoder.turn();
+        assert!(
+            encoder.hosts.is_empty() && encoder.known.is_empty(),
+            "what nobody uses is forgotten"
+        );
+    }
 }

@@ -279,14 +279,15 @@ impl Discovery {
         };
         let mut refusals = Vec::new();
         for resource in &update.resources {
-            if let Err(mut refused) = self.take(kind, &resource.name, &resource.body) {
+            let body = resource.body.to_bytes();
+            if let Err(mut refused) = self.take(kind, &resource.name, &body) {
                 refusals.append(&mut refused);
                 continue;
             }
             let entry = DumpEntry {
                 version: resource.version.clone(),
                 updated: rajut_runtime::clock::rfc3339(self.clock.wall()),
-                body: resource.body.clone(),
+                body,
                 is_static: false,
             };
             self.dump.borrow_mut().insert(kind, resource.name.clone(), entry);

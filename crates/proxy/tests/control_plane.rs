@@ -227,7 +227,7 @@ fn set(resources: &Resources) -> ResourceSet {
         let resource = Resource {
             name: one.name,
             version: "1".into(),
-            body: one.value,
+            body: one.value.into(),
         };
         types
             .get_mut(kind.type_url())

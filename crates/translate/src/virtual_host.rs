@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use rajut_config::{
-    model::{DestinationRule, HttpAction, MeshConfig, Service, VirtualService},
+    model::{DestinationRule, HttpAction, HttpMatch, MeshConfig, Service, VirtualService},
     snapshot::{ClientView, ServiceView, Shared},
 };
 use rajut_ir::route::{DirectResponse, HeaderMutations, Route, RouteActionKind, Target, VirtualHost};
@@ -54,7 +54,7 @@ impl VirtualHostView {
             host: view.service.host.clone(),
             port,
             client_namespace: namespace_that_matters(client, view),
-            client_labels: if view.virtual_service.is_some() {
+            client_labels: if asks(view, |alternative| !alternative.source_labels.is_empty()) {
                 client.labels.clone()
             } else {
                 Labels::default()
@@ -86,19 +86,25 @@ impl VirtualHostView {
     }
 }
 
-/// The client's namespace, or nothing where all other namespaces see the same: a Kubernetes service without a virtual
-/// service looks alike from everywhere but its own namespace.
+/// The client's namespace, or nothing where all other namespaces see the same: a Kubernetes service looks alike from everywhere
+/// but its own namespace, unless its virtual service asks where a request comes from.
 fn namespace_that_matters(client: &ClientView, view: &ServiceView) -> Text {
     let service = &view.service;
-    let alike = view.virtual_service.is_none()
-        && service.aliases.is_empty()
+    let alike = service.aliases.is_empty()
         && &*service.origin.object.kind == "Service"
-        && service.namespace != client.namespace;
+        && service.namespace != client.namespace
+        && !asks(view, |alternative| alternative.source_namespace.is_some());
     if alike {
         Text::default()
     } else {
         client.namespace.clone()
     }
+}
+
+/// Whether some match of the virtual service asks that of the client.
+fn asks(view: &ServiceView, that: impl Fn(&HttpMatch) -> bool) -> bool {
+    let routes = view.virtual_service.iter().flat_map(|vs| &vs.http);
+    routes.flat_map(|route| &route.matches).any(that)
 }
 
 fn destinations(client: &ClientView, vs: Option<&VirtualService>) -> Destinations {

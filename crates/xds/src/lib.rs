@@ -32,4 +32,4 @@ pub mod server;
 mod wire;
 
 pub use message::{Node, Protocol};
-pub use resource::{Resource, ResourceSet, TypeSet, type_url};
+pub use resource::{Payload, Resource, ResourceSet, TypeSet, type_url};

@@ -47,8 +47,99 @@ pub struct Resource {
     /// Changes exactly when the body does; ours are hashes of it.
     pub version: Text,
     /// The encoded message (the value of the `Any`).
-    pub body: Bytes,
+    pub body: Payload,
 }
+
+/// Bytes in one part, or in several that other resources share: a route table is the same in most of its virtual hosts for
+/// every namespace. Equal when the bytes are.
+#[derive(Clone)]
+pub struct Payload {
+    parts: Parts,
+    len: usize,
+}
+
+#[derive(Clone)]
+enum Parts {
+    One(Bytes),
+    Many(Arc<[Bytes]>),
+}
+
+impl Payload {
+    /// How many bytes.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The parts, which follow one another.
+    pub fn parts(&self) -> impl Iterator<Item = &Bytes> {
+        match &self.parts {
+            Parts::One(part) => std::slice::from_ref(part),
+            Parts::Many(parts) => parts,
+        }
+        .iter()
+    }
+
+    /// All of it in one piece; copied only where there are several parts.
+    pub fn to_bytes(&self) -> Bytes {
+        match &self.parts {
+            Parts::One(part) => part.clone(),
+            Parts::Many(parts) => parts.concat().into(),
+        }
+    }
+}
+
+impl std::fmt::Debug for Payload {
+    /// Without the bytes: they may hold key material.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} bytes in {} parts", self.len, self.parts().count())
+    }
+}
+
+impl Default for Payload {
+    fn default() -> Self {
+        Bytes::new().into()
+    }
+}
+
+impl From<Bytes> for Payload {
+    fn from(part: Bytes) -> Self {
+        let len = part.len();
+        Self {
+            parts: Parts::One(part),
+            len,
+        }
+    }
+}
+
+impl From<Vec<u8>> for Payload {
+    fn from(part: Vec<u8>) -> Self {
+        Bytes::from(part).into()
+    }
+}
+
+impl FromIterator<Bytes> for Payload {
+    fn from_iter<I: IntoIterator<Item = Bytes>>(parts: I) -> Self {
+        let parts: Arc<[Bytes]> = parts.into_iter().collect();
+        let len = parts.iter().map(Bytes::len).sum();
+        Self {
+            parts: Parts::Many(parts),
+            len,
+        }
+    }
+}
+
+impl PartialEq for Payload {
+    fn eq(&self, other: &Self) -> bool {
+        self.len == other.len && self.parts().flatten().eq(other.parts().flatten())
+    }
+}
+
+impl Eq for Payload {}
 
 impl std::fmt::Debug for Resource {
     /// Without the body: it may hold key material.
@@ -248,7 +339,7 @@ mod tests {
         let resources = pairs.iter().map(|(name, version)| Resource {
             name: (*name).into(),
             version: (*version).into(),
-            body: Bytes::new(),
+            body: Payload::default(),
         });
         resources.collect()
     }

@@ -5,6 +5,7 @@ pub mod acks;
 mod frames;
 pub mod interests;
 mod names;
+mod requests;
 mod serve;
 mod stream;
 

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
 use rajut_proto::{core, discovery, google};
 use rajut_types::{Locality, Text};
 use serde_json::Value;
@@ -88,7 +87,7 @@ pub(crate) fn decode_delta_response(message: discovery::DeltaDiscoveryResponse) 
             .map(|resource| Resource {
                 name: resource.name.into(),
                 version: resource.version.into(),
-                body: Bytes::from(resource.resource.unwrap_or_default().value),
+                body: resource.resource.unwrap_or_default().value.into(),
             })
             .collect(),
         removed: texts(message.removed_resources),
@@ -108,12 +107,12 @@ pub(crate) fn decode_world_response(message: discovery::DiscoveryResponse) -> Re
             Some(resource) => Resource {
                 name: resource.name.into(),
                 version: version.clone(),
-                body: Bytes::from(resource.resource.unwrap_or_default().value),
+                body: resource.resource.unwrap_or_default().value.into(),
             },
             None => Resource {
                 name: name_of(&any.value).unwrap_or_default().into(),
                 version: version.clone(),
-                body: Bytes::from(any.value),
+                body: any.value.into(),
             },
         }
     });

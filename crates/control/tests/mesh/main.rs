@@ -194,6 +194,7 @@ async fn a_restarted_control_plane_takes_no_endpoint_away_before_it_was_told_wha
         let update = signer.update().await;
         assert_eq!(&*update.type_url, type_url::LOAD_ASSIGNMENT);
         let bytes = &update.resources.first().expect("one").body;
+        let bytes = bytes.to_bytes();
         let known = bytes.windows(10).filter(|part| part == b"127.10.0.1");
         assert_eq!(known.count(), 2, "{protocol:?}");
         drop(signer);

@@ -333,10 +333,20 @@ impl Mesh {
             .values()
             .map(|one| wire::encode_load_assignment(one));
         let listeners = resources.listeners.values().map(|one| wire::encode_listener(one));
-        let routes = resources
-            .routes
-            .values()
-            .map(|one| wire::encode_route_configuration(one));
+        let routes = resources.routes.values().map(|one| {
+            // In the order in which the parts that tables share are sent.
+            let mut whole = wire::encode_route_head(one);
+            let hosts = one
+                .virtual_hosts
+                .iter()
+                .map(|host| wire::encode_virtual_host(host));
+            whole.value = std::iter::once(whole.value)
+                .chain(hosts)
+                .collect::<Vec<Bytes>>()
+                .concat()
+                .into();
+            whole
+        });
         let names = resources.names.iter().map(|one| wire::encode_name_table(one));
         clusters
             .chain(assignments)

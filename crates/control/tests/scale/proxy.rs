@@ -187,7 +187,7 @@ impl Proxy {
         let url = &update.type_url;
         for resource in &update.resources {
             self.held
-                .insert((url.clone(), resource.name.clone()), resource.body.clone());
+                .insert((url.clone(), resource.name.clone()), resource.body.to_bytes());
         }
         for name in &update.removed {
             self.held.remove(&(url.clone(), name.clone()));

@@ -35,6 +35,13 @@ proptest! {
     #[test]
     fn route_configurations_survive_the_wire(value in generate::routes()) {
         round_trip(&value, encode_route_configuration, decode_route_configuration)?;
+        let in_parts = |value: &RouteConfiguration| {
+            let mut whole = encode_route_head(value);
+            let hosts = value.virtual_hosts.iter().map(|host| encode_virtual_host(host));
+            whole.value = std::iter::once(whole.value).chain(hosts).collect::<Vec<Bytes>>().concat().into();
+            whole
+        };
+        round_trip(&value, in_parts, decode_route_configuration)?;
     }
 
     #[test]

@@ -72,3 +72,47 @@ fn what_was_translated_before_never_shows() {
         assert!(remembered == fresh);
     }
 }
+
+/// The virtual host of `api`, which a virtual service routes, as it is in three other namespaces.
+fn hosts_elsewhere(asks: HttpMatch) -> Vec<Arc<rajut_ir::route::VirtualHost>> {
+    let mut configuration = two_services();
+    configuration.virtual_services = vec![virtual_service(
+        "api",
+        vec![
+            http_route(vec![asks], vec![to("auth", "", 1)]),
+            http_route(Vec::new(), vec![to("api", "", 1)]),
+        ],
+    )];
+    let mesh = snapshot(configuration, vec![workload("api", 7, "v1")]);
+    let mut cache = Translator::default();
+    let in_namespace = |namespace: &str| {
+        let mut client = proxy("web", netns());
+        client.namespace = namespace.into();
+        let tables = translate(&mesh, &client, &mut cache).0.routes;
+        let mut hosts = tables["80"].virtual_hosts.iter();
+        let api = hosts.find(|host| host.name.starts_with("api."));
+        Arc::clone(api.expect("the service"))
+    };
+    ["ward", "billing", "archive"].map(in_namespace).into()
+}
+
+#[test]
+fn a_routed_host_is_shared_by_all_namespaces_that_see_the_same() {
+    let header = HttpMatch {
+        method: Some(StringMatch::Exact("POST".into())),
+        ..HttpMatch::default()
+    };
+    let hosts = hosts_elsewhere(header);
+    assert!(hosts.iter().all(|host| Arc::ptr_eq(host, &hosts[0])));
+    assert_eq!(hosts[0].routes.len(), 2);
+
+    let of_the_ward = HttpMatch {
+        source_namespace: Some("ward".into()),
+        ..HttpMatch::default()
+    };
+    let hosts = hosts_elsewhere(of_the_ward);
+    let routes: Vec<usize> = hosts.iter().map(|host| host.routes.len()).collect();
+    assert_eq!(routes, [1, 1, 1], "which of the two depends on the namespace");
+    assert_ne!(hosts[0], hosts[1]);
+    assert_eq!(hosts[1], hosts[2]);
+}

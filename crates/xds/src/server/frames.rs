@@ -9,6 +9,7 @@
 //! [`PIECE_BYTES`] on the way, `limits::RESPONSES_QUEUED_MAX` responses in the queue, `limits::MESSAGE_BYTES_MAX` each.
 
 use std::{
+    collections::VecDeque,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -31,6 +32,9 @@ const PIECE_BYTES: usize = 16 << 10;
 /// A resource of this size is handed on as it is, not copied.
 const LARGE_BYTES: usize = 8 << 10;
 
+/// What waits to be written: boxed, since a queue holds room for many.
+pub(super) type Queued = Result<Box<Writer>, Box<Status>>;
+
 /// A response that is being written.
 #[derive(Debug)]
 pub(super) struct Writer {
@@ -40,8 +44,8 @@ pub(super) struct Writer {
     position: usize,
     head: Bytes,
     tail: Bytes,
-    /// A large resource whose head is written.
-    large: Option<Bytes>,
+    /// Of a large resource whose head is written: what is left.
+    large: VecDeque<Bytes>,
 }
 
 impl Writer {
@@ -72,13 +76,13 @@ impl Writer {
             position: 0,
             head: head.freeze(),
             tail: tail.freeze(),
-            large: None,
+            large: VecDeque::new(),
         })
     }
 
     /// The next piece; `None` at the end.
     fn next_piece(&mut self) -> Option<Bytes> {
-        if let Some(large) = self.large.take() {
+        if let Some(large) = self.next_large() {
             return Some(large);
         }
         let mut piece = BytesMut::new();
@@ -96,7 +100,7 @@ impl Writer {
                 !large,
             );
             if large {
-                self.large = Some(resource.body.clone());
+                self.large = resource.body.parts().cloned().collect();
                 return Some(piece.freeze());
             }
         }
@@ -104,6 +108,23 @@ impl Writer {
             piece.extend_from_slice(&std::mem::take(&mut self.tail));
         }
         (!piece.is_empty()).then(|| piece.freeze())
+    }
+
+    /// The next piece of a large resource: a large part as it is, small ones gathered.
+    fn next_large(&mut self) -> Option<Bytes> {
+        let first = self.large.pop_front()?;
+        if first.len() >= LARGE_BYTES || self.large.is_empty() {
+            return Some(first);
+        }
+        let mut piece = BytesMut::with_capacity(PIECE_BYTES);
+        piece.extend_from_slice(&first);
+        while let Some(part) = self.large.front()
+            && piece.len() + part.len() <= PIECE_BYTES
+        {
+            piece.extend_from_slice(part);
+            self.large.pop_front();
+        }
+        Some(piece.freeze())
     }
 }
 
@@ -121,12 +142,8 @@ fn text_len(tag: u32, text: &str) -> usize {
     }
 }
 
-fn bytes_len(tag: u32, bytes: &[u8]) -> usize {
-    if bytes.is_empty() {
-        0
-    } else {
-        field_len(tag, bytes.len())
-    }
+fn bytes_len(tag: u32, len: usize) -> usize {
+    if len == 0 { 0 } else { field_len(tag, len) }
 }
 
 fn put_head(out: &mut BytesMut, tag: u32, len: usize) {
@@ -143,7 +160,7 @@ fn put_text(out: &mut BytesMut, tag: u32, text: &str) {
 
 /// `google.protobuf.Any`.
 fn any_len(type_url: &str, resource: &Resource) -> usize {
-    text_len(1, type_url) + bytes_len(2, &resource.body)
+    text_len(1, type_url) + bytes_len(2, resource.body.len())
 }
 
 /// The entry of `resources`: an `Any` in state-of-the-world form, a `Resource` around it in delta form. In both, the body
@@ -169,20 +186,22 @@ fn put_resource(out: &mut BytesMut, protocol: Protocol, type_url: &str, resource
         put_head(out, 2, resource.body.len());
     }
     if body {
-        out.extend_from_slice(&resource.body);
+        for part in resource.body.parts() {
+            out.extend_from_slice(part);
+        }
     }
 }
 
 /// The body of an HTTP/2 answer that carries responses until its queue ends.
 #[derive(Debug)]
 pub(super) struct ResponseBody {
-    queue: mpsc::Receiver<Result<Writer, Status>>,
-    current: Option<Writer>,
+    queue: mpsc::Receiver<Queued>,
+    current: Option<Box<Writer>>,
     ended: bool,
 }
 
 impl ResponseBody {
-    pub(super) fn new(queue: mpsc::Receiver<Result<Writer, Status>>) -> Self {
+    pub(super) fn new(queue: mpsc::Receiver<Queued>) -> Self {
         Self {
             queue,
             current: None,
@@ -241,7 +260,7 @@ mod tests {
     use rajut_proto::discovery::{DeltaDiscoveryResponse, DiscoveryResponse};
 
     use super::*;
-    use crate::wire;
+    use crate::{Payload, wire};
 
     fn response(sizes: &[usize]) -> Response<Arc<Resource>> {
         let resource = |(position, size): (usize, &usize)| {
@@ -308,9 +327,38 @@ mod tests {
             let read = DiscoveryResponse::decode(&bytes[5..]).expect("a message");
             assert_eq!(read.resources.len(), sizes.len());
             let same = |(any, resource): (&rajut_proto::Any, &Arc<Resource>)| {
-                any.value == resource.body && any.type_url == *sent.type_url
+                any.value == resource.body.to_bytes() && any.type_url == *sent.type_url
             };
             assert!(read.resources.iter().zip(&sent.resources).all(same));
+        }
+    }
+
+    #[test]
+    fn a_resource_in_parts_is_written_as_one_in_a_piece() {
+        for sizes in [
+            &[1, 0, 20][..],
+            &[3_000; 20],
+            &[9_000, 100, 20_000, 1, 1],
+            &[16_384, 16_384],
+        ] {
+            let sent = response(&[10, 0, 10]);
+            let parts = sizes
+                .iter()
+                .enumerate()
+                .map(|(position, size)| Bytes::from(vec![u8::try_from(position).expect("few"); *size]));
+            let in_parts: Payload = parts.collect();
+            let whole = Payload::from(in_parts.to_bytes());
+            assert_eq!(in_parts, whole);
+            let of = |body: Payload| {
+                let resource = Resource {
+                    body,
+                    ..(*sent.resources[1]).clone()
+                };
+                let mut response = sent.clone();
+                response.resources[1] = Arc::new(resource);
+                [Protocol::Delta, Protocol::StateOfTheWorld].map(|protocol| written(protocol, &response))
+            };
+            assert_eq!(of(in_parts), of(whole));
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Written on tonic's parts rather than its generated server, since that one encodes a response into one buffer: a thousand
 //! proxies that start together would each hold their whole configuration. Here responses go out as
-//! [`frames`](super::frames) of shared resources.
+//! [`frames`](super::frames) of shared resources, and [`requests`](super::requests) leave no buffer behind.
 //!
 //! A stream's first exchange is the expensive one: at most [`ADMITTED_MAX`] are under way at once, so that after a reconnect
 //! of everybody the first ones finish early instead of all of them late. Those behind wait in turn, for at most
@@ -20,18 +20,15 @@ use std::{
 use rajut_proto::discovery::{DeltaDiscoveryRequest, DiscoveryRequest};
 use rajut_runtime::Clock;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
-use tokio_stream::StreamExt as _;
-use tonic::{Extensions, Status, Streaming, body::Body, codec::Codec as _, server::NamedService};
-use tonic_prost::ProstCodec;
+use tonic::{Extensions, Status, body::Body, server::NamedService};
 
 use super::{
     Interest, ServerStream, StreamStatus,
-    frames::{ResponseBody, Writer},
+    frames::{Queued, ResponseBody, Writer},
+    requests::Requests,
 };
 use crate::{
-    limits::{
-        ADMISSION_TIME, ADMITTED_MAX, MESSAGE_BYTES_MAX, PUSH_PAUSE, RESPONSES_QUEUED_MAX, SEND_TIMEOUT,
-    },
+    limits::{ADMISSION_TIME, ADMITTED_MAX, PUSH_PAUSE, RESPONSES_QUEUED_MAX, SEND_TIMEOUT},
     message::{Node, Protocol, Request},
     resource::ResourceSet,
     wire,
@@ -106,7 +103,6 @@ impl<S: ResourceSource> AdsServer<S> {
         decode: fn(M) -> Request,
     ) -> http::Response<Body> {
         let (parts, body) = request.into_parts();
-        let decoder = ProstCodec::<M, M>::default().decoder();
         let (responses, queued) = mpsc::channel(RESPONSES_QUEUED_MAX);
         let stream = OneStream {
             source: Arc::clone(&self.source),
@@ -114,7 +110,7 @@ impl<S: ResourceSource> AdsServer<S> {
             admission: Arc::clone(&self.admission),
             protocol,
             extensions: parts.extensions,
-            inbound: Streaming::new_request(decoder, body, None, Some(MESSAGE_BYTES_MAX)),
+            inbound: Requests::new(body),
             decode,
             responses,
         };
@@ -169,9 +165,9 @@ struct OneStream<S, M> {
     admission: Arc<Semaphore>,
     protocol: Protocol,
     extensions: Extensions,
-    inbound: Streaming<M>,
+    inbound: Requests,
     decode: fn(M) -> Request,
-    responses: mpsc::Sender<Result<Writer, Status>>,
+    responses: mpsc::Sender<Queued>,
 }
 
 /// A place among the streams in their first exchange.
@@ -182,28 +178,20 @@ struct Admission {
     until: Pin<Box<tokio::time::Sleep>>,
 }
 
-impl<S: ResourceSource, M: Send + 'static> OneStream<S, M> {
+impl<S: ResourceSource, M: prost::Message + Default + Send + 'static> OneStream<S, M> {
     async fn run(mut self) {
         if let Err(status) = self.converse().await {
             tracing::debug!(code = ?status.code(), message = status.message(), "discovery stream ended");
             // Whether the client still listens or not: nothing waits for it.
-            let _ = self.responses.try_send(Err(status));
+            let _ = self.responses.try_send(Err(Box::new(status)));
         }
     }
 
     async fn first_request(&mut self) -> Result<Option<Request>, Status> {
-        let first = tokio::time::timeout(FIRST_REQUEST_TIMEOUT, self.inbound.next())
+        let first = tokio::time::timeout(FIRST_REQUEST_TIMEOUT, self.inbound.next::<M>())
             .await
             .map_err(|_| Status::deadline_exceeded("no first request"))?;
         first.transpose().map(|first| first.map(self.decode))
-    }
-
-    async fn admit(&self) -> Option<Admission> {
-        let place = Arc::clone(&self.admission).acquire_owned().await.ok()?;
-        Some(Admission {
-            _place: place,
-            until: Box::pin(tokio::time::sleep(ADMISSION_TIME)),
-        })
     }
 
     #[expect(
@@ -218,7 +206,7 @@ impl<S: ResourceSource, M: Send + 'static> OneStream<S, M> {
             .node
             .clone()
             .ok_or_else(|| Status::invalid_argument("a stream's first request must carry the node"))?;
-        let mut admission = self.admit().await;
+        let mut admission = admit(Arc::clone(&self.admission)).await;
         let Connection {
             feed,
             mut woken,
@@ -249,7 +237,7 @@ impl<S: ResourceSource, M: Send + 'static> OneStream<S, M> {
                 let writer = Writer::new(self.protocol, response).ok_or_else(|| {
                     Status::resource_exhausted("the resources exceed the size of a message")
                 })?;
-                match tokio::time::timeout(SEND_TIMEOUT, self.responses.send(Ok(writer))).await {
+                match tokio::time::timeout(SEND_TIMEOUT, self.responses.send(Ok(Box::new(writer)))).await {
                     Ok(Ok(())) => {}
                     Ok(Err(_)) => return Ok(()),
                     // It would keep alive what it was sent last, for ever.
@@ -267,7 +255,7 @@ impl<S: ResourceSource, M: Send + 'static> OneStream<S, M> {
             });
             let wait = machine.deadline().map(|deadline| deadline.saturating_sub(now));
             tokio::select! {
-                message = self.inbound.next() => match message {
+                message = self.inbound.next::<M>() => match message {
                     Some(message) => request = Some((self.decode)(message?)),
                     None => return Ok(()),
                 },
@@ -284,6 +272,14 @@ impl<S: ResourceSource, M: Send + 'static> OneStream<S, M> {
             }
         }
     }
+}
+
+async fn admit(admission: Arc<Semaphore>) -> Option<Admission> {
+    let place = admission.acquire_owned().await.ok()?;
+    Some(Admission {
+        _place: place,
+        until: Box::pin(tokio::time::sleep(ADMISSION_TIME)),
+    })
 }
 
 async fn expired(admission: &mut Option<Admission>) {

@@ -48,7 +48,7 @@ pub(in crate::wire) fn to_message(routes: &RouteConfiguration) -> pb::RouteConfi
     }
 }
 
-fn encode_host(host: &VirtualHost) -> pb::VirtualHost {
+pub(super) fn encode_host(host: &VirtualHost) -> pb::VirtualHost {
     let HeaderMutations {
         request_set,
         request_remove,

@@ -16,7 +16,7 @@ fn resource(name: &str, version: &str) -> Resource {
     Resource {
         name: name.into(),
         version: version.into(),
-        body: Bytes::new(),
+        body: crate::Payload::default(),
     }
 }
 

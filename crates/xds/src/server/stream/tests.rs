@@ -10,7 +10,7 @@ fn set(generation: u64, of: &[(&str, &[(&str, &str)])]) -> Arc<ResourceSet> {
         let resources = resources.iter().map(|(name, version)| Resource {
             name: (*name).into(),
             version: (*version).into(),
-            body: Bytes::from(format!("{name}@{version}")),
+            body: Bytes::from(format!("{name}@{version}")).into(),
         });
         (Text::from(*url), resources.collect::<TypeSet>())
     });
