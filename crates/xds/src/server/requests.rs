@@ -102,6 +102,7 @@ mod tests {
     use http_body::Frame;
     use prost::Message as _;
     use rajut_proto::discovery::DeltaDiscoveryRequest;
+    use tonic::Code;
 
     use super::*;
 
@@ -160,7 +161,6 @@ mod tests {
             let read = requests(bytes, 9).next::<DeltaDiscoveryRequest>().await;
             read.map(|read| read.expect_err("refused").code())
         };
-        use tonic::Code;
         assert_eq!(code(&whole[..whole.len() - 1]).await, Some(Code::Internal));
         assert_eq!(code(&whole[..3]).await, Some(Code::Internal));
         assert_eq!(code(&[1, 0, 0, 0, 1, 0]).await, Some(Code::Unimplemented));
