@@ -52,6 +52,9 @@ const ROOTS: &[&str] = &[
 /// `envoy.extensions.filters.common` once another file has opened that package.
 const APART: &[&str] = &["envoy/extensions/filters/http/local_ratelimit/v3/local_rate_limit.proto"];
 
+/// Written in this crate's own `proto` folder, since no package ships them.
+const OWN: &[&str] = &["istio/stats.proto"];
+
 /// Included where the package ships them.
 const OPTIONAL_ROOTS: &[&str] = &[
     "envoy/extensions/request_id/uuid/v3/uuid.proto",
@@ -88,6 +91,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");
     let folder = envoy_types_folder()?.join("proto");
     println!("cargo::rerun-if-changed={}", folder.display());
+    println!("cargo::rerun-if-changed=proto");
     let mut set = compile(&folder)?;
     for file in &mut set.file {
         strip(file);
@@ -142,9 +146,11 @@ fn compile(folder: &Path) -> Result<FileDescriptorSet, Box<dyn Error>> {
         .iter()
         .filter(|root| folder.join("data-plane-api").join(root).exists());
     let mut set = FileDescriptorSet::default();
-    let together: Vec<_> = ROOTS.iter().chain(optional).collect();
+    let together: Vec<_> = ROOTS.iter().chain(OWN).chain(optional).collect();
+    let own = Path::new(&env::var("CARGO_MANIFEST_DIR")?).join("proto");
     for group in [together, APART.iter().collect()] {
-        let mut compiler = protox::Compiler::new(INCLUDES.iter().map(|include| folder.join(include)))?;
+        let packaged = INCLUDES.iter().map(|include| folder.join(include));
+        let mut compiler = protox::Compiler::new(packaged.chain([own.clone()]))?;
         compiler.include_imports(true).include_source_info(false);
         compiler.open_files(group)?;
         for file in compiler.file_descriptor_set().file {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use rajut_types::Text;
 
-use crate::{http::RouterFilter, rate_limit::LocalRateLimit, rbac::Rbac};
+use crate::{http::RouterFilter, rate_limit::LocalRateLimit, rbac::Rbac, stats::IstioStats};
 
 /// An HTTP filter under its name.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,6 +28,8 @@ pub enum HttpFilterKind {
     Rbac(Arc<Rbac>),
     /// Refuses calls over a rate.
     LocalRateLimit(Arc<LocalRateLimit>),
+    /// Counts requests by Istio's standard metrics.
+    IstioStats(Arc<IstioStats>),
     /// Sends the request on. Always last.
     Router(RouterFilter),
 }
@@ -52,6 +54,19 @@ impl HttpFilter {
     }
 }
 
+impl HttpFilter {
+    /// Istio's standard metrics, under the name that everybody gives them.
+    pub fn istio_stats(stats: Arc<IstioStats>) -> Self {
+        Self {
+            name: ISTIO_STATS.into(),
+            disabled: false,
+            kind: HttpFilterKind::IstioStats(stats),
+        }
+    }
+}
+
+/// The usual name of Istio's standard metrics.
+pub const ISTIO_STATS: &str = "istio.stats";
 /// The usual name of the router.
 pub const ROUTER: &str = "envoy.filters.http.router";
 /// The usual name of access control.

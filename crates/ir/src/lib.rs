@@ -22,6 +22,7 @@ pub mod rbac;
 pub mod resources;
 pub mod route;
 pub mod secret;
+pub mod stats;
 pub mod tls;
 pub mod tracing;
 pub mod wire;

@@ -5,7 +5,9 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use ipnet::IpNet;
 use rajut_types::{Origin, Text};
 
-use crate::{access_log::AccessLog, http::HttpConnectionManager, rbac::Rbac, tls::DownstreamTls};
+use crate::{
+    access_log::AccessLog, http::HttpConnectionManager, rbac::Rbac, stats::IstioStats, tls::DownstreamTls,
+};
 
 /// A listener. Source: Envoy `listener.v3.Listener`.
 #[derive(Debug, Clone, PartialEq)]
@@ -145,4 +147,6 @@ pub struct TcpProxy {
     pub max_connect_attempts: u32,
     /// One line a connection.
     pub access_logs: Vec<AccessLog>,
+    /// Istio's standard metrics of its connections (a network filter of its own before this one).
+    pub stats: Option<Arc<IstioStats>>,
 }

@@ -42,6 +42,7 @@ mod rbac;
 mod read;
 mod route;
 mod secret;
+mod stats;
 mod support;
 mod tls;
 mod tracing;

@@ -12,7 +12,13 @@ use std::{
 use rajut_config::model::canonical_service;
 use serde_json::{Map, Value, json};
 
-use crate::plan::{CaptureMode, Instance, OutboundPort};
+use crate::{
+    address::ADMIN_PORT,
+    plan::{CaptureMode, Instance, OutboundPort},
+};
+
+/// Where scrapers find a sidecar's metrics, at its own address. Source: Istio.
+pub const STATS_PORT: u16 = 15_090;
 
 /// Which data plane runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -204,6 +210,14 @@ fn bootstrap(
         },
         "static_resources": {"clusters": [discovery_cluster(discovery)]},
     });
+    // Where a whole mesh has one address, each admin port is one that was free, and scrapers go there.
+    if admin.port() == ADMIN_PORT {
+        let fixed = &mut bootstrap["static_resources"];
+        fixed["listeners"] = json!([stats_listener(SocketAddr::new(admin.ip(), STATS_PORT))]);
+        if let Some(clusters) = fixed["clusters"].as_array_mut() {
+            clusters.push(stats_cluster(admin));
+        }
+    }
     if data_plane == DataPlane::Envoy {
         bootstrap["stats_config"] = json!({"use_all_default_tags": false, "stats_tags": stats_tags()});
     }
@@ -243,6 +257,45 @@ fn discovery_cluster(discovery: &Discovery) -> Value {
         "load_assignment": {
             "cluster_name": "xds-grpc",
             "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
+        },
+    })
+}
+
+/// Passes a scraper on to the admin port, and nobody else. Source: Istio's bootstrap for the sidecar.
+fn stats_listener(address: SocketAddr) -> Value {
+    let filters = "type.googleapis.com/envoy.extensions.filters";
+    json!({
+        "name": "stats",
+        "address": socket_address(address),
+        "filter_chains": [{"filters": [{
+            "name": "envoy.filters.network.http_connection_manager",
+            "typed_config": {
+                "@type": format!("{filters}.network.http_connection_manager.v3.HttpConnectionManager"),
+                "stat_prefix": "stats",
+                "route_config": {
+                    "virtual_hosts": [{
+                        "name": "backend",
+                        "domains": ["*"],
+                        "routes": [{"match": {"path": "/stats/prometheus"}, "route": {"cluster": "prometheus_stats"}}],
+                    }],
+                },
+                "http_filters": [{
+                    "name": "envoy.filters.http.router",
+                    "typed_config": {"@type": format!("{filters}.http.router.v3.Router")},
+                }],
+            },
+        }]}],
+    })
+}
+
+fn stats_cluster(admin: SocketAddr) -> Value {
+    json!({
+        "name": "prometheus_stats",
+        "type": "STATIC",
+        "connect_timeout": "0.25s",
+        "load_assignment": {
+            "cluster_name": "prometheus_stats",
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": socket_address(admin)}}]}],
         },
     })
 }

@@ -2,7 +2,7 @@
 //!
 //! - [`envoy`], [`google`], [`xds`]: the types that the package `envoy-types` carries, under their own names; the
 //!   short modules ([`core`], [`listener`], …) are those that `ir`'s `wire` and `xds` use most.
-//! - [`nds`], [`ca`]: the few messages of Istio that nobody packages, written by hand.
+//! - [`nds`], [`ca`], [`stats`]: the few messages of Istio that nobody packages, written by hand.
 //! - [`type_url`]: the type URLs of the resources.
 //! - [`schema`]: constant tables of all messages and fields, to scan wire bytes (unknown fields, fields that are set)
 //!   and to put maps in order; costs no heap.
@@ -23,6 +23,7 @@ pub mod ca;
 pub mod nds;
 pub mod reflect;
 pub mod schema;
+pub mod stats;
 pub mod type_url;
 
 pub use envoy_types::pb::{envoy, google, opentelemetry, xds};

@@ -42,7 +42,7 @@ use crate::{
     cluster::status,
     epoch::Config,
     listener::stats::ListenerCounters,
-    stats::{Registry, Row, plain_text, prometheus_text},
+    stats::{Exposition, Registry, Row, plain_text},
     workers::Workers,
 };
 
@@ -116,7 +116,11 @@ impl Admin {
     fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         let query = request.uri().query().unwrap_or_default();
         match (request.method(), request.uri().path()) {
-            (&Method::GET | &Method::HEAD, path) => self.read(path, query),
+            (&Method::GET | &Method::HEAD, path) => {
+                let accept = request.headers().get(http::header::ACCEPT);
+                let accept = accept.and_then(|value| value.to_str().ok()).unwrap_or_default();
+                self.read(path, query, Exposition::asked(accept))
+            }
             (&Method::POST, path) => self.change(path, query),
             _ => text(
                 StatusCode::METHOD_NOT_ALLOWED,
@@ -125,15 +129,17 @@ impl Admin {
         }
     }
 
-    fn read(&self, path: &str, query: &str) -> Response<Full<Bytes>> {
+    fn read(&self, path: &str, query: &str, form: Exposition) -> Response<Full<Bytes>> {
         let config = self.config.borrow().clone();
         match path {
             "/" | "/help" => text(StatusCode::OK, HELP),
             "/ready" | "/healthz/ready" => self.ready(),
             "/server_info" => json(&self.server_info()),
-            "/stats" if parameter(query, "format") == Some("prometheus") => self.prometheus(&config),
+            "/stats" if parameter(query, "format") == Some("prometheus") => {
+                self.prometheus(&config, form)
+            }
             "/stats" => text(StatusCode::OK, plain_text(&self.rows(&config))),
-            "/stats/prometheus" | "/metrics" => self.prometheus(&config),
+            "/stats/prometheus" | "/metrics" => self.prometheus(&config, form),
             "/clusters" if parameter(query, "format") == Some("json") => {
                 json(&status::clusters_json(&config))
             }
@@ -220,9 +226,9 @@ impl Admin {
         })
     }
 
-    fn prometheus(&self, config: &Config) -> Response<Full<Bytes>> {
-        let body = prometheus_text(&self.rows(config));
-        respond(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", body)
+    fn prometheus(&self, config: &Config, form: Exposition) -> Response<Full<Bytes>> {
+        let body = self.registry.exposition(&self.rows(config), form);
+        respond(StatusCode::OK, form.media_type(), body)
     }
 
     /// All counters, those of the listeners first.

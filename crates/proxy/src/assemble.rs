@@ -433,9 +433,12 @@ fn listener(ir: &Arc<ir::Listener>, secrets: &Secrets, registry: &Registry) -> R
     let compile = |configured: &Arc<ir::FilterChain>| -> Result<Arc<Chain>, String> {
         let action = match &configured.action {
             ir::ChainAction::Http(manager) => {
-                Action::Http(Manager::compile(manager.clone(), registry).map_err(|error| error.to_string())?)
+                let manager = Manager::compile(manager.clone(), ir.direction, registry);
+                Action::Http(manager.map_err(|error| error.to_string())?)
             }
-            ir::ChainAction::Tcp(proxy) => Action::Tcp(Arc::new(tcp::Proxy::compile(proxy.clone()))),
+            ir::ChainAction::Tcp(proxy) => {
+                Action::Tcp(Arc::new(tcp::Proxy::compile(proxy.clone(), ir.direction, registry)))
+            }
         };
         let tls = configured
             .tls

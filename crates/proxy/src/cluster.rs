@@ -37,7 +37,7 @@ pub use pick::PickContext;
 pub use slot::Slot;
 
 use crate::{
-    stats::{ClusterStats, PerWorker, Registry, Row},
+    stats::{ClusterStats, PerWorker, Registry, Row, texts::TextId},
     tls::originate::Originator,
 };
 
@@ -65,6 +65,8 @@ pub struct Cluster {
     outlier: Arc<outlier::Ejections>,
     original: host::Originals,
     stats: Arc<ClusterStats>,
+    /// The service that it stands for, as metrics name it.
+    service: TextId,
     /// One balancing cursor per worker.
     cursor: PerWorker<1>,
     /// Rises when pooled connections of the version before can't serve this one.
@@ -123,6 +125,7 @@ impl Cluster {
             pool_version: previous.map_or(0, |before| {
                 before.pool_version + u64::from(!before.pools_serve(&ir))
             }),
+            service: service_id(&ir),
             original: previous.map_or_else(host::Originals::default, |cluster| cluster.original.clone()),
             hosts,
             breakers,
@@ -162,6 +165,11 @@ impl Cluster {
         &self.stats
     }
 
+    /// The service that it stands for, as metrics name it: `host;name;namespace`, or not known.
+    pub(crate) const fn service(&self) -> TextId {
+        self.service
+    }
+
     /// Rises when pooled connections of the version before can't serve this one.
     pub const fn pool_version(&self) -> u64 {
         self.pool_version
@@ -199,6 +207,20 @@ impl Cluster {
             && before.tls_matches == next.tls_matches
             && before.protocol == next.protocol
             && before.bind == next.bind
+    }
+}
+
+/// Clusters of no service that metrics name. Source: Istio.
+const NAMED_BY_THEMSELVES: [&str; 3] = ["PassthroughCluster", "BlackHoleCluster", "InboundPassthroughCluster"];
+
+fn service_id(ir: &ClusterIr) -> TextId {
+    match &ir.service {
+        Some(service) => TextId::of(&format!(
+            "{};{};{}",
+            service.host, service.name, service.namespace
+        )),
+        None if NAMED_BY_THEMSELVES.contains(&&*ir.name) => TextId::of(&format!(";{};", ir.name)),
+        None => TextId::UNKNOWN,
     }
 }
 

@@ -5,6 +5,8 @@ use std::{net::SocketAddr, rc::Rc, time::Instant};
 use rajut_ir::listener::Direction;
 use rajut_types::Text;
 
+use crate::stats::{istio::Ends, texts::TextId};
+
 /// A downstream connection. Shared by its streams.
 #[derive(Debug)]
 pub struct Connection {
@@ -33,6 +35,19 @@ pub enum Peer {
     None,
     /// mTLS with a certificate that the validation context accepted.
     Verified(Rc<PeerIdentity>),
+}
+
+impl Peer {
+    /// Who the two ends have proven to be, for metrics.
+    pub(crate) fn ends(&self) -> Ends {
+        match self {
+            Self::None => Ends::default(),
+            Self::Verified(identity) => Ends {
+                peer: identity.uris.first().map(|uri| TextId::of(uri)).unwrap_or_default(),
+                own: TextId::of(&identity.own_uri),
+            },
+        }
+    }
 }
 
 /// What a verified certificate says, and what `x-forwarded-client-cert` tells of it.

@@ -97,6 +97,17 @@ impl Flags {
         Self(self.0 | other.0)
     }
 
+    /// The set as a number.
+    pub(crate) const fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// A set of any bits.
+    #[cfg(test)]
+    pub(crate) const fn of_bits(bits: u32) -> Self {
+        Self(bits)
+    }
+
     /// Whether one of `other`'s flags is set.
     pub const fn has(self, other: Self) -> bool {
         self.0 & other.0 != 0

@@ -39,7 +39,8 @@ use rajut_runtime::{
     connector::Connector,
     readiness::{Gate, Readiness},
 };
-use rajut_types::Text;
+use rajut_telemetry::workload::Workload;
+use rajut_types::{Labels, Text};
 use rajut_xds::{
     Node, Protocol,
     client::{self, ClientOptions, Event},
@@ -109,6 +110,7 @@ async fn serve(options: ProxyOptions) -> anyhow::Result<()> {
     let concurrency = options.concurrency.max(1);
     let registry = Registry::new(concurrency);
     registry.set_node(&bootstrap.node.id);
+    registry.set_workload(own_workload(&bootstrap.node));
     let workers = Rc::new(Workers::start(concurrency, &configs.borrow(), &draining, seed)?);
     let dump = Rc::new(RefCell::new(Dump::default()));
 
@@ -191,6 +193,18 @@ async fn serve(options: ProxyOptions) -> anyhow::Result<()> {
     // The lines of the last moments still wait for the writing thread.
     logs.writers().flush();
     outcome
+}
+
+/// Whom this proxy stands beside, as its node says in Istio's words.
+fn own_workload(node: &bootstrap::Node) -> Workload {
+    let text = |key| node.metadata.get(key).and_then(|value| value.as_str()).unwrap_or_default();
+    let labels = node.metadata.get("LABELS").and_then(|labels| labels.as_object());
+    let labels: Labels = labels
+        .into_iter()
+        .flatten()
+        .filter_map(|(key, value)| Some((key.as_str(), value.as_str()?)))
+        .collect();
+    Workload::new(text("WORKLOAD_NAME"), text("NAMESPACE"), text("CLUSTER_ID"), &labels)
 }
 
 /// The resources of the bootstrap file, of which only the control plane's cluster stays behind.

@@ -13,7 +13,8 @@ use std::{
     },
 };
 
-use rajut_telemetry::{log::Writers, names};
+use rajut_ir::{listener::Direction, stats::IstioStats};
+use rajut_telemetry::{log::Writers, names, workload::Workload};
 use rajut_types::Text;
 
 use crate::http::trace::export::{Exporter, Exporters};
@@ -70,6 +71,8 @@ macro_rules! counters {
 }
 
 mod filters;
+pub(crate) mod istio;
+pub(crate) mod texts;
 
 use filters::FilterStats;
 pub use filters::{RateLimitCounter, RateLimitStats, RbacCounter, RbacStats};
@@ -426,6 +429,7 @@ pub struct Registry {
     filters: FilterStats,
     exporters: Exporters,
     node: OnceLock<Text>,
+    istio: Arc<istio::Store>,
     writers: Writers,
 }
 
@@ -438,6 +442,7 @@ impl Registry {
             filters: FilterStats::default(),
             exporters: Exporters::default(),
             node: OnceLock::new(),
+            istio: Arc::default(),
             writers: Writers::default(),
         })
     }
@@ -475,6 +480,16 @@ impl Registry {
     /// The node's id; empty where nobody said it.
     pub fn node(&self) -> Text {
         self.node.get().cloned().unwrap_or_default()
+    }
+
+    /// Says whom this proxy stands beside, once, before any configuration.
+    pub fn set_workload(&self, own: Workload) {
+        self.istio.set_own(own);
+    }
+
+    /// What listeners of that direction count Istio's metrics by.
+    pub(crate) fn meter(&self, direction: Direction, ir: &IstioStats) -> istio::Meter {
+        self.istio.meter(direction, ir)
     }
 
     /// The way to a collector of spans.
@@ -527,6 +542,7 @@ impl Registry {
             &[],
             self.writers.dropped(),
         ));
+        out.push(Row::counter(names::METRICS_FOLDED, &[], self.istio.folded()));
         out.push(Row::counter(
             names::CLUSTER_FIRST_USE_FAILURES,
             &[],
@@ -536,8 +552,82 @@ impl Registry {
     }
 }
 
-/// Rows as Prometheus reads them (text format 0.0.4), one `# TYPE` line per name.
-pub fn prometheus_text(rows: &[Row]) -> String {
+/// A form of exposition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exposition {
+    /// Prometheus' text format 0.0.4.
+    Prometheus,
+    /// OpenMetrics 1.0.0.
+    OpenMetrics,
+}
+
+impl Exposition {
+    /// The form that a scraper asks for: OpenMetrics where its `Accept` names it, without a weight of zero.
+    pub fn asked(accept: &str) -> Self {
+        let wants = accept.split(',').any(|range| {
+            let mut parts = range.split(';').map(str::trim);
+            let named = parts.next() == Some("application/openmetrics-text");
+            let weight = parts.find_map(|part| part.strip_prefix("q="));
+            named && !weight.is_some_and(|weight| weight.bytes().all(|digit| matches!(digit, b'0' | b'.')))
+        });
+        if wants { Self::OpenMetrics } else { Self::Prometheus }
+    }
+
+    /// Its media type.
+    pub const fn media_type(self) -> &'static str {
+        match self {
+            Self::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+}
+
+/// Appends a label's value. What is a control character and no end of a line would end some readers' input.
+fn escape_label(value: &str, out: &mut String) {
+    for character in value.chars() {
+        match character {
+            '\\' => out.push_str("\\\\"),
+            '"' => out.push_str("\\\""),
+            '\n' => out.push_str("\\n"),
+            control if control.is_control() => out.push(char::REPLACEMENT_CHARACTER),
+            character => out.push(character),
+        }
+    }
+}
+
+/// Appends a metric's help text and type. OpenMetrics names a counter without its `_total`, and knows no counter without one.
+fn type_line(out: &mut String, full: &str, kind: &str, open: bool) {
+    let (name, kind) = match full.strip_suffix("_total") {
+        Some(stem) if open && kind == "counter" => (stem, kind),
+        None if open && kind == "counter" => (full, "unknown"),
+        _ => (full, kind),
+    };
+    let help = names::help(full);
+    if !help.is_empty() {
+        for part in ["# HELP ", name, " ", help, "\n"] {
+            out.push_str(part);
+        }
+    }
+    for part in ["# TYPE ", name, " ", kind, "\n"] {
+        out.push_str(part);
+    }
+}
+
+impl Registry {
+    /// Everything that is measured: `rows`, which the caller has added to, then Istio's metrics.
+    pub fn exposition(&self, rows: &[Row], form: Exposition) -> String {
+        let open = form == Exposition::OpenMetrics;
+        let mut out = prometheus_text(rows, form);
+        self.istio.write(&mut out, open);
+        if open {
+            out.push_str("# EOF\n");
+        }
+        out
+    }
+}
+
+/// Rows as Prometheus reads them, one `# TYPE` line per name; without OpenMetrics' last line.
+fn prometheus_text(rows: &[Row], form: Exposition) -> String {
     use std::fmt::Write as _;
     let mut by_name: BTreeMap<&str, Vec<&Row>> = BTreeMap::new();
     for row in rows {
@@ -549,19 +639,18 @@ pub fn prometheus_text(rows: &[Row]) -> String {
             RowKind::Counter => "counter",
             RowKind::Gauge => "gauge",
         };
-        // Writing to a string cannot fail.
-        let _ = writeln!(out, "# TYPE {name} {kind}");
+        type_line(&mut out, name, kind, form == Exposition::OpenMetrics);
         for row in rows {
             out.push_str(name);
             out.push('{');
             for (index, (label, value)) in row.labels.iter().enumerate() {
-                let comma = if index == 0 { "" } else { "," };
-                let value = value
-                    .replace('\\', "\\\\")
-                    .replace('"', "\\\"")
-                    .replace('\n', "\\n");
-                let _ = write!(out, "{comma}{label}=\"{value}\"");
+                out.push_str(if index == 0 { "" } else { "," });
+                out.push_str(label);
+                out.push_str("=\"");
+                escape_label(value, &mut out);
+                out.push('"');
             }
+            // Writing to a string cannot fail.
             let _ = writeln!(out, "}} {}", row.value);
         }
     }
@@ -603,12 +692,27 @@ mod tests {
     #[test]
     fn a_scrape_escapes_labels_and_names_a_type_once() {
         let rows = [
-            Row::counter("a_total", &[("x", "q\"\\".into())], 1),
+            Row::counter("a_total", &[("x", "q\"\\\n\u{0}\u{1b}[0m".into())], 1),
             Row::counter("a_total", &[("x", "b".into())], 2),
+            Row::counter("odd", &[], 3),
         ];
+        let lines = "a_total{x=\"q\\\"\\\\\\n\u{fffd}\u{fffd}[0m\"} 1\na_total{x=\"b\"} 2\n";
         assert_eq!(
-            prometheus_text(&rows),
-            "# TYPE a_total counter\na_total{x=\"q\\\"\\\\\"} 1\na_total{x=\"b\"} 2\n"
+            prometheus_text(&rows, Exposition::Prometheus),
+            format!("# TYPE a_total counter\n{lines}# TYPE odd counter\nodd{{}} 3\n")
         );
+        assert_eq!(
+            prometheus_text(&rows, Exposition::OpenMetrics),
+            format!("# TYPE a counter\n{lines}# TYPE odd unknown\nodd{{}} 3\n")
+        );
+    }
+
+    #[test]
+    fn a_scraper_gets_openmetrics_where_it_asks_for_it() {
+        let of_prometheus = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1";
+        assert_eq!(Exposition::asked(of_prometheus), Exposition::OpenMetrics);
+        for other in ["", "*/*", "text/plain;version=0.0.4", "application/openmetrics-text;q=0.0"] {
+            assert_eq!(Exposition::asked(other), Exposition::Prometheus, "{other}");
+        }
     }
 }

@@ -6,6 +6,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use rajut_identity::pki_types::CertificateDer;
 use rajut_platform::socket::TcpStream;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio_rustls::TlsStream;
@@ -38,6 +39,14 @@ impl Stream {
         match self {
             Self::Tls(tls) => tls.get_ref().0.has_unread(),
             Self::Tcp(_) | Self::Memory(_) => false,
+        }
+    }
+
+    /// The certificate that the other side showed first, its own.
+    pub(crate) fn peer_certificate(&self) -> Option<&CertificateDer<'static>> {
+        match self {
+            Self::Tls(tls) => tls.get_ref().1.peer_certificates().and_then(<[_]>::first),
+            Self::Tcp(_) | Self::Memory(_) => None,
         }
     }
 

@@ -4,7 +4,9 @@ pub mod serve;
 
 use std::sync::Arc;
 
-use rajut_ir::listener::TcpProxy;
+use rajut_ir::listener::{Direction, TcpProxy};
+
+use crate::stats::{Registry, istio::Meter};
 
 /// A running TCP proxy.
 #[derive(Debug)]
@@ -13,18 +15,25 @@ pub struct Proxy {
     pub ir: Arc<TcpProxy>,
     /// Sum of the clusters' weights, at least 1.
     total_weight: u64,
+    /// What it counts Istio's metrics by.
+    meter: Option<Meter>,
 }
 
 impl Proxy {
     /// Prepares a configured TCP proxy.
-    pub fn compile(ir: Arc<TcpProxy>) -> Self {
+    pub fn compile(ir: Arc<TcpProxy>, direction: Direction, registry: &Registry) -> Self {
         let total_weight = ir
             .clusters
             .iter()
             .map(|(_, weight)| u64::from(*weight))
             .sum::<u64>()
             .max(1);
-        Self { ir, total_weight }
+        let meter = ir.stats.as_ref().map(|stats| registry.meter(direction, stats));
+        Self {
+            ir,
+            total_weight,
+            meter,
+        }
     }
 
     /// The cluster for a random `draw`.
@@ -53,8 +62,9 @@ mod tests {
             max_downstream_connection_duration: None,
             max_connect_attempts: 1,
             access_logs: Vec::new(),
+            stats: None,
         };
-        let proxy = Proxy::compile(Arc::new(ir));
+        let proxy = Proxy::compile(Arc::new(ir), Direction::Outbound, &Registry::new(1));
         let chosen: Vec<_> = (0..8)
             .map(|draw| proxy.cluster_for(draw).expect("there are clusters"))
             .collect();

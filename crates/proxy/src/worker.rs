@@ -13,7 +13,7 @@ use tokio::{sync::watch, task::spawn_local};
 
 use crate::{
     cluster::demand::WAITING_MAX, epoch::Epoch, http::timer, listener::stats::ListenerCounters,
-    upstream::namespace::Namespaces,
+    stats::istio, upstream::namespace::Namespaces,
 };
 
 /// What every task of a worker's thread shares.
@@ -38,6 +38,8 @@ pub struct Worker {
     pub namespaces: Namespaces,
     /// What its listeners count.
     pub listeners: Arc<ListenerCounters>,
+    /// Its series of Istio's metrics.
+    pub(crate) metrics: istio::Table,
     /// Timers for the streams of HTTP/2.
     pub(crate) timers: timer::Stock,
 }
@@ -73,6 +75,7 @@ impl Worker {
             waiting: Cell::new(0),
             namespaces: Namespaces::default(),
             listeners,
+            metrics: istio::Table::default(),
             timers: timer::Stock::default(),
         })
     }

@@ -94,10 +94,37 @@ fn xds() {
 #[test]
 fn metrics() {
     let mut page = String::from(
-        "What a sidecar exposes at `/stats/prometheus` of its admin port. Names that Envoy has are Envoy's. Labels: \
-         `envoy_cluster_name`, `envoy_response_code_class` (1 to 5), `envoy_http_conn_manager_prefix`.\n\n\
-         | metric | meaning |\n| --- | --- |\n",
+        "What a sidecar exposes at `:15090/stats/prometheus` of its own address, and at `/stats/prometheus` of its admin port \
+         (where all workloads share one address, there only). Names that Envoy has are Envoy's, with the labels \
+         `envoy_cluster_name`, `envoy_response_code_class` (1 to 5), `envoy_http_conn_manager_prefix`. A scraper that asks for \
+         `application/openmetrics-text` gets OpenMetrics.\n\n\
+         ## Istio's standard metrics\n\n\
+         Both ends of a call report it, our proxy only (Envoy as the data plane has Envoy's metrics). What is not known is \
+         `unknown`. Where they differ from Istio's proxy: sizes are those of bodies, as Istio's own reference says; \
+         `istio_request_duration_milliseconds_sum` keeps microseconds; a server believes what a client says of its workload \
+         only where a certificate of the mesh stands behind it, and of opaque connections knows the client's identity and \
+         namespace only. A worker keeps at most 2,000 series; what comes later is counted under `other`, and in \
+         `rajut_metrics_folded_total`.\n\n| label | meaning |\n| --- | --- |\n",
     );
+    for (names, end) in [(names::ISTIO_SOURCE, "client"), (names::ISTIO_DESTINATION, "server")] {
+        let meanings = [
+            "deployment",
+            "namespace",
+            "identity, as its certificate has it",
+            "label `app`",
+            "label `version`",
+            "cluster of Kubernetes",
+            "canonical service",
+            "canonical revision",
+        ];
+        for (name, meaning) in names.iter().zip(meanings) {
+            writeln!(page, "| `{name}` | the {end}'s {meaning} |").unwrap();
+        }
+    }
+    for (name, meaning) in names::ISTIO_LABELS {
+        writeln!(page, "| `{name}` | {} |", cell(meaning)).unwrap();
+    }
+    page.push_str("\n## All metrics\n\n| metric | meaning |\n| --- | --- |\n");
     for (name, help) in names::ALL {
         writeln!(page, "| `{name}` | {} |", cell(help)).unwrap();
     }

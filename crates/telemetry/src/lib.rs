@@ -4,6 +4,7 @@
 //! - [`format`]: Envoy's log format strings (`%START_TIME%` …), parsed when configured, rendered without allocation
 //!   beyond the line's own buffer. The values come from a [`format::Record`] that the proxy implements.
 //! - [`trace`]: trace contexts (W3C, B3); [`otlp`]: spans as bytes. Both pure; the proxy decides and sends.
+//! - [`workload`]: who stands at an end of a call, and how two proxies tell each other.
 //! - [`log`]: one thread per sink writes what workers have buffered; a full buffer drops lines and counts them.
 //!
 //! ```
@@ -17,3 +18,4 @@ pub mod log;
 pub mod names;
 pub mod otlp;
 pub mod trace;
+pub mod workload;

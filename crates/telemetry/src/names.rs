@@ -15,6 +15,50 @@ pub const LABEL_RATE_LIMIT_PREFIX: &str = "envoy_local_http_ratelimit_prefix";
 /// The prefix that connection managers share once there are too many prefixes.
 pub const PREFIX_OVERFLOW: &str = "other";
 
+/// Istio's labels of the client's end: workload, namespace, identity, app, version, cluster, canonical service, revision.
+pub const ISTIO_SOURCE: [&str; 8] = [
+    "source_workload",
+    "source_workload_namespace",
+    "source_principal",
+    "source_app",
+    "source_version",
+    "source_cluster",
+    "source_canonical_service",
+    "source_canonical_revision",
+];
+/// The same of the server's end.
+pub const ISTIO_DESTINATION: [&str; 8] = [
+    "destination_workload",
+    "destination_workload_namespace",
+    "destination_principal",
+    "destination_app",
+    "destination_version",
+    "destination_cluster",
+    "destination_canonical_service",
+    "destination_canonical_revision",
+];
+
+macro_rules! istio_labels {
+    ($($name:ident = $text:literal, $help:literal;)*) => {
+        $(#[doc = $help] pub const $name: &str = $text;)*
+
+        /// Istio's labels beside those of the two ends, with their meanings.
+        pub const ISTIO_LABELS: &[(&str, &str)] = &[$(($text, $help)),*];
+    };
+}
+
+istio_labels! {
+    ISTIO_REPORTER = "reporter", "which end reports, `source` or `destination`";
+    ISTIO_SERVICE = "destination_service", "the service's host";
+    ISTIO_SERVICE_NAME = "destination_service_name", "the service's name";
+    ISTIO_SERVICE_NAMESPACE = "destination_service_namespace", "the service's namespace";
+    ISTIO_PROTOCOL = "request_protocol", "`http`, `grpc` or `tcp`";
+    ISTIO_CODE = "response_code", "the answer's status, `0` where there was none";
+    ISTIO_GRPC_STATUS = "grpc_response_status", "the gRPC status";
+    ISTIO_FLAGS = "response_flags", "Envoy's response flags";
+    ISTIO_SECURITY = "connection_security_policy", "`mutual_tls`, `none`, or `unknown` (the client's end does not say)";
+}
+
 macro_rules! names {
     ($($name:ident = $text:literal, $help:literal;)*) => {
         $(#[doc = $help] pub const $name: &str = $text;)*
@@ -97,22 +141,28 @@ names! {
     TRACE_SENT = "envoy_tracing_opentelemetry_spans_sent", "Spans that a collector took.";
     TRACE_DROPPED = "envoy_tracing_opentelemetry_spans_dropped", "Spans that are lost: no room, or no collector.";
     CLUSTER_FIRST_USE_FAILURES = "rajut_cluster_first_use_failures_total", "Clusters whose accepted resources could not be used when a request first needed them.";
+    ISTIO_REQUESTS = "istio_requests_total", "Requests that are over.";
+    ISTIO_DURATION = "istio_request_duration_milliseconds", "From a request's head to the last byte of its answer. A histogram.";
+    ISTIO_REQUEST_BYTES = "istio_request_bytes", "Sizes of requests' bodies. A histogram.";
+    ISTIO_RESPONSE_BYTES = "istio_response_bytes", "Sizes of answers' bodies. A histogram.";
+    ISTIO_TCP_OPENED = "istio_tcp_connections_opened_total", "Opaque connections that were opened.";
+    ISTIO_TCP_CLOSED = "istio_tcp_connections_closed_total", "Opaque connections that were closed.";
+    ISTIO_TCP_SENT = "istio_tcp_sent_bytes_total", "Bytes that opaque connections passed back to clients.";
+    ISTIO_TCP_RECEIVED = "istio_tcp_received_bytes_total", "Bytes that opaque connections passed on from clients.";
+    METRICS_FOLDED = "rajut_metrics_folded_total", "Requests and connections that Istio's metrics count under `other`, since there was no room for another series.";
     ACCESS_LOG_DROPPED = "rajut_access_log_dropped_total", "Lines of access logs that found no room.";
+    LISTENER_CX_TOTAL = "envoy_listener_downstream_cx_total", "Connections accepted.";
+    LISTENER_CX_ACTIVE = "envoy_listener_downstream_cx_active", "Connections open.";
+    LISTENER_NO_FILTER_CHAIN = "envoy_listener_no_filter_chain_match", "Connections that no filter chain took.";
+    LISTENER_HANDSHAKES = "envoy_listener_ssl_handshake", "TLS handshakes finished.";
+    LISTENER_HANDSHAKE_FAILURES = "envoy_listener_ssl_connection_error", "TLS handshakes failed.";
+    LISTENER_DETECTION_TIMEOUTS = "envoy_listener_downstream_pre_cx_timeout", "Connections that sent nothing while their protocol was waited for.";
+    TCP_RX_BYTES = "envoy_tcp_downstream_cx_rx_bytes_total", "Bytes passed on from clients by TCP proxies.";
+    TCP_TX_BYTES = "envoy_tcp_downstream_cx_tx_bytes_total", "Bytes passed back to clients by TCP proxies.";
 }
 
-/// Connections accepted.
-pub const LISTENER_CX_TOTAL: &str = "envoy_listener_downstream_cx_total";
-/// Connections open.
-pub const LISTENER_CX_ACTIVE: &str = "envoy_listener_downstream_cx_active";
-/// Connections that no filter chain took.
-pub const LISTENER_NO_FILTER_CHAIN: &str = "envoy_listener_no_filter_chain_match";
-/// TLS handshakes finished.
-pub const LISTENER_HANDSHAKES: &str = "envoy_listener_ssl_handshake";
-/// TLS handshakes failed.
-pub const LISTENER_HANDSHAKE_FAILURES: &str = "envoy_listener_ssl_connection_error";
-/// Connections that sent nothing while their protocol was waited for.
-pub const LISTENER_DETECTION_TIMEOUTS: &str = "envoy_listener_downstream_pre_cx_timeout";
-/// Bytes passed on from clients by TCP proxies.
-pub const TCP_RX_BYTES: &str = "envoy_tcp_downstream_cx_rx_bytes_total";
-/// Bytes passed back to clients by TCP proxies.
-pub const TCP_TX_BYTES: &str = "envoy_tcp_downstream_cx_tx_bytes_total";
+/// The help text of a metric; empty where it is none of ours.
+pub fn help(name: &str) -> &'static str {
+    let known = ALL.iter().find(|(known, _)| *known == name);
+    known.map_or("", |(_, help)| help)
+}

@@ -149,16 +149,24 @@ fn tls_labels(speaks_mtls: bool) -> Labels {
     speaks_mtls.then_some(TLS_MODE).into_iter().collect()
 }
 
-/// `name;namespace;canonical-name;canonical-revision;cluster`, as Istio's telemetry reads it.
+/// `name;namespace;canonical-name;canonical-revision;cluster`, as Istio's telemetry reads it, and `;app;version` of those
+/// that have such labels, for ours.
 fn describe(workload: &Workload) -> Text {
-    format!(
+    let label = |key| workload.labels.find(key).unwrap_or_default();
+    let (app, version) = (label("app"), label("version"));
+    let mut described = format!(
         "{};{};{};{};",
         workload.deployment,
         workload.namespace,
         canonical_service(&workload.labels, &workload.deployment),
         canonical_revision(&workload.labels),
-    )
-    .into()
+    );
+    if !(app.is_empty() && version.is_empty()) {
+        for part in [";", app, ";", version] {
+            described.push_str(part);
+        }
+    }
+    described.into()
 }
 
 /// An endpoint given in place: an address, a name, or a Unix socket.

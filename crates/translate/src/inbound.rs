@@ -36,7 +36,7 @@ use crate::{
     assignment, cluster, listener, names,
     policy::Effective,
     proxy::{Capture, Proxy, Role},
-    retry, route, tls,
+    retry, route, stats, tls,
 };
 
 /// The source address that marks redirected inbound connections, so that they are not captured again.
@@ -54,6 +54,8 @@ const HTTP: [&str; 3] = ["http/1.0", "http/1.1", "h2"];
 pub(crate) struct InboundView {
     workload: WorkloadView,
     capture: Capture,
+    /// Its listeners count Istio's metrics.
+    counts: bool,
 }
 
 /// The inbound half.
@@ -78,6 +80,7 @@ impl InboundView {
     pub(crate) fn new(workload: WorkloadView, proxy: &Proxy) -> Option<Self> {
         (proxy.role == Role::Sidecar).then(|| Self {
             workload,
+            counts: stats::counts(proxy),
             capture: match &proxy.capture {
                 // What it dials is not part of what it serves.
                 Capture::Explicit { inbound, .. } => Capture::Explicit {
@@ -153,6 +156,9 @@ pub(crate) fn build(view: &InboundView) -> Inbound {
                 bound(view, &port, *address, (*target, None), &mut inbound);
             }
         }
+    }
+    if view.counts {
+        inbound.listeners = inbound.listeners.iter().map(stats::observe).collect();
     }
     inbound
 }

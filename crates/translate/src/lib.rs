@@ -32,6 +32,7 @@ mod policy;
 pub mod proxy;
 mod retry;
 mod route;
+mod stats;
 mod tls;
 mod translator;
 mod virtual_host;

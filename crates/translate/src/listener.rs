@@ -109,6 +109,7 @@ pub(crate) fn bytes_to(
         max_downstream_connection_duration: None,
         max_connect_attempts: 1,
         access_logs: access_log::of(mesh),
+        stats: None,
     }))
 }
 

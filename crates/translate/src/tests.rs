@@ -6,3 +6,4 @@ mod inbound;
 mod outbound;
 mod routes;
 mod sharing;
+mod stats;

@@ -31,6 +31,7 @@ use crate::{
     memo::Memo,
     outbound::{self, Outbound, Pieces},
     proxy::{Capture, ExplicitPort, Proxy, Role},
+    stats,
 };
 
 /// What tells one kind of client from another: proxies of one scope share their outbound half. Holds for snapshots among
@@ -41,6 +42,8 @@ pub struct Scope {
     labels: Labels,
     locality: Locality,
     entry: Entry,
+    /// Its listeners count Istio's metrics.
+    counts: bool,
 }
 
 /// How a client's connections come in.
@@ -142,6 +145,7 @@ impl Translator {
             namespace: proxy.namespace.clone(),
             labels: snapshot.asked_labels(&proxy.labels),
             locality: proxy.locality.clone(),
+            counts: stats::counts(proxy),
             entry: match (&proxy.role, &proxy.capture) {
                 (Role::Grpc, _) => Entry::Grpc,
                 (_, Capture::Explicit { outbound, .. }) => Entry::Explicit(outbound.clone()),
@@ -241,9 +245,11 @@ impl Translator {
         if let Some(netns) = netns {
             let unknown = outbound::unknown_chain(&workload.mesh);
             let listener = inbound::capture(&workload.mesh, netns, unknown);
-            resources
-                .listeners
-                .insert(listener.name.clone(), Arc::new(listener));
+            let mut listener = Arc::new(listener);
+            if stats::counts(proxy) {
+                listener = stats::observe(&listener);
+            }
+            resources.listeners.insert(listener.name.clone(), listener);
         }
         if let Some(view) = InboundView::new(workload, proxy) {
             let inbound = self
@@ -327,6 +333,13 @@ fn build_outbound(pieces: &mut Pieces, client: &ClientView, scope: &Scope) -> Ou
             outbound::add_clusters(&mut out, pieces, client, false, &scope.locality);
             outbound::add_explicit_listeners(&mut out, pieces, client, ports);
         }
+    }
+    if scope.counts {
+        out.listeners = out
+            .listeners
+            .iter()
+            .map(|(name, listener)| (name.clone(), stats::observe(listener)))
+            .collect();
     }
     out
 }

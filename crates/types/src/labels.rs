@@ -40,6 +40,28 @@ impl Labels {
             .all(|(key, value)| self.0.get(key) == Some(value))
     }
 
+    /// The canonical service of a workload with these labels (Istio: `service.istio.io/canonical-name`, else
+    /// `app.kubernetes.io/name`, else `app`, else the deployment's name).
+    pub fn canonical_service<'a>(&'a self, deployment: &'a str) -> &'a str {
+        ["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"]
+            .into_iter()
+            .find_map(|key| self.find(key))
+            .unwrap_or(deployment)
+    }
+
+    /// The canonical revision of a workload with these labels (`service.istio.io/canonical-revision`, else
+    /// `app.kubernetes.io/version`, else `version`, else `latest`).
+    pub fn canonical_revision(&self) -> &str {
+        [
+            "service.istio.io/canonical-revision",
+            "app.kubernetes.io/version",
+            "version",
+        ]
+        .into_iter()
+        .find_map(|key| self.find(key))
+        .unwrap_or("latest")
+    }
+
     /// The labels in the order of their keys.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(key, value)| (&**key, &**value))

@@ -76,6 +76,8 @@ known! {
     XEnvoyAttemptCount = "x-envoy-attempt-count", 21, b'x', b't';
     XEnvoyExpectedRqTimeoutMs = "x-envoy-expected-rq-timeout-ms", 30, b'x', b's';
     XEnvoyUpstreamServiceTime = "x-envoy-upstream-service-time", 29, b'x', b'e';
+    XEnvoyPeerMetadata = "x-envoy-peer-metadata", 21, b'x', b'a';
+    XEnvoyPeerMetadataId = "x-envoy-peer-metadata-id", 24, b'x', b'd';
     XForwardedClientCert = "x-forwarded-client-cert", 23, b'x', b't';
     XForwardedFor = "x-forwarded-for", 15, b'x', b'r';
     XForwardedHost = "x-forwarded-host", 16, b'x', b't';

@@ -254,26 +254,14 @@ pub enum WorkloadHealth {
     Terminating,
 }
 
-/// The canonical service of a workload (Istio: `service.istio.io/canonical-name`, else `app.kubernetes.io/name`, else
-/// `app`, else the deployment's name).
+/// The canonical service of a workload ([`Labels::canonical_service`]).
 pub fn canonical_service<'a>(labels: &'a Labels, deployment: &'a str) -> &'a str {
-    ["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"]
-        .into_iter()
-        .find_map(|key| labels.find(key))
-        .unwrap_or(deployment)
+    labels.canonical_service(deployment)
 }
 
-/// The canonical revision of a workload (`service.istio.io/canonical-revision`, else `app.kubernetes.io/version`, else
-/// `version`, else `latest`).
+/// The canonical revision of a workload ([`Labels::canonical_revision`]).
 pub fn canonical_revision(labels: &Labels) -> &str {
-    [
-        "service.istio.io/canonical-revision",
-        "app.kubernetes.io/version",
-        "version",
-    ]
-    .into_iter()
-    .find_map(|key| labels.find(key))
-    .unwrap_or("latest")
+    labels.canonical_revision()
 }
 
 /// A host of the mesh that stands for a server on the machine outside the workloads' namespaces.

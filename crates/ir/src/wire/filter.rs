@@ -19,7 +19,7 @@ use rajut_proto::{
 use super::{
     Fault, rate_limit, rbac,
     read::{Place, Reader},
-    write,
+    stats, write,
 };
 use crate::{
     filter::{FilterOverride, FilterOverrides, HttpFilter, HttpFilterKind, LOCAL_RATE_LIMIT, RBAC, ROUTER},
@@ -27,7 +27,7 @@ use crate::{
 };
 
 const SUPPORTED: &str =
-    "envoy.filters.http.rbac, envoy.filters.http.local_ratelimit, envoy.filters.http.router";
+    "envoy.filters.http.rbac, envoy.filters.http.local_ratelimit, istio.stats, envoy.filters.http.router";
 
 // --- encode ---
 
@@ -37,6 +37,7 @@ pub(super) fn encode_filter(filter: &HttpFilter) -> pb::HttpFilter {
         HttpFilterKind::LocalRateLimit(limit) => {
             write::any(type_url::LOCAL_RATE_LIMIT, &rate_limit::encode_filter(limit))
         }
+        HttpFilterKind::IstioStats(it) => stats::encode(it),
         HttpFilterKind::Router(router) => {
             let config = Router {
                 suppress_envoy_headers: router.suppress_envoy_headers,
@@ -80,11 +81,10 @@ pub(super) fn encode_overrides(overrides: &FilterOverrides) -> HashMap<String, A
 // --- decode ---
 
 /// HTTP filters that only look on: the type's full name. (Cross-origin rules of the same type sit on routes.)
-const IGNORABLE_TYPES: [&str; 6] = [
+const IGNORABLE_TYPES: [&str; 5] = [
     "envoy.extensions.filters.http.grpc_stats.v3.FilterConfig",
     "io.istio.http.peer_metadata.Config",
     "istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig",
-    "stats.PluginConfig",
     "envoy.extensions.filters.http.cors.v3.Cors",
     "envoy.config.filter.http.peak_ewma.v2alpha1.PeakEwmaConfig",
 ];
@@ -177,6 +177,10 @@ fn decode_kind(
             let message = reader.unpack(&config_place, config)?;
             let limit = rate_limit::decode_filter(reader, &config_place, &message);
             Some(HttpFilterKind::LocalRateLimit(Arc::new(limit)))
+        }
+        (Some(config), _) if config.type_url == type_url::ISTIO_STATS => {
+            let stats = stats::decode(reader, &config_place, config)?;
+            Some(HttpFilterKind::IstioStats(Arc::new(stats)))
         }
         (config, name) => {
             if filter.disabled || filter.is_optional || is_ignorable(name, config) {

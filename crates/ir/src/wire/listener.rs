@@ -21,7 +21,7 @@ use rajut_types::Text;
 use super::{
     DecodeResult, Encoded, Fault, access_log, http, origin, rbac,
     read::{self, Place, Reader, is_true, number},
-    tls, write,
+    stats, tls, write,
 };
 use crate::chain::COMBINATIONS_MAX;
 use crate::listener::{
@@ -125,9 +125,14 @@ fn encode_chain(chain: &FilterChain) -> pb::FilterChain {
         let config = write::any(type_url::NETWORK_RBAC, &rbac::encode_network(it));
         filter(RBAC, config)
     });
+    let metrics = match &chain.action {
+        ChainAction::Tcp(proxy) => proxy.stats.as_ref(),
+        ChainAction::Http(_) => None,
+    };
+    let metrics = metrics.map(|it| filter(stats::NAME, stats::encode(it)));
     pb::FilterChain {
         filter_chain_match: encode_match(&chain.matches),
-        filters: access.chain([filter(name, config)]).collect(),
+        filters: access.chain(metrics).chain([filter(name, config)]).collect(),
         metadata: write::metadata([Some(origin::encode(&chain.origin))]),
         transport_socket: chain.tls.as_ref().map(tls::encode_downstream_socket),
         transport_socket_connect_timeout: (!chain.transport_connect_timeout.is_zero())
@@ -415,10 +420,9 @@ fn decode_chain(reader: &mut Reader, place: &Place<'_>, chain: &pb::FilterChain)
 }
 
 /// Network filters that only look on: the type's full name.
-const IGNORABLE_TYPES: [&str; 3] = [
+const IGNORABLE_TYPES: [&str; 2] = [
     "envoy.tcp.metadataexchange.config.MetadataExchange",
     "io.istio.tcp.metadata_exchange.v1.MetadataExchange",
-    "stats.PluginConfig",
 ];
 
 /// The same filters by name, where their configuration is a `TypedStruct`.
@@ -442,7 +446,7 @@ fn decode_filters(
     filters: &[pb::Filter],
     rbac: &mut Vec<Arc<Rbac>>,
 ) -> Option<ChainAction> {
-    let mut action = None;
+    let (mut action, mut metrics) = (None, None);
     for (at, filter) in filters.iter().enumerate() {
         let place = place.item("filters", at);
         let config = match &filter.config_type {
@@ -462,7 +466,15 @@ fn decode_filters(
                 Some(ChainAction::Http(Arc::new(http::decode(reader, &place, config)?)))
             }
             Some(config) if config.type_url == type_url::TCP_PROXY && is_last => {
-                Some(ChainAction::Tcp(Arc::new(decode_tcp(reader, &place, config)?)))
+                let proxy = decode_tcp(reader, &place, config)?;
+                Some(ChainAction::Tcp(Arc::new(TcpProxy {
+                    stats: metrics.take(),
+                    ..proxy
+                })))
+            }
+            Some(config) if config.type_url == type_url::ISTIO_STATS && !is_last => {
+                metrics = stats::decode(reader, &place, config).map(Arc::new);
+                continue;
             }
             Some(config) if config.type_url == type_url::NETWORK_RBAC && !is_last => {
                 let message = reader.unpack(&place, config)?;
@@ -482,7 +494,7 @@ fn decode_filters(
     )
 }
 
-const SUPPORTED_FILTERS: &str = "envoy.filters.network.rbac, and as the last one \
+const SUPPORTED_FILTERS: &str = "envoy.filters.network.rbac, istio.stats, and as the last one \
                                  envoy.filters.network.http_connection_manager or envoy.filters.network.tcp_proxy";
 
 fn decode_match(
@@ -604,6 +616,7 @@ fn decode_tcp(reader: &mut Reader, place: &Place<'_>, config: &Any) -> Option<Tc
         max_downstream_connection_duration: longest,
         max_connect_attempts: attempts,
         access_logs: access_log::decode(reader, place, &message.access_log, false),
+        stats: None,
     })
 }
 

@@ -17,6 +17,8 @@ use rajut_ir::{
 };
 use rajut_types::{Labels, Locality, Text};
 
+use crate::stats::texts::TextId;
+
 /// Most original destinations that a cluster remembers; a full table is emptied.
 pub const ORIGINALS_MAX: usize = 1024;
 
@@ -39,6 +41,8 @@ pub struct Host {
     pub share: u32,
     /// The workload behind it, may be empty.
     pub workload: Text,
+    /// The same for metrics.
+    pub(crate) workload_id: TextId,
     /// Which entry of the cluster's `tls_matches` decides; `None`: the cluster's own TLS.
     pub tls_match: Option<usize>,
     /// Labels that chose it.
@@ -301,6 +305,7 @@ fn host(
         weight: endpoint.weight.max(1),
         share,
         workload: endpoint.workload.clone(),
+        workload_id: TextId::of(&endpoint.workload),
         tls_match,
         tls_labels: endpoint.tls_labels.clone(),
         record,
@@ -334,6 +339,7 @@ impl Originals {
             weight: 1,
             share: 1,
             workload: Text::default(),
+            workload_id: TextId::UNKNOWN,
             tls_match: None,
             tls_labels: Labels::default(),
             record,

@@ -67,7 +67,8 @@ impl Chain {
                 HttpFilterKind::LocalRateLimit(ir) => {
                     Kind::LocalRateLimit(Arc::new(Limiter::new(ir.clone(), registry)))
                 }
-                HttpFilterKind::Router(_) => return None,
+                // It only looks on: the request's record does it.
+                HttpFilterKind::IstioStats(_) | HttpFilterKind::Router(_) => return None,
             };
             Some(Filter {
                 name: filter.name.clone(),

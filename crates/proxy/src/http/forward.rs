@@ -38,7 +38,7 @@ use crate::{
     cluster::{Cluster, Host, PickContext, demand, host::ActiveRequest, outlier::Outcome, pick::stable_hash},
     epoch::Epoch,
     failure::{Failure, FailureKind, Fault, Flags},
-    stats::ClusterCounter,
+    stats::{ClusterCounter, istio::Ends, texts::TextId},
     upstream::{
         exchange::{Head, Upstream},
         pool::Wants,
@@ -351,6 +351,7 @@ impl Forwarding<'_, '_> {
             (failure, unseen)
         })?;
         self.record.upstream_local = upstream.local_address();
+        self.record.upstream_ends = upstream.ends();
         let sent = Sent::new(plan.cluster, worker, active);
         let mut exchange = Exchange {
             upstream,
@@ -406,6 +407,7 @@ impl Forwarding<'_, '_> {
                 .add(worker.index, ClusterCounter::NoneHealthy);
         })?;
         self.record.host = Some(host.clone());
+        self.record.upstream_ends = Ends::default();
         let attempts = self.record.attempts;
         let head = &mut self.record.head;
         if matches!(plan.forward.host_rewrite, Some(HostRewrite::Auto)) && !host.hostname.is_empty() {
@@ -508,7 +510,11 @@ impl Forwarding<'_, '_> {
         if self.record.head.fields.contains(Known::Upgrade) {
             exchange.upstream.wait_for_upgrades().await;
         }
+        let tells = self.introduce(&exchange.upstream);
         exchange.upstream.push_head(&self.record.head, self.body)?;
+        if tells {
+            self.record.head.fields.remove(Known::XEnvoyPeerMetadata);
+        }
         poll_fn(|cx| {
             self.poll_send(exchange, cx)?;
             loop {
@@ -528,6 +534,27 @@ impl Forwarding<'_, '_> {
             self.poll_watch(cx).map(|kind| Err(kind.into()))
         })
         .await
+    }
+
+    /// Tells a server of the mesh who calls, until it has answered once on the connection; `true` where the head says so.
+    fn introduce(&mut self, upstream: &Upstream) -> bool {
+        if upstream.is_answered() || self.record.upstream_ends.peer == TextId::UNKNOWN {
+            return false;
+        }
+        let manager = self.record.shared.manager.clone();
+        let Some(meter) = manager.meter().filter(|meter| meter.is_client()) else {
+            return false;
+        };
+        let of_mesh = self
+            .record
+            .cluster
+            .as_ref()
+            .zip(self.record.host.as_ref())
+            .and_then(|(cluster, host)| cluster.originator(host))
+            .is_some_and(|originator| originator.verifies_mesh());
+        let fields = &mut self.record.head.fields;
+        // A head at its bound goes on without.
+        of_mesh && fields.set(Known::XEnvoyPeerMetadata, meter.header()).is_ok()
     }
 
     /// Passes an interim response on where the client understands it.

@@ -15,6 +15,7 @@ use rajut_ir::{
     http::{ForwardClientCert, HostPort, HttpConnectionManager, ServerHeader},
     route::{AppendAction, HeaderMutations, HeaderValue, PathMatch, PathRewrite},
 };
+use rajut_telemetry::workload::Workload;
 use tokio::time::Instant;
 
 use super::record::{Record, Shared};
@@ -22,6 +23,7 @@ use crate::{
     clock,
     connection::{Peer, PeerIdentity},
     failure::FailureKind,
+    stats::{istio::Meter, texts::TextId},
 };
 
 const BAD_REQUEST: FailureKind = FailureKind::MalformedRequest { status: 400 };
@@ -52,8 +54,30 @@ pub(crate) fn accept_request(record: &mut Record, upgrade: bool) -> Result<(), F
     forward::strip_request(&mut record.head.fields, keep).map_err(|_| BAD_REQUEST)?;
     let shared = record.shared.clone();
     let ir = shared.manager.ir();
+    if let Some(meter) = shared.manager.meter() {
+        take_peer(record, meter);
+    }
     normalize_target(&mut record.head, ir, shared.connection.local.port())?;
     edit(|| forwarding_fields(&mut record.head.fields, &shared, ir))
+}
+
+/// Takes out what the client says of itself, and believes what a client of the mesh says first on a connection.
+fn take_peer(record: &mut Record, meter: &Meter) {
+    let fields = &mut record.head.fields;
+    if !fields.contains(Known::XEnvoyPeerMetadata) && !fields.contains(Known::XEnvoyPeerMetadataId) {
+        return;
+    }
+    let shared = &record.shared;
+    if !meter.is_client()
+        && shared.client.get() == TextId::UNKNOWN
+        && shared.ends.peer != TextId::UNKNOWN
+        && let Some(value) = fields.get(Known::XEnvoyPeerMetadata)
+        && let Some(workload) = Workload::from_header(value)
+    {
+        shared.client.set(TextId::of(&workload.to_text()));
+    }
+    fields.remove(Known::XEnvoyPeerMetadata);
+    fields.remove(Known::XEnvoyPeerMetadataId);
 }
 
 /// Edits fail only when a head's bound on edits is reached, which is the sender's doing.

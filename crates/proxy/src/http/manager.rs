@@ -6,6 +6,7 @@ use rajut_ir::{
     access_log::{AccessLog, LogFormat, LogSink},
     filter::HttpFilterKind,
     http::{HttpConnectionManager, RouteSource},
+    listener::Direction,
 };
 use rajut_telemetry::{
     format::{ENVOY_DEFAULT, Format, FormatError},
@@ -18,7 +19,7 @@ use super::{
 };
 use crate::{
     epoch::Config,
-    stats::{ManagerStats, Registry},
+    stats::{ManagerStats, Registry, istio::Meter},
 };
 
 /// Why a connection manager can't be used.
@@ -46,12 +47,17 @@ pub struct Manager {
     inline: Option<Arc<Routes>>,
     filters: Chain,
     tracer: Option<Tracer>,
+    meter: Option<Meter>,
     suppresses_envoy_headers: bool,
 }
 
 impl Manager {
     /// Parses formats, opens logs, compiles routes that are given in place.
-    pub fn compile(ir: Arc<HttpConnectionManager>, registry: &Registry) -> Result<Arc<Self>, CompileError> {
+    pub fn compile(
+        ir: Arc<HttpConnectionManager>,
+        direction: Direction,
+        registry: &Registry,
+    ) -> Result<Arc<Self>, CompileError> {
         let logs = ir
             .access_logs
             .iter()
@@ -64,7 +70,11 @@ impl Manager {
         };
         let suppresses_envoy_headers = ir.filters.iter().any(|filter| match &filter.kind {
             HttpFilterKind::Router(router) => router.suppress_envoy_headers,
-            HttpFilterKind::Rbac(_) | HttpFilterKind::LocalRateLimit(_) => false,
+            HttpFilterKind::Rbac(_) | HttpFilterKind::LocalRateLimit(_) | HttpFilterKind::IstioStats(_) => false,
+        });
+        let meter = ir.filters.iter().find_map(|filter| match &filter.kind {
+            HttpFilterKind::IstioStats(stats) if !filter.disabled => Some(registry.meter(direction, stats)),
+            _ => None,
         });
         let filters = Chain::compile(&ir.filters, &ir.stat_prefix, registry);
         Ok(Arc::new(Self {
@@ -73,6 +83,7 @@ impl Manager {
             inline,
             filters,
             tracer: ir.tracing.as_ref().map(|it| Tracer::new(it, registry)),
+            meter,
             suppresses_envoy_headers,
             ir,
         }))
@@ -96,6 +107,11 @@ impl Manager {
     /// Its tracing.
     pub(crate) const fn tracer(&self) -> Option<&Tracer> {
         self.tracer.as_ref()
+    }
+
+    /// What it counts Istio's metrics by.
+    pub(crate) const fn meter(&self) -> Option<&Meter> {
+        self.meter.as_ref()
     }
 
     /// Its access logs.

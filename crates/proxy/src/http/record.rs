@@ -5,7 +5,7 @@
 //! format string: log lines and header values alike.
 
 use std::{
-    cell::{OnceCell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     collections::HashMap,
     net::SocketAddr,
     rc::Rc,
@@ -13,7 +13,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use rajut_codec::{Fields, RequestHead, ResponseHead, Version};
+use rajut_codec::{Fields, Known, Method, RequestHead, ResponseHead, Version};
 use rajut_ir::route::HeaderMutations;
 use rajut_telemetry::format::{self, Section, Template, Value, write_number};
 use rajut_types::Text;
@@ -21,15 +21,21 @@ use tokio::time::Instant;
 
 use super::{
     filters::{self, local_rate_limit::ConnectionLimits},
+    headers,
     manager::Manager,
     trace::{self, Trace},
     view::client_address,
 };
 use crate::{
+    clock,
     cluster::{Cluster, Host},
     connection::{Connection, Peer},
-    failure::{Failure, Flags},
-    stats::ManagerCounter,
+    failure::{Failure, Flags, grpc_status_of},
+    stats::{
+        ManagerCounter,
+        istio::{Ends, Meter, Protocol, Seen},
+        texts::TextId,
+    },
     worker::Worker,
 };
 
@@ -43,6 +49,10 @@ pub(crate) struct Shared {
     pub(crate) is_tls: bool,
     /// Its own rate limits.
     pub(crate) limits: RefCell<ConnectionLimits>,
+    /// Who its two ends have proven to be.
+    pub(crate) ends: Ends,
+    /// The workload that the client says it is, once it has.
+    pub(crate) client: Cell<TextId>,
 }
 
 /// `%RESPONSE_CODE_DETAILS%`.
@@ -91,6 +101,8 @@ pub(crate) struct Record {
     pub(crate) cluster: Option<Arc<Cluster>>,
     pub(crate) host: Option<Arc<Host>>,
     pub(crate) upstream_local: Option<SocketAddr>,
+    /// Who the two ends of the connection to the host have proven to be.
+    pub(crate) upstream_ends: Ends,
     pub(crate) route: Text,
     pub(crate) virtual_host: Text,
     pub(crate) attempts: u32,
@@ -133,6 +145,7 @@ impl Record {
             cluster: None,
             host: None,
             upstream_local: None,
+            upstream_ends: Ends::default(),
             route: EMPTY.with(Text::clone),
             virtual_host: EMPTY.with(Text::clone),
             attempts: 0,
@@ -183,6 +196,48 @@ impl Record {
         out
     }
 
+    /// Counts it by Istio's metrics.
+    fn measure(&self, meter: &Meter) {
+        let is_grpc = self.head.method == Method::Post && headers::is_grpc(&self.head.fields);
+        let protocol = if is_grpc { Protocol::Grpc } else { Protocol::Http };
+        let mut key = meter.key(protocol);
+        key.grpc = is_grpc.then(|| self.grpc_status()).flatten();
+        key.code = if self.has_response { self.response.status } else { 0 };
+        key.flags = self.flags;
+        if let Some(cluster) = &self.cluster {
+            key.service = cluster.service();
+        }
+        let knows_service = self.cluster.as_ref().is_some_and(|cluster| cluster.ir().service.is_some());
+        if meter.context.ir.host_fallback && !knows_service {
+            // What is no text is nobody's name.
+            let host = std::str::from_utf8(&self.head.authority).unwrap_or_default();
+            key.host = TextId::of(host);
+        }
+        if meter.is_client() {
+            key.peer = self.host.as_ref().map_or(TextId::UNKNOWN, |host| host.workload_id);
+            key.ends = self.upstream_ends;
+        } else {
+            key.peer = self.shared.client.get();
+            key.ends = self.shared.ends;
+        }
+        let seen = Seen {
+            duration: clock::now().duration_since(self.start),
+            received: self.bytes_received,
+            sent: self.bytes_sent,
+        };
+        self.shared.worker.metrics.request(meter, key, seen);
+    }
+
+    /// The status of a gRPC call: as its answer says, else as the HTTP status means; `None` where there was no answer.
+    fn grpc_status(&self) -> Option<u8> {
+        let told = |fields: &Fields| fields.get_str(Known::GrpcStatus)?.parse().ok();
+        self.trailers
+            .as_ref()
+            .and_then(told)
+            .or_else(|| told(&self.response.fields))
+            .or_else(|| self.has_response.then(|| grpc_status_of(self.response.status)))
+    }
+
     fn emit(&self) {
         let worker = self.shared.worker.index;
         let stats = self.shared.manager.stats();
@@ -191,6 +246,9 @@ impl Record {
             stats.add_status(worker, self.response.status);
         }
         trace::finish(self);
+        if let Some(meter) = self.shared.manager.meter() {
+            self.measure(meter);
+        }
         for (format, writer) in self.shared.manager.logs() {
             writer.line(worker, |out| format.render(self, out));
         }

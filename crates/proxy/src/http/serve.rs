@@ -73,8 +73,11 @@ pub async fn serve_connection(
     connection: Rc<Connection>,
     manager: Arc<Manager>,
 ) {
+    let ends = connection.peer.ends();
     let shared = Rc::new(Shared {
         is_tls: matches!(stream, Stream::Tls(_)),
+        ends,
+        client: Cell::default(),
         worker,
         connection,
         manager,

@@ -3,6 +3,7 @@
 use std::{fmt, io, sync::Arc};
 
 use rajut_platform::socket::TcpStream;
+use rajut_types::Text;
 use rustls::pki_types::ServerName;
 
 use super::ahead::Ahead;
@@ -16,6 +17,8 @@ pub struct Originator {
     auto_sni: bool,
     /// Who answers has shown a certificate of the mesh's own authority.
     verifies_mesh: bool,
+    /// The identity of the certificate that is shown where one is asked for; may be empty.
+    own_uri: Text,
 }
 
 impl fmt::Debug for Originator {
@@ -34,6 +37,7 @@ impl Originator {
             sni: sni.map(Into::into),
             auto_sni,
             verifies_mesh: false,
+            own_uri: Text::default(),
         }
     }
 
@@ -42,6 +46,18 @@ impl Originator {
     pub fn verifying_mesh(mut self, verifies_mesh: bool) -> Self {
         self.verifies_mesh = verifies_mesh;
         self
+    }
+
+    /// Says whose certificate is shown.
+    #[must_use]
+    pub fn showing(mut self, own_uri: Text) -> Self {
+        self.own_uri = own_uri;
+        self
+    }
+
+    /// Whose certificate is shown, may be empty.
+    pub const fn own_uri(&self) -> &Text {
+        &self.own_uri
     }
 
     /// Whether a peer, once the handshake is done, is known to be of the mesh.

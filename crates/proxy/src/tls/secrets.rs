@@ -64,11 +64,7 @@ impl Secrets {
     /// The TLS of a filter chain.
     pub fn terminator(&self, tls: &DownstreamTls) -> Result<Terminator, TlsContextError> {
         let config = context::server_config(tls, self.view())?;
-        let own_uri = self
-            .identity
-            .as_ref()
-            .map(|identity| identity.principal.spiffe_id().into());
-        Ok(Terminator::new(config, own_uri.unwrap_or_default()))
+        Ok(Terminator::new(config, self.own_uri()))
     }
 
     /// The TLS towards an upstream.
@@ -78,8 +74,18 @@ impl Secrets {
         let verifies_mesh = tls.common.validation.as_ref().is_some_and(|validation| {
             validation.sds.as_deref() == Some(context::MESH_ROOTS) && !validation.context.accept_untrusted
         });
-        let originator = Originator::new(config, sni, tls.auto_sni).verifying_mesh(verifies_mesh);
+        let originator = Originator::new(config, sni, tls.auto_sni)
+            .verifying_mesh(verifies_mesh)
+            .showing(self.own_uri());
         Ok(Arc::new(originator))
+    }
+
+    /// The own identity as a URI; empty where there is none.
+    fn own_uri(&self) -> Text {
+        self.identity
+            .as_ref()
+            .map(|identity| identity.principal.spiffe_id().into())
+            .unwrap_or_default()
     }
 
     fn view(&self) -> context::Secrets<'_> {

@@ -6,6 +6,7 @@
 
 use std::{io, net::SocketAddr, rc::Rc, sync::Arc};
 
+use rajut_identity::certificate::Facts;
 use rajut_ir::{cluster::Cluster as ClusterIr, endpoint::EndpointAddress};
 use rajut_platform::socket::{ConnectOptions, Keepalive, TcpStream};
 use rajut_types::Text;
@@ -13,8 +14,9 @@ use rajut_types::Text;
 use crate::{
     cluster::{Cluster, Host, breaker::Permit, outlier::Outcome},
     failure::{Failure, FailureKind},
-    stats::ClusterCounter,
+    stats::{ClusterCounter, istio::Ends, texts::TextId},
     stream::Stream,
+    tls::originate::Originator,
     worker::Worker,
 };
 
@@ -23,6 +25,8 @@ use crate::{
 pub struct Established {
     /// The connection; after TLS where the host has it.
     pub stream: Stream,
+    /// Who its two ends have proven to be.
+    pub(crate) ends: Ends,
     /// Keeps the books until the connection is dropped.
     pub permit: ConnectionGuard,
 }
@@ -82,6 +86,9 @@ pub async fn connect_with(
             host.count_connected();
             cluster.report(worker.index, host, Outcome::Connected);
             Ok(Established {
+                ends: cluster
+                    .originator(host)
+                    .map_or_else(Ends::default, |originator| proven(&stream, originator)),
                 stream,
                 permit: ConnectionGuard {
                     cluster: cluster.clone(),
@@ -99,6 +106,21 @@ pub async fn connect_with(
             host.count_connect_failure();
             Err(failure)
         }
+    }
+}
+
+/// The identities of both ends of a connection under TLS.
+fn proven(stream: &Stream, originator: &Originator) -> Ends {
+    if originator.own_uri().is_empty() {
+        return Ends::default();
+    }
+    let peer = stream.peer_certificate().and_then(|certificate| {
+        let facts = Facts::parse(certificate).ok()?;
+        facts.uris.first().map(|uri| TextId::of(uri))
+    });
+    Ends {
+        own: TextId::of(originator.own_uri()),
+        peer: peer.unwrap_or_default(),
     }
 }
 

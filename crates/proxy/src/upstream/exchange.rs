@@ -21,6 +21,7 @@ use crate::{
         h2::{Receiver, Sender},
         message::Piece,
     },
+    stats::istio::Ends,
 };
 
 /// Looks for the server's settings before an upgrade over a new HTTP/2 connection, and the pause between two.
@@ -181,6 +182,22 @@ impl Upstream {
         }
     }
 
+    /// Who the two ends of its connection have proven to be.
+    pub(crate) fn ends(&self) -> Ends {
+        match self {
+            Self::H1(exchange) => exchange.connection.ends(),
+            Self::H2(exchange) => exchange.lease.ends(),
+        }
+    }
+
+    /// Whether an answer has come over its connection, to this request or to one before.
+    pub(crate) fn is_answered(&self) -> bool {
+        match self {
+            Self::H1(exchange) => exchange.connection.answered,
+            Self::H2(exchange) => exchange.lease.is_answered(),
+        }
+    }
+
     /// Ends the exchange: the connection goes back to its pool where that is safe. What is unfinished is cancelled.
     pub(crate) fn finish(self) {
         match self {
@@ -254,6 +271,7 @@ impl H1Exchange {
                     return Poll::Ready(Ok(Head::Informational(response.head)));
                 }
                 Ok(Some(response)) => {
+                    connection.answered = true;
                     connection.note_keep_alive(&response.head);
                     return Poll::Ready(Ok(Head::Final(response.head, response.body)));
                 }
@@ -389,6 +407,7 @@ impl H2Exchange {
             return Poll::Ready(Ok(Head::Informational(head)));
         }
         let response = ready!(Pin::new(response).poll(cx)).map_err(|error| failure_of_h2(&error))?;
+        self.lease.note_answer();
         let (parts, body) = response.into_parts();
         let (mut head, mut length) = convert::response_from_h2(parts, body.is_end_stream())
             .map_err(|_| Failure::from(FailureKind::UpstreamProtocol))?;

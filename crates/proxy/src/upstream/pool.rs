@@ -57,7 +57,7 @@ use crate::{
         h2::{CONNECTION_WINDOW, DATA_FRAME_BUDGET, SEND_BUFFER, STREAM_WINDOW, STREAMS_DEFAULT, keep_alive},
         transport::Transport,
     },
-    stats::ClusterCounter,
+    stats::{ClusterCounter, istio::Ends},
     stream::Stream,
     worker::Worker,
 };
@@ -140,6 +140,9 @@ pub(crate) struct H1Connection {
     /// Asked once: a system call per request would be felt.
     local: Option<SocketAddr>,
     guard: ConnectionGuard,
+    ends: Ends,
+    /// An answer has come: the server knows who calls.
+    pub(crate) answered: bool,
 }
 
 /// An HTTP/2 connection to a host.
@@ -154,6 +157,9 @@ pub(crate) struct H2Connection {
     opened: Instant,
     local: Option<SocketAddr>,
     freed: Notify,
+    ends: Ends,
+    /// An answer has come: the server knows who calls.
+    answered: Cell<bool>,
 }
 
 /// A place for one stream on an HTTP/2 connection.
@@ -195,6 +201,18 @@ impl H2Lease {
     pub(crate) fn local_address(&self) -> Option<SocketAddr> {
         self.connection.local
     }
+
+    pub(crate) fn ends(&self) -> Ends {
+        self.connection.ends
+    }
+
+    pub(crate) fn is_answered(&self) -> bool {
+        self.connection.answered.get()
+    }
+
+    pub(crate) fn note_answer(&self) {
+        self.connection.answered.set(true);
+    }
 }
 
 impl H2Connection {
@@ -217,6 +235,10 @@ impl H2Connection {
 impl H1Connection {
     pub(crate) const fn local_address(&self) -> Option<SocketAddr> {
         self.local
+    }
+
+    pub(crate) const fn ends(&self) -> Ends {
+        self.ends
     }
 
     /// Whether the request that comes now is its last.
@@ -635,7 +657,7 @@ impl Acquire<'_> {
             ..
         } = self;
         let made = connect_with(worker, cluster, host, self.host_name, permit).await;
-        let Established { stream, permit } = made.inspect_err(|_| {
+        let Established { stream, ends, permit } = made.inspect_err(|_| {
             cluster
                 .stats()
                 .add(worker.index, ClusterCounter::RqPendingFailure);
@@ -643,7 +665,7 @@ impl Acquire<'_> {
         if let UpstreamProtocol::Auto(_, options) = &cluster.ir().protocol
             && stream.alpn() == Some(b"h2")
         {
-            let connection = self.start_h2(options, Established { stream, permit }).await?;
+            let connection = self.start_h2(options, Established { stream, ends, permit }).await?;
             let lease = connection.lease(None).ok_or(FailureKind::StreamRefused)?;
             return Ok(stream_on(lease, cluster, host));
         }
@@ -660,6 +682,8 @@ impl Acquire<'_> {
             opened: Instant::now(),
             local,
             guard: permit,
+            ends,
+            answered: false,
         }))))
     }
 
@@ -779,7 +803,7 @@ impl Acquire<'_> {
             host,
             ..
         } = self;
-        let Established { stream, permit } = established;
+        let Established { stream, ends, permit } = established;
         let local = stream.socket().and_then(|socket| socket.local_addr().ok());
         let (io, batch) = batched(stream, Bytes::new());
         // The preface and the settings leave with the first request.
@@ -799,6 +823,8 @@ impl Acquire<'_> {
             opened: Instant::now(),
             local,
             freed: Notify::new(),
+            ends,
+            answered: Cell::new(false),
         });
         let keepalive = options.keepalive;
         spawn_local(drive(

@@ -6,6 +6,7 @@ mod egress;
 mod folders;
 mod input;
 mod lifecycle;
+mod metrics;
 mod limits;
 mod node;
 mod on_demand;
@@ -30,6 +31,7 @@ pub fn all() -> Vec<Scenario> {
         scaling::SCENARIOS,
         rootless::SCENARIOS,
         clinic::SCENARIOS,
+        metrics::SCENARIOS,
         security::SCENARIOS,
         protocols::SCENARIOS,
         xds_grpc::SCENARIOS,

@@ -285,7 +285,7 @@ fn endpoints_carry_health_mtls_and_the_workload() {
         [Health::Healthy, Health::Unhealthy, Health::Draining]
     );
     assert_eq!(endpoints[0].address.to_string(), "10.0.0.7:8080");
-    assert_eq!(&*endpoints[0].workload, "api;clinic;api;v1;");
+    assert_eq!(&*endpoints[0].workload, "api;clinic;api;v1;;api;v1");
     assert_eq!(endpoints[0].tls_labels.find("tlsMode"), Some("istio"));
     assert!(endpoints[2].tls_labels.is_empty());
 }

@@ -933,4 +933,12 @@ lists! {
     "envoy.type.v3.TokenBucket": [
         "max_tokens" "tokens_per_fill" "fill_interval"
     ] ignorable [] instead [];
+    "stats.PluginConfig": [
+        "disable_host_header_fallback" "tcp_reporting_duration"
+    ] ignorable [
+        "rescoping_duration" "scope_grace_period_duration"
+    ] instead [
+        "definitions" = "there are the standard metrics only"
+        "reporter" = "the listener's traffic_direction says which reporter it is"
+    ];
 }

@@ -27,6 +27,7 @@ use crate::{
     rbac::{Action, Permission, Policy, Principal, Rbac, Rule, Rules, UriTemplate},
     route::*,
     secret::*,
+    stats::IstioStats,
     tls::*,
     tracing::{CustomTag, OpenTelemetry, TagValue, Tracing},
 };
@@ -643,10 +644,20 @@ fn overrides() -> BoxedStrategy<FilterOverrides> {
     .boxed()
 }
 
+fn istio_stats() -> BoxedStrategy<IstioStats> {
+    (any::<bool>(), millis(100))
+        .prop_map(|(host_fallback, tcp_reporting)| IstioStats {
+            host_fallback,
+            tcp_reporting,
+        })
+        .boxed()
+}
+
 fn filters() -> BoxedStrategy<Vec<HttpFilter>> {
     let filter = prop_oneof![
         rbac(true).prop_map(|it| HttpFilterKind::Rbac(Arc::new(it))),
         local_rate_limit().prop_map(|it| HttpFilterKind::LocalRateLimit(Arc::new(it))),
+        istio_stats().prop_map(|it| HttpFilterKind::IstioStats(Arc::new(it))),
     ];
     (vec((filter, any::<bool>()), 0..3), any::<bool>())
         .prop_map(|(filters, suppress_envoy_headers)| {
@@ -1249,9 +1260,10 @@ fn chain() -> BoxedStrategy<FilterChain> {
         option::of(millis(0)),
         1..9u32,
         vec(access_log(), 0..2),
+        option::of(istio_stats().prop_map(Arc::new)),
     )
         .prop_map(
-            |(stat_prefix, clusters, idle_timeout, longest, attempts, access_logs)| {
+            |(stat_prefix, clusters, idle_timeout, longest, attempts, access_logs, stats)| {
                 ChainAction::Tcp(Arc::new(TcpProxy {
                     stat_prefix,
                     clusters,
@@ -1259,6 +1271,7 @@ fn chain() -> BoxedStrategy<FilterChain> {
                     max_downstream_connection_duration: longest,
                     max_connect_attempts: attempts,
                     access_logs,
+                    stats,
                 }))
             },
         );

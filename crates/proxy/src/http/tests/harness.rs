@@ -229,6 +229,10 @@ pub(super) struct Setup {
     /// What the whole table changes.
     pub(super) table: HeaderMutations,
     pub(super) log: Option<std::path::PathBuf>,
+    /// Whose traffic the listener takes.
+    pub(super) direction: Direction,
+    /// Who the client has proven to be.
+    pub(super) peer: Peer,
 }
 
 impl Setup {
@@ -240,6 +244,8 @@ impl Setup {
             virtual_host: Box::new(|_| {}),
             table: HeaderMutations::default(),
             log: None,
+            direction: Direction::Outbound,
+            peer: Peer::None,
         }
     }
 
@@ -274,7 +280,7 @@ impl Setup {
                 ),
             });
         }
-        let manager = Manager::compile(Arc::new(self.manager), &registry).unwrap();
+        let manager = Manager::compile(Arc::new(self.manager), self.direction, &registry).unwrap();
         let mut virtual_host = VirtualHost {
             filters: Vec::new(),
             rate_limits: Vec::new(),
@@ -316,16 +322,17 @@ impl Setup {
         let address = listener.local_addr().unwrap();
         let connections = Rc::new(Cell::new(0));
         let (accepting, counting) = (worker.clone(), connections.clone());
+        let (direction, peer) = (self.direction, self.peer);
         spawn_local(async move {
             while let Ok((tcp, remote)) = listener.accept().await {
                 let connection = Rc::new(Connection {
                     id: accepting.next_connection_id(),
                     listener: "test".into(),
-                    direction: Direction::Outbound,
+                    direction,
                     local: address,
                     remote,
                     sni: None,
-                    peer: Peer::None,
+                    peer: peer.clone(),
                     opened: Instant::now(),
                 });
                 let (worker, manager, counting) = (accepting.clone(), manager.clone(), counting.clone());
