@@ -135,9 +135,7 @@ impl Admin {
             "/" | "/help" => text(StatusCode::OK, HELP),
             "/ready" | "/healthz/ready" => self.ready(),
             "/server_info" => json(&self.server_info()),
-            "/stats" if parameter(query, "format") == Some("prometheus") => {
-                self.prometheus(&config, form)
-            }
+            "/stats" if parameter(query, "format") == Some("prometheus") => self.prometheus(&config, form),
             "/stats" => text(StatusCode::OK, plain_text(&self.rows(&config))),
             "/stats/prometheus" | "/metrics" => self.prometheus(&config, form),
             "/clusters" if parameter(query, "format") == Some("json") => {

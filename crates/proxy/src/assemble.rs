@@ -436,9 +436,11 @@ fn listener(ir: &Arc<ir::Listener>, secrets: &Secrets, registry: &Registry) -> R
                 let manager = Manager::compile(manager.clone(), ir.direction, registry);
                 Action::Http(manager.map_err(|error| error.to_string())?)
             }
-            ir::ChainAction::Tcp(proxy) => {
-                Action::Tcp(Arc::new(tcp::Proxy::compile(proxy.clone(), ir.direction, registry)))
-            }
+            ir::ChainAction::Tcp(proxy) => Action::Tcp(Arc::new(tcp::Proxy::compile(
+                proxy.clone(),
+                ir.direction,
+                registry,
+            ))),
         };
         let tls = configured
             .tls

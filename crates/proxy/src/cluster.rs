@@ -211,7 +211,11 @@ impl Cluster {
 }
 
 /// Clusters of no service that metrics name. Source: Istio.
-const NAMED_BY_THEMSELVES: [&str; 3] = ["PassthroughCluster", "BlackHoleCluster", "InboundPassthroughCluster"];
+const NAMED_BY_THEMSELVES: [&str; 3] = [
+    "PassthroughCluster",
+    "BlackHoleCluster",
+    "InboundPassthroughCluster",
+];
 
 fn service_id(ir: &ClusterIr) -> TextId {
     match &ir.service {

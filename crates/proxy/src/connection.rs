@@ -43,7 +43,11 @@ impl Peer {
         match self {
             Self::None => Ends::default(),
             Self::Verified(identity) => Ends {
-                peer: identity.uris.first().map(|uri| TextId::of(uri)).unwrap_or_default(),
+                peer: identity
+                    .uris
+                    .first()
+                    .map(|uri| TextId::of(uri))
+                    .unwrap_or_default(),
                 own: TextId::of(&identity.own_uri),
             },
         }

@@ -197,14 +197,24 @@ async fn serve(options: ProxyOptions) -> anyhow::Result<()> {
 
 /// Whom this proxy stands beside, as its node says in Istio's words.
 fn own_workload(node: &bootstrap::Node) -> Workload {
-    let text = |key| node.metadata.get(key).and_then(|value| value.as_str()).unwrap_or_default();
+    let text = |key| {
+        node.metadata
+            .get(key)
+            .and_then(|value| value.as_str())
+            .unwrap_or_default()
+    };
     let labels = node.metadata.get("LABELS").and_then(|labels| labels.as_object());
     let labels: Labels = labels
         .into_iter()
         .flatten()
         .filter_map(|(key, value)| Some((key.as_str(), value.as_str()?)))
         .collect();
-    Workload::new(text("WORKLOAD_NAME"), text("NAMESPACE"), text("CLUSTER_ID"), &labels)
+    Workload::new(
+        text("WORKLOAD_NAME"),
+        text("NAMESPACE"),
+        text("CLUSTER_ID"),
+        &labels,
+    )
 }
 
 /// The resources of the bootstrap file, of which only the control plane's cluster stays behind.

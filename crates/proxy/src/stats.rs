@@ -570,7 +570,11 @@ impl Exposition {
             let weight = parts.find_map(|part| part.strip_prefix("q="));
             named && !weight.is_some_and(|weight| weight.bytes().all(|digit| matches!(digit, b'0' | b'.')))
         });
-        if wants { Self::OpenMetrics } else { Self::Prometheus }
+        if wants {
+            Self::OpenMetrics
+        } else {
+            Self::Prometheus
+        }
     }
 
     /// Its media type.
@@ -709,9 +713,15 @@ mod tests {
 
     #[test]
     fn a_scraper_gets_openmetrics_where_it_asks_for_it() {
-        let of_prometheus = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1";
+        let of_prometheus =
+            "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1";
         assert_eq!(Exposition::asked(of_prometheus), Exposition::OpenMetrics);
-        for other in ["", "*/*", "text/plain;version=0.0.4", "application/openmetrics-text;q=0.0"] {
+        for other in [
+            "",
+            "*/*",
+            "text/plain;version=0.0.4",
+            "application/openmetrics-text;q=0.0",
+        ] {
             assert_eq!(Exposition::asked(other), Exposition::Prometheus, "{other}");
         }
     }

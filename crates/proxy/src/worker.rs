@@ -12,8 +12,8 @@ use std::{
 use tokio::{sync::watch, task::spawn_local};
 
 use crate::{
-    cluster::demand::WAITING_MAX, epoch::Epoch, http::timer, listener::stats::ListenerCounters,
-    stats::istio, upstream::namespace::Namespaces,
+    cluster::demand::WAITING_MAX, epoch::Epoch, http::timer, listener::stats::ListenerCounters, stats::istio,
+    upstream::namespace::Namespaces,
 };
 
 /// What every task of a worker's thread shares.

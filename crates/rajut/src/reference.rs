@@ -106,7 +106,10 @@ fn metrics() {
          namespace only. A worker keeps at most 2,000 series; what comes later is counted under `other`, and in \
          `rajut_metrics_folded_total`.\n\n| label | meaning |\n| --- | --- |\n",
     );
-    for (names, end) in [(names::ISTIO_SOURCE, "client"), (names::ISTIO_DESTINATION, "server")] {
+    for (names, end) in [
+        (names::ISTIO_SOURCE, "client"),
+        (names::ISTIO_DESTINATION, "server"),
+    ] {
         let meanings = [
             "deployment",
             "namespace",

@@ -202,19 +202,29 @@ impl Record {
         let protocol = if is_grpc { Protocol::Grpc } else { Protocol::Http };
         let mut key = meter.key(protocol);
         key.grpc = is_grpc.then(|| self.grpc_status()).flatten();
-        key.code = if self.has_response { self.response.status } else { 0 };
+        key.code = if self.has_response {
+            self.response.status
+        } else {
+            0
+        };
         key.flags = self.flags;
         if let Some(cluster) = &self.cluster {
             key.service = cluster.service();
         }
-        let knows_service = self.cluster.as_ref().is_some_and(|cluster| cluster.ir().service.is_some());
+        let knows_service = self
+            .cluster
+            .as_ref()
+            .is_some_and(|cluster| cluster.ir().service.is_some());
         if meter.context.ir.host_fallback && !knows_service {
             // What is no text is nobody's name.
             let host = std::str::from_utf8(&self.head.authority).unwrap_or_default();
             key.host = TextId::of(host);
         }
         if meter.is_client() {
-            key.peer = self.host.as_ref().map_or(TextId::UNKNOWN, |host| host.workload_id);
+            key.peer = self
+                .host
+                .as_ref()
+                .map_or(TextId::UNKNOWN, |host| host.workload_id);
             key.ends = self.upstream_ends;
         } else {
             key.peer = self.shared.client.get();

@@ -31,10 +31,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use rajut_ir::{
-    listener::Direction,
-    stats::IstioStats,
-};
+use rajut_ir::{listener::Direction, stats::IstioStats};
 use rajut_telemetry::workload::Workload;
 
 pub(crate) use self::key::{Ends, Key, Protocol};
@@ -106,7 +103,9 @@ impl Meter {
 
     /// Who this proxy stands beside, for a peer to be told.
     pub(crate) fn header(&self) -> &Bytes {
-        self.store.header.get_or_init(|| self.store.own().to_header().into())
+        self.store
+            .header
+            .get_or_init(|| self.store.own().to_header().into())
     }
 
     /// A key of this meter.
@@ -319,7 +318,9 @@ impl Store {
             contexts.push(context.clone());
             context
         } else {
-            tracing::warn!("too many changes of the metrics' configuration; restart the proxy to see the latest");
+            tracing::warn!(
+                "too many changes of the metrics' configuration; restart the proxy to see the latest"
+            );
             let last = contexts.iter().rev().find(|known| known.reporter == reporter);
             last.unwrap_or(&contexts[0]).clone()
         };

@@ -66,10 +66,7 @@ impl TextId {
             Self::OTHER => OTHER.into(),
             Self(number) => {
                 let texts = TEXTS.lock().unwrap_or_else(PoisonError::into_inner);
-                texts
-                    .get(number as usize - RESERVED)
-                    .cloned()
-                    .unwrap_or_default()
+                texts.get(number as usize - RESERVED).cloned().unwrap_or_default()
             }
         }
     }

@@ -111,9 +111,17 @@ impl Reached {
         let meter = proxy.meter.as_ref()?;
         let mut key = meter.key(Protocol::Tcp);
         key.flags = flags;
-        key.service = self.cluster.as_ref().map(|cluster| cluster.service()).unwrap_or_default();
+        key.service = self
+            .cluster
+            .as_ref()
+            .map(|cluster| cluster.service())
+            .unwrap_or_default();
         if meter.is_client() {
-            key.peer = self.host.as_ref().map(|host| host.workload_id).unwrap_or_default();
+            key.peer = self
+                .host
+                .as_ref()
+                .map(|host| host.workload_id)
+                .unwrap_or_default();
             key.ends = self.ends;
         } else {
             key.ends = connection.peer.ends();

@@ -665,7 +665,9 @@ impl Acquire<'_> {
         if let UpstreamProtocol::Auto(_, options) = &cluster.ir().protocol
             && stream.alpn() == Some(b"h2")
         {
-            let connection = self.start_h2(options, Established { stream, ends, permit }).await?;
+            let connection = self
+                .start_h2(options, Established { stream, ends, permit })
+                .await?;
             let lease = connection.lease(None).ok_or(FailureKind::StreamRefused)?;
             return Ok(stream_on(lease, cluster, host));
         }

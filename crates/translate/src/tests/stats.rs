@@ -20,7 +20,11 @@ fn listeners(data_plane: DataPlane, capture: Capture) -> Vec<Listener> {
     let mut proxy = proxy("web", capture);
     proxy.data_plane = data_plane;
     let found = resources(&snapshot(configuration, workloads), &proxy);
-    found.listeners.values().map(|listener| (**listener).clone()).collect()
+    found
+        .listeners
+        .values()
+        .map(|listener| (**listener).clone())
+        .collect()
 }
 
 /// By what each chain counts; `None` where it does not. The filter stands right before the router.
@@ -59,7 +63,11 @@ fn every_chain_of_our_proxy_counts_and_none_of_envoy() {
             }
         }
         for listener in &listeners(DataPlane::Envoy, capture) {
-            assert!(chains(listener).all(|chain| counted(chain).is_none()), "{}", listener.name);
+            assert!(
+                chains(listener).all(|chain| counted(chain).is_none()),
+                "{}",
+                listener.name
+            );
         }
     }
 }

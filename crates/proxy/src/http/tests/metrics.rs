@@ -25,7 +25,9 @@ fn text(proxy: &Proxy) -> String {
 /// The sum of a metric's series that have all of `labels`.
 fn sum(proxy: &Proxy, metric: &str, labels: &[&str]) -> u64 {
     let text = text(proxy);
-    let lines = text.lines().filter(|line| line.starts_with(&format!("{metric}{{")));
+    let lines = text
+        .lines()
+        .filter(|line| line.starts_with(&format!("{metric}{{")));
     lines
         .filter(|line| labels.iter().all(|label| line.contains(label)))
         .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
@@ -63,7 +65,12 @@ fn every_request_of_a_client_is_counted_by_its_answer() {
             "destination_service=\"app\"",
             "connection_security_policy=\"unknown\"",
         ];
-        assert_eq!(sum(&proxy, "istio_requests_total", &labels), 4, "{}", text(&proxy));
+        assert_eq!(
+            sum(&proxy, "istio_requests_total", &labels),
+            4,
+            "{}",
+            text(&proxy)
+        );
         assert_eq!(sum(&proxy, "istio_request_bytes_sum", &[]), 4);
         assert_eq!(sum(&proxy, "istio_response_bytes_sum", &[]), 8);
         let sized = sum(&proxy, "istio_response_bytes_bucket", &["le=\"5\""]);
@@ -78,7 +85,10 @@ fn a_request_that_reaches_nobody_is_counted_with_its_flag() {
         let proxy = counting(Setup::to(&[gone]), Direction::Outbound).start().await;
         assert_eq!(proxy.get("/").await.status, 503);
         let labels = ["response_code=\"503\"", "response_flags=\"UF\""];
-        until("the request", || sum(&proxy, "istio_requests_total", &labels) == 1).await;
+        until("the request", || {
+            sum(&proxy, "istio_requests_total", &labels) == 1
+        })
+        .await;
     });
 }
 
@@ -104,7 +114,10 @@ fn a_server_believes_a_client_of_the_mesh_once_for_its_connection() {
             "destination_principal=\"spiffe://cluster.local/ns/clinic/sa/app\"",
             "connection_security_policy=\"mutual_tls\"",
         ];
-        until("both requests", || sum(&proxy, "istio_requests_total", &labels) == 2).await;
+        until("both requests", || {
+            sum(&proxy, "istio_requests_total", &labels) == 2
+        })
+        .await;
         assert!(seen.heads.borrow().iter().all(|head| !head.contains(HEADER)));
     });
 }
@@ -125,7 +138,10 @@ fn what_no_certificate_backs_is_not_believed_and_not_passed_on() {
             "source_principal=\"unknown\"",
             "connection_security_policy=\"none\"",
         ];
-        until("the request", || sum(&proxy, "istio_requests_total", &labels) == 1).await;
+        until("the request", || {
+            sum(&proxy, "istio_requests_total", &labels) == 1
+        })
+        .await;
         assert!(!seen.heads.borrow()[0].contains(HEADER));
     });
 }

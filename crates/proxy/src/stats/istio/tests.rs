@@ -26,7 +26,9 @@ fn text(store: &Store, open: bool) -> String {
 
 /// The lines of a metric without its types.
 fn lines<'t>(text: &'t str, name: &str) -> Vec<&'t str> {
-    text.lines().filter(|line| line.starts_with(&format!("{name}{{"))).collect()
+    text.lines()
+        .filter(|line| line.starts_with(&format!("{name}{{")))
+        .collect()
 }
 
 const WEB: &str = "spiffe://cluster.local/ns/clinic/sa/web";
@@ -77,14 +79,23 @@ fn a_call_is_told_by_its_client_and_by_its_server() {
         .filter(|line| line.contains("reporter=\"destination\""))
         .collect();
     assert_eq!(of_server.len(), 2);
-    assert!(of_server.iter().all(|line| line.contains("destination_workload=\"web-v2\"")
+    assert!(
+        of_server
+            .iter()
+            .all(|line| line.contains("destination_workload=\"web-v2\"")
         && line.contains("grpc_response_status=\"7\"")
         // Nothing is known of a service: the own name stands in.
-        && line.contains("destination_service=\"web\"")));
-    assert!(of_server.iter().any(|line| line.contains("security_policy=\"none\"")
-        && line.contains("source_principal=\"unknown\"")));
-    assert!(of_server.iter().any(|line| line.contains("security_policy=\"mutual_tls\"")
-        && line.contains("source_workload_namespace=\"data\"")));
+        && line.contains("destination_service=\"web\""))
+    );
+    assert!(of_server.iter().any(
+        |line| line.contains("security_policy=\"none\"") && line.contains("source_principal=\"unknown\"")
+    ));
+    assert!(
+        of_server
+            .iter()
+            .any(|line| line.contains("security_policy=\"mutual_tls\"")
+                && line.contains("source_workload_namespace=\"data\""))
+    );
 }
 
 #[test]
@@ -124,7 +135,15 @@ fn a_part_of_a_millisecond_stays_in_the_sum() {
     let meter = store.meter(Direction::Outbound, &IstioStats::default());
     let duration = Duration::from_micros(1_042);
     let key = meter.key(Protocol::Http);
-    table.request(&meter, key, Seen { duration, received: 0, sent: 0 });
+    table.request(
+        &meter,
+        key,
+        Seen {
+            duration,
+            received: 0,
+            sent: 0,
+        },
+    );
     let text = text(&store, false);
     let sum = lines(&text, "istio_request_duration_milliseconds_sum");
     assert!(sum[0].ends_with(" 1.042"), "{sum:?}");
@@ -156,7 +175,10 @@ fn what_finds_no_room_is_counted_under_other() {
         .filter(|line| line.contains("destination_service=\"other\""))
         .collect();
     assert_eq!(other.len(), 1);
-    assert!(other[0].contains("response_code=\"400\"") && other[0].ends_with(" 500"), "{other:?}");
+    assert!(
+        other[0].contains("response_code=\"400\"") && other[0].ends_with(" 500"),
+        "{other:?}"
+    );
 }
 
 #[test]
@@ -194,6 +216,10 @@ fn a_host_stands_in_for_a_service_and_openmetrics_names_counters_without_total()
     table.request(&meter, key, seen(1, 0, 0));
     let text = text(&store, true);
     assert!(text.contains("# TYPE istio_requests counter\nistio_requests_total{"));
-    assert!(text.contains(r#"destination_service="example.org\"\n",destination_service_name="PassthroughCluster""#));
+    assert!(
+        text.contains(
+            r#"destination_service="example.org\"\n",destination_service_name="PassthroughCluster""#
+        )
+    );
     assert!(text.contains(r#"destination_service_namespace="unknown""#));
 }

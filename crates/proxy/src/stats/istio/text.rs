@@ -54,12 +54,7 @@ impl Store {
         let mut http: BTreeMap<String, Http> = BTreeMap::new();
         let mut tcp: BTreeMap<String, Tcp> = BTreeMap::new();
         let own = self.own();
-        for series in self
-            .series
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .iter()
-        {
+        for series in self.series.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             let labels = labels(&series.context, &series.key, &own);
             match &*series.counts {
                 Counts::Http(counts) => {

@@ -44,7 +44,17 @@ fn round(mesh: &Mesh, record: &mut BTreeMap<u16, u64>) -> Result {
     for (code, count) in ROUND {
         let url = format!("http://{SERVER}:8080/status/{code}?n=[1-{count}]");
         let caller = format!("{CALLER}-0.{NAMESPACE}");
-        let arguments = ["curl", "-s", "--max-time", "60", "-o", "/dev/null", "-w", "%{http_code}\\n", &url];
+        let arguments = [
+            "curl",
+            "-s",
+            "--max-time",
+            "60",
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{http_code}\\n",
+            &url,
+        ];
         for line in mesh.exec(&caller, &arguments)?.lines() {
             *record.entry(line.parse()?).or_default() += 1;
         }
@@ -76,7 +86,10 @@ fn counted(admins: &[String], reporter: &str, labels: &[String]) -> Result<BTree
     let mut counted = BTreeMap::new();
     for admin in admins {
         let text = get(admin, admin, "/stats/prometheus")?.text();
-        for line in text.lines().filter(|line| line.starts_with("istio_requests_total{")) {
+        for line in text
+            .lines()
+            .filter(|line| line.starts_with("istio_requests_total{"))
+        {
             let of_edge = label(line, "source_workload") == CALLER
                 && label(line, "destination_service_name") == SERVER
                 && label(line, "reporter") == reporter;
@@ -118,18 +131,26 @@ fn equal(plane: Plane) -> Result<Outcome> {
     let destination = with("connection_security_policy=\"mutual_tls\"");
     let mut told = (BTreeMap::new(), BTreeMap::new());
     // A request is counted once its last byte is written, which its client may see first.
-    let settled = eventually("both ends have counted every request", Duration::from_secs(10), || {
-        told = (
-            counted(&clients, "source", &source).ok()?,
-            counted(&servers, "destination", &destination).ok()?,
-        );
-        (told.0 == record && told.1 == record).then_some(())
-    });
+    let settled = eventually(
+        "both ends have counted every request",
+        Duration::from_secs(10),
+        || {
+            told = (
+                counted(&clients, "source", &source).ok()?,
+                counted(&servers, "destination", &destination).ok()?,
+            );
+            (told.0 == record && told.1 == record).then_some(())
+        },
+    );
     if let Err(error) = settled {
         // The reason, where a label is wrong.
         counted(&clients, "source", &source)?;
         counted(&servers, "destination", &destination)?;
-        return Err(format!("{error}\n    record {record:?}\n    client {:?}\n    servers {:?}", told.0, told.1).into());
+        return Err(format!(
+            "{error}\n    record {record:?}\n    client {:?}\n    servers {:?}",
+            told.0, told.1
+        )
+        .into());
     }
     println!("    {record:?}, by both ends");
     scraped(&clients[0])?;
@@ -142,14 +163,19 @@ fn scraped(admin: &str) -> Result {
     let (address, _) = admin.rsplit_once(':').ok_or("an address without a port")?;
     let stats = format!("{address}:15090");
     let plain = get(&stats, &stats, "/stats/prometheus")?;
-    if plain.status != 200 || !plain.text().contains("istio_request_duration_milliseconds_bucket{") {
+    if plain.status != 200
+        || !plain
+            .text()
+            .contains("istio_request_duration_milliseconds_bucket{")
+    {
         return Err(format!("{stats} answers {}: {}", plain.status, plain.text()).into());
     }
     if get(&stats, &stats, "/quitquitquit")?.status != 404 {
         return Err("the port of the scrapers passes more on than metrics".into());
     }
     let accept = [("accept", "application/openmetrics-text;version=1.0.0")];
-    let open = crate::client::Connection::open(&stats)?.request("GET", &stats, "/stats/prometheus", &accept, b"")?;
+    let open =
+        crate::client::Connection::open(&stats)?.request("GET", &stats, "/stats/prometheus", &accept, b"")?;
     let kind = open.header("content-type").unwrap_or_default().to_owned();
     if !kind.starts_with("application/openmetrics-text") || !open.text().ends_with("# EOF\n") {
         return Err(format!("{kind}: {}", open.text()).into());
@@ -168,8 +194,13 @@ fn scraped(admin: &str) -> Result {
     input.write_all(plain.text().as_bytes())?;
     drop(input);
     let judged = promtool.wait_with_output()?;
-    let said = String::from_utf8_lossy(&judged.stderr).into_owned() + &String::from_utf8_lossy(&judged.stdout);
-    let of_istio: Vec<_> = said.lines().filter(|line| line.contains("istio_")).collect();
+    let said =
+        String::from_utf8_lossy(&judged.stderr).into_owned() + &String::from_utf8_lossy(&judged.stdout);
+    // The unit in a name is Istio's.
+    let of_istio: Vec<_> = said
+        .lines()
+        .filter(|line| line.contains("istio_") && !line.contains("base unit"))
+        .collect();
     // 3: readable, and there is something to say of Envoy's names.
     if !matches!(judged.status.code(), Some(0 | 3)) || !of_istio.is_empty() {
         return Err(format!("promtool: {said}").into());
