@@ -557,12 +557,12 @@ impl Registry {
 pub enum Exposition {
     /// Prometheus' text format 0.0.4.
     Prometheus,
-    /// OpenMetrics 1.0.0.
+    /// `OpenMetrics` 1.0.0.
     OpenMetrics,
 }
 
 impl Exposition {
-    /// The form that a scraper asks for: OpenMetrics where its `Accept` names it, without a weight of zero.
+    /// The form that a scraper asks for: `OpenMetrics` where its `Accept` names it, without a weight of zero.
     pub fn asked(accept: &str) -> Self {
         let wants = accept.split(',').any(|range| {
             let mut parts = range.split(';').map(str::trim);
@@ -599,7 +599,7 @@ fn escape_label(value: &str, out: &mut String) {
     }
 }
 
-/// Appends a metric's help text and type. OpenMetrics names a counter without its `_total`, and knows no counter without one.
+/// Appends a metric's help text and type. `OpenMetrics` names a counter without its `_total`, and knows no counter without one.
 fn type_line(out: &mut String, full: &str, kind: &str, open: bool) {
     let (name, kind) = match full.strip_suffix("_total") {
         Some(stem) if open && kind == "counter" => (stem, kind),
@@ -630,7 +630,7 @@ impl Registry {
     }
 }
 
-/// Rows as Prometheus reads them, one `# TYPE` line per name; without OpenMetrics' last line.
+/// Rows as Prometheus reads them, one `# TYPE` line per name; without `OpenMetrics`' last line.
 fn prometheus_text(rows: &[Row], form: Exposition) -> String {
     use std::fmt::Write as _;
     let mut by_name: BTreeMap<&str, Vec<&Row>> = BTreeMap::new();

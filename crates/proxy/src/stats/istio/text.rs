@@ -49,7 +49,7 @@ struct Http {
 type Tcp = [u64; 4];
 
 impl Store {
-    /// Appends all metrics. `open`: in the form of OpenMetrics.
+    /// Appends all metrics. `open`: in the form of `OpenMetrics`.
     pub(crate) fn write(&self, out: &mut String, open: bool) {
         let mut http: BTreeMap<String, Http> = BTreeMap::new();
         let mut tcp: BTreeMap<String, Tcp> = BTreeMap::new();
@@ -91,6 +91,9 @@ impl Store {
     }
 }
 
+/// Takes one histogram out of a request's.
+type Of = fn(&Http) -> &Sums;
+
 fn write_http(out: &mut String, all: &BTreeMap<String, Http>, open: bool) {
     let name = names::ISTIO_REQUESTS;
     type_line(out, name, "counter", open);
@@ -98,7 +101,6 @@ fn write_http(out: &mut String, all: &BTreeMap<String, Http>, open: bool) {
         // Writing to a string cannot fail.
         let _ = writeln!(out, "{name}{{{labels}}} {}", sums.duration.count());
     }
-    type Of = fn(&Http) -> &Sums;
     let histograms: [(&str, Of, u64); 3] = [
         (names::ISTIO_DURATION, |of| &of.duration, 1000),
         (names::ISTIO_REQUEST_BYTES, |of| &of.request, 1),
