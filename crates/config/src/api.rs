@@ -18,6 +18,7 @@ pub(crate) mod protocol;
 pub(crate) mod route;
 pub(crate) mod service;
 pub(crate) mod service_entry;
+pub(crate) mod telemetry;
 pub(crate) mod virtual_service;
 
 use rajut_types::Severity;
@@ -163,7 +164,7 @@ pub(crate) const KINDS: &[Kind] = &[
         "telemetry.istio.io",
         &["v1", "v1alpha1"],
         "telemetry.istio.io/v1",
-        HARMLESS,
+        Support::Used,
     ),
     kind(
         "WasmPlugin",

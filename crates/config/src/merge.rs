@@ -19,7 +19,7 @@ use crate::{
     Index, codes,
     model::{
         ConfigMap, Deployment, DestinationRule, MeshConfig, Namespace, PeerAuthentication, RunCommand,
-        Service, ServiceAccount, VirtualService,
+        Service, ServiceAccount, Telemetry, VirtualService,
     },
     parse::Source,
     read::nearest,
@@ -82,6 +82,8 @@ pub struct Loaded {
     pub destination_rules: Vec<DestinationRule>,
     /// As written.
     pub peer_authentications: Vec<PeerAuthentication>,
+    /// As written.
+    pub telemetries: Vec<Telemetry>,
     /// The base with what is written laid over it.
     pub mesh: MeshConfig,
     /// As written.
@@ -127,6 +129,7 @@ fn read(sources: &[Source], options: &LoadOptions, reader: &mut Reader) -> Loade
         virtual_services,
         destination_rules: collected.destination_rules,
         peer_authentications: collected.peer_authentications,
+        telemetries: collected.telemetries,
         mesh: collected.mesh,
         service_accounts: collected.service_accounts,
         config_maps: collected.config_maps,
@@ -215,6 +218,9 @@ fn sort(loaded: &mut Loaded) {
         .sort_by(|a, b| (a.age, &a.name, &a.namespace).cmp(&(b.age, &b.name, &b.namespace)));
     loaded
         .peer_authentications
+        .sort_by(|a, b| (a.age, &a.name, &a.namespace).cmp(&(b.age, &b.name, &b.namespace)));
+    loaded
+        .telemetries
         .sort_by(|a, b| (a.age, &a.name, &a.namespace).cmp(&(b.age, &b.name, &b.namespace)));
 }
 

@@ -7,6 +7,7 @@ pub mod destination;
 pub mod mesh;
 pub mod security;
 pub mod service;
+mod telemetry;
 pub mod traffic;
 pub mod workload;
 
@@ -14,5 +15,6 @@ pub use destination::*;
 pub use mesh::*;
 pub use security::*;
 pub use service::*;
+pub use telemetry::*;
 pub use traffic::*;
 pub use workload::*;

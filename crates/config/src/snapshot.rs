@@ -13,6 +13,7 @@ mod index;
 mod mtls;
 mod rules;
 mod shared;
+mod telemetry;
 pub mod view;
 mod vip;
 
@@ -28,7 +29,7 @@ pub use vip::{VIP_CAPACITY, allocate};
 
 use crate::Loaded;
 use crate::model::{
-    DestinationRule, MeshConfig, Namespace, PeerAuthentication, Service, VirtualService, Workload,
+    DestinationRule, MeshConfig, Namespace, PeerAuthentication, Service, Telemetry, VirtualService, Workload,
 };
 
 /// Everything that is configured and everything that runs, at one generation. Never changed; a change makes a new one
@@ -54,6 +55,8 @@ pub struct Snapshot {
     pub destination_rules: Vec<Arc<DestinationRule>>,
     /// Sorted by age.
     pub peer_authentications: Vec<Arc<PeerAuthentication>>,
+    /// Sorted by age.
+    pub telemetries: Vec<Arc<Telemetry>>,
     index: Arc<Index>,
 }
 
@@ -72,6 +75,8 @@ pub struct Configuration {
     pub destination_rules: Vec<DestinationRule>,
     /// Peer authentications.
     pub peer_authentications: Vec<PeerAuthentication>,
+    /// Changes of metrics.
+    pub telemetries: Vec<Telemetry>,
 }
 
 impl Configuration {
@@ -84,6 +89,7 @@ impl Configuration {
             virtual_services: loaded.virtual_services.clone(),
             destination_rules: loaded.destination_rules.clone(),
             peer_authentications: loaded.peer_authentications.clone(),
+            telemetries: loaded.telemetries.clone(),
         }
     }
 }
@@ -120,6 +126,7 @@ impl Snapshot {
             virtual_services,
             destination_rules,
             peer_authentications,
+            telemetries,
         } = configuration;
         let namespaces = namespaces.into_iter().map(|namespace| {
             let key = namespace.name.clone();
@@ -145,6 +152,9 @@ impl Snapshot {
                 &previous.peer_authentications,
                 |object| (object.age, object.name.clone(), object.namespace.clone()),
             ),
+            telemetries: keep_sorted(telemetries, &previous.telemetries, |object| {
+                (object.age, object.name.clone(), object.namespace.clone())
+            }),
             index: Arc::default(),
         };
         next.index = Arc::new(Index::after(&next, previous));

@@ -467,6 +467,7 @@ impl Registry {
             virtual_services: loaded.virtual_services,
             destination_rules: loaded.destination_rules,
             peer_authentications: loaded.peer_authentications,
+            telemetries: loaded.telemetries,
         };
         state.vips.assign(&mut configuration.services);
         let next = Arc::new(self.snapshot().with_configuration(configuration));

@@ -158,7 +158,11 @@ pub(crate) fn build(view: &InboundView) -> Inbound {
         }
     }
     if view.counts {
-        inbound.listeners = inbound.listeners.iter().map(stats::observe).collect();
+        let changes = &view.workload.metrics;
+        let listeners = inbound.listeners.iter();
+        inbound.listeners = listeners
+            .map(|listener| stats::observe(listener, changes))
+            .collect();
     }
     inbound
 }

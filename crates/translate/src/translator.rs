@@ -247,7 +247,7 @@ impl Translator {
             let listener = inbound::capture(&workload.mesh, netns, unknown);
             let mut listener = Arc::new(listener);
             if stats::counts(proxy) {
-                listener = stats::observe(&listener);
+                listener = stats::observe(&listener, &workload.metrics);
             }
             resources.listeners.insert(listener.name.clone(), listener);
         }
@@ -338,7 +338,7 @@ fn build_outbound(pieces: &mut Pieces, client: &ClientView, scope: &Scope) -> Ou
         out.listeners = out
             .listeners
             .iter()
-            .map(|(name, listener)| (name.clone(), stats::observe(listener)))
+            .map(|(name, listener)| (name.clone(), stats::observe(listener, &client.metrics)))
             .collect();
     }
     out

@@ -20,6 +20,7 @@ mod locality;
 mod origin;
 mod percent;
 mod persistent_map;
+pub mod tag;
 mod text;
 
 pub use diagnostic::{Code, Diagnostic, Severity, Span};

@@ -1,13 +1,17 @@
-//! Peer authentications that are not used.
+//! Peer authentications and telemetries that are not used.
 
 use std::collections::BTreeMap;
 
 use rajut_types::Severity;
 
 use super::{Checker, field};
-use crate::{codes, model::PeerAuthentication};
+use crate::{
+    codes,
+    model::{PeerAuthentication, Telemetry},
+};
 
 pub(super) fn check(checker: &mut Checker<'_>) {
+    check_telemetries(checker);
     let loaded = checker.loaded;
     let mut wide: BTreeMap<&str, &PeerAuthentication> = BTreeMap::new();
     for policy in &loaded.peer_authentications {
@@ -61,5 +65,27 @@ pub(super) fn check(checker: &mut Checker<'_>) {
                 "compare its labels with those of the pods",
             );
         }
+    }
+}
+
+/// Of several that hold for a whole namespace the oldest counts.
+fn check_telemetries(checker: &mut Checker<'_>) {
+    let mut wide: BTreeMap<&str, &Telemetry> = BTreeMap::new();
+    let loaded = checker.loaded;
+    for telemetry in loaded.telemetries.iter().filter(|one| one.selector.is_none()) {
+        let Some(first) = wide.get(&*telemetry.namespace) else {
+            wide.insert(&telemetry.namespace, telemetry);
+            continue;
+        };
+        checker.say(
+            codes::POLICY_IGNORED,
+            Severity::Warning,
+            &telemetry.origin,
+            format!(
+                "this object is not used: {} ({}:{}) comes first in the namespace `{}`",
+                first.origin.object, first.origin.source, first.origin.line, telemetry.namespace
+            ),
+            "keep one Telemetry without a selector in each namespace",
+        );
     }
 }

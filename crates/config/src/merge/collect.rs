@@ -18,11 +18,14 @@ use crate::{
         deployment::RawDeployment,
         destination_rule,
         local_workload::{self, Overlay, RawLocalWorkload},
-        meta, peer_authentication, service, service_entry, virtual_service,
+        meta, peer_authentication, service, service_entry, telemetry, virtual_service,
         virtual_service::RawVirtualService,
     },
     codes,
-    model::{ConfigMap, DestinationRule, MeshConfig, Namespace, PeerAuthentication, Service, ServiceAccount},
+    model::{
+        ConfigMap, DestinationRule, MeshConfig, Namespace, PeerAuthentication, Service, ServiceAccount,
+        Telemetry,
+    },
     parse::{Found, Group, Node, Source, Value, kustomize_patches},
     read::{Object, Scope, nearest, shown},
 };
@@ -37,6 +40,7 @@ pub(super) struct Collected {
     pub(super) virtual_services: Vec<RawVirtualService>,
     pub(super) destination_rules: Vec<DestinationRule>,
     pub(super) peer_authentications: Vec<PeerAuthentication>,
+    pub(super) telemetries: Vec<Telemetry>,
     pub(super) mesh: MeshConfig,
     pub(super) service_accounts: Vec<ServiceAccount>,
     pub(super) config_maps: Vec<ConfigMap>,
@@ -279,6 +283,8 @@ impl Collected {
             Parsed::VirtualService(it) => self.virtual_services.push(*it),
             Parsed::DestinationRule(it) => self.destination_rules.push(*it),
             Parsed::PeerAuthentication(it) => self.peer_authentications.push(it),
+            Parsed::Telemetry(it) if it.targeted => {}
+            Parsed::Telemetry(it) => self.telemetries.push(it),
         }
     }
 
@@ -531,6 +537,7 @@ pub(super) enum Parsed {
     VirtualService(Box<RawVirtualService>),
     DestinationRule(Box<DestinationRule>),
     PeerAuthentication(PeerAuthentication),
+    Telemetry(Telemetry),
 }
 
 fn parse(root: &Object<'_>, kind: &str, defaults: &Defaults) -> Option<Parsed> {
@@ -552,6 +559,7 @@ fn parse(root: &Object<'_>, kind: &str, defaults: &Defaults) -> Option<Parsed> {
             destination_rule::read(root, defaults).map(|d| Parsed::DestinationRule(Box::new(d)))
         }
         "PeerAuthentication" => peer_authentication::read(root).map(Parsed::PeerAuthentication),
+        "Telemetry" => telemetry::read(root).map(Parsed::Telemetry),
         _ => None,
     }
 }

@@ -32,7 +32,8 @@ impl Snapshot {
     pub fn changes_since(&self, older: &Self) -> Changes {
         let mut changes = Changes {
             everything: !Arc::ptr_eq(&self.mesh, &older.mesh)
-                || *self.index.asked_labels != *older.index.asked_labels,
+                || *self.index.asked_labels != *older.index.asked_labels
+                || !same_objects(&self.telemetries, &older.telemetries),
             ..Changes::default()
         };
         if Arc::ptr_eq(&self.index, &older.index) {

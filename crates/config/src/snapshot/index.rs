@@ -67,7 +67,10 @@ impl Index {
         if routes_changed {
             index.virtual_services = Arc::new(VirtualServices::new(&snapshot.virtual_services));
         }
-        if routes_changed || !same_objects(&snapshot.destination_rules, &before.destination_rules) {
+        if routes_changed
+            || !same_objects(&snapshot.destination_rules, &before.destination_rules)
+            || !same_objects(&snapshot.telemetries, &before.telemetries)
+        {
             let asked = asked_labels(snapshot);
             if asked != *index.asked_labels {
                 index.asked_labels = Arc::new(asked);
@@ -328,7 +331,7 @@ impl Selectors {
     }
 }
 
-/// Label keys that destination rules and virtual services ask of clients.
+/// Label keys that destination rules, virtual services and telemetries ask of clients.
 fn asked_labels(snapshot: &Snapshot) -> BTreeSet<Text> {
     let of_rules = snapshot
         .destination_rules
@@ -352,8 +355,13 @@ fn asked_labels(snapshot: &Snapshot) -> BTreeSet<Text> {
             .map(|m| &m.source_labels);
         http.chain(tls).chain(tcp)
     });
+    let of_telemetries = snapshot
+        .telemetries
+        .iter()
+        .filter_map(|one| one.selector.as_ref());
     of_rules
         .chain(of_routes)
+        .chain(of_telemetries)
         .flat_map(|labels| labels.iter().map(|(key, _)| Text::from(key)))
         .collect()
 }

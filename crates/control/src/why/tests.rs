@@ -68,6 +68,7 @@ fn snapshot() -> Snapshot {
         virtual_services: loaded.virtual_services,
         destination_rules: loaded.destination_rules,
         peer_authentications: loaded.peer_authentications,
+        telemetries: loaded.telemetries,
     };
     let workloads = [
         workload("api-0", "stable", "127.10.0.1"),

@@ -15,8 +15,11 @@ use std::{
 
 use rajut_codec::{Fields, Known, Method, RequestHead, ResponseHead, Version};
 use rajut_ir::route::HeaderMutations;
-use rajut_telemetry::format::{self, Section, Template, Value, write_number};
-use rajut_types::Text;
+use rajut_telemetry::{
+    format::{self, Section, Template, Value, write_number},
+    workload::VALUE_MAX,
+};
+use rajut_types::{Text, tag::TagValue};
 use tokio::time::Instant;
 
 use super::{
@@ -33,7 +36,7 @@ use crate::{
     failure::{Failure, Flags, grpc_status_of},
     stats::{
         ManagerCounter,
-        istio::{Ends, Meter, Protocol, Seen},
+        istio::{Ends, Meter, Protocol, SEPARATOR, Seen},
         texts::TextId,
     },
     worker::Worker,
@@ -230,12 +233,50 @@ impl Record {
             key.peer = self.shared.client.get();
             key.ends = self.shared.ends;
         }
+        if !meter.context.attributes.is_empty() {
+            key.extra = self.attributes(&meter.context.attributes);
+        }
         let seen = Seen {
             duration: clock::now().duration_since(self.start),
             received: self.bytes_received,
             sent: self.bytes_sent,
         };
         self.shared.worker.metrics.request(meter, key, seen);
+    }
+
+    /// What labels ask for beside the standard. Writes text, where somebody has configured that.
+    fn attributes(&self, asked: &[TagValue]) -> TextId {
+        ATTRIBUTES.with_borrow_mut(|text| {
+            text.clear();
+            for value in asked {
+                let start = text.len();
+                match value {
+                    TagValue::RequestHost => text.push_str(&String::from_utf8_lossy(&self.head.authority)),
+                    TagValue::RequestMethod => text.push_str(self.head.method.as_str()),
+                    TagValue::RequestPath => {
+                        let path = self.head.path_and_query.split(|byte| *byte == b'?').next();
+                        text.push_str(&String::from_utf8_lossy(path.unwrap_or_default()));
+                    }
+                    TagValue::RequestHeader(name) => {
+                        text.push_str(self.head.fields.get_str(&**name).unwrap_or_default());
+                    }
+                    TagValue::ResponseCode if self.has_response => {
+                        text.push_str(&self.response.status.to_string());
+                    }
+                    TagValue::DestinationPort => {
+                        text.push_str(&self.shared.connection.local.port().to_string());
+                    }
+                    TagValue::ResponseCode | TagValue::Literal(_) => {}
+                }
+                let mut end = text.len().min(start + VALUE_MAX);
+                while !text.is_char_boundary(end) {
+                    end -= 1;
+                }
+                text.truncate(end);
+                text.push(SEPARATOR);
+            }
+            TextId::of(text)
+        })
     }
 
     /// The status of a gRPC call: as its answer says, else as the HTTP status means; `None` where there was no answer.
@@ -277,6 +318,8 @@ const TEMPLATES_MAX: usize = 1024;
 thread_local! {
     // text → its template; `None` where it is none.
     static TEMPLATES: RefCell<HashMap<Text, Option<Template>>> = RefCell::default();
+    // What `attributes` writes into.
+    static ATTRIBUTES: RefCell<String> = const { RefCell::new(String::new()) };
     static EMPTY: Text = Text::default();
     static HOSTNAME: OnceCell<String> = const { OnceCell::new() };
 }

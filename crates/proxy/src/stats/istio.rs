@@ -33,8 +33,9 @@ use std::{
 use bytes::Bytes;
 use rajut_ir::{listener::Direction, stats::IstioStats};
 use rajut_telemetry::workload::Workload;
+use rajut_types::tag::TagValue;
 
-pub(crate) use self::key::{Ends, Key, Protocol};
+pub(crate) use self::key::{Ends, Key, Protocol, SEPARATOR};
 use super::texts::TextId;
 
 /// Most series of one worker beside those that the rest is counted under. About 600 bytes each.
@@ -86,6 +87,8 @@ pub(crate) struct Context {
     id: u32,
     pub(crate) reporter: Reporter,
     pub(crate) ir: IstioStats,
+    /// What of a request some label asks for, beside the standard.
+    pub(crate) attributes: Vec<TagValue>,
 }
 
 /// What a connection manager or TCP proxy counts by.
@@ -314,6 +317,7 @@ impl Store {
                 id: u32::try_from(contexts.len()).unwrap_or(u32::MAX),
                 reporter,
                 ir: ir.clone(),
+                attributes: ir.attributes(),
             });
             contexts.push(context.clone());
             context

@@ -244,6 +244,37 @@ const KINDS: &[Kind] = &[
         beside: &[],
         fields: &["selector.matchLabels", "mtls.mode", "portLevelMtls"],
     },
+    Kind {
+        name: "Telemetry",
+        document: || {
+            istio(
+                "telemetry.istio.io",
+                "Telemetry",
+                json!({"selector": {"matchLabels": {"app": "web"}}, "metrics": [{
+                    "providers": [{"name": "prometheus"}],
+                    "overrides": [{"match": {"metric": "REQUEST_COUNT", "mode": "CLIENT"},
+                        "tagOverrides": {"host": {"value": "request.host"}}}],
+                }]}),
+            )
+        },
+        beside: &[],
+        fields: &[
+            "selector.matchLabels",
+            "targetRef",
+            "targetRefs",
+            "tracing",
+            "accessLogging",
+            "metrics",
+            "metrics[].providers",
+            "metrics[].reportingInterval",
+            "metrics[].overrides",
+            "metrics[].overrides[].match.metric",
+            "metrics[].overrides[].match.customMetric",
+            "metrics[].overrides[].match.mode",
+            "metrics[].overrides[].disabled",
+            "metrics[].overrides[].tagOverrides",
+        ],
+    },
 ];
 
 /// The whole kinds of Istio, by the version in which they are asked.

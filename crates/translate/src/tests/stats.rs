@@ -2,8 +2,9 @@ use rajut_config::{model::*, snapshot::Configuration};
 use rajut_ir::{
     filter::HttpFilterKind,
     listener::{ChainAction, Direction, FilterChain, Listener},
-    stats::IstioStats,
+    stats::{IstioStats, Metric, MetricOverride},
 };
+use rajut_types::{Text, tag::TagValue};
 
 use super::fixtures::*;
 use crate::{Capture, proxy::DataPlane};
@@ -70,4 +71,96 @@ fn every_chain_of_our_proxy_counts_and_none_of_envoy() {
             );
         }
     }
+}
+
+fn change(
+    ends: Ends,
+    metric: Option<&str>,
+    disabled: Option<bool>,
+    tags: &[(&str, Option<&str>)],
+) -> MetricChange {
+    let tag = |(name, value): &(&str, Option<&str>)| {
+        let value = value.map(|value| TagValue::parse(value).expect("valid"));
+        (Text::from(*name), value)
+    };
+    MetricChange {
+        ends,
+        metric: metric.map(Into::into),
+        disabled,
+        tags: tags.iter().map(tag).collect(),
+    }
+}
+
+#[test]
+fn changes_of_metrics_reach_the_ends_that_they_are_meant_for() {
+    let telemetry = |namespace: &str, overrides| Telemetry {
+        name: "default".into(),
+        namespace: namespace.into(),
+        selector: None,
+        targeted: false,
+        overrides,
+        origin: origin("Telemetry", namespace, "default"),
+        age: 0,
+    };
+    let sizes = Some("request_bytes");
+    let configuration = Configuration {
+        services: vec![service("web", 1, 80, Protocol::Http)],
+        telemetries: vec![
+            telemetry(
+                "istio-system",
+                vec![
+                    change(Ends::Both, sizes, Some(true), &[]),
+                    change(
+                        Ends::Both,
+                        None,
+                        None,
+                        &[("source_cluster", None), ("team", Some("'a'"))],
+                    ),
+                ],
+            ),
+            telemetry(
+                "clinic",
+                vec![
+                    change(Ends::Server, sizes, Some(false), &[]),
+                    change(
+                        Ends::Client,
+                        Some("requests_total"),
+                        None,
+                        &[("team", Some("request.host"))],
+                    ),
+                ],
+            ),
+        ],
+        ..Configuration::default()
+    };
+    let snapshot = snapshot(configuration, vec![workload("web", 1, "v1")]);
+    let found = resources(&snapshot, &proxy("web", netns()));
+    let of = |direction: Direction, metric: Metric| -> MetricOverride {
+        let listener = found.listeners.values().find(|listener| {
+            listener.direction == direction && listener.filter_chains.iter().any(|it| counted(it).is_some())
+        });
+        let stats = listener
+            .and_then(|it| counted(&it.filter_chains[0]))
+            .expect("it counts");
+        let over = stats.metrics.iter().find(|over| over.metric == Some(metric));
+        over.expect("it is changed").clone()
+    };
+    assert!(of(Direction::Outbound, Metric::RequestBytes).drop);
+    assert!(
+        !of(Direction::Inbound, Metric::RequestBytes).drop,
+        "the namespace takes it back for servers"
+    );
+    let team = |direction, metric| of(direction, metric).set;
+    assert_eq!(
+        team(Direction::Outbound, Metric::Requests),
+        [("team".into(), TagValue::RequestHost)]
+    );
+    assert_eq!(
+        team(Direction::Inbound, Metric::Requests),
+        [("team".into(), TagValue::Literal("a".into()))]
+    );
+    assert_eq!(
+        of(Direction::Inbound, Metric::Duration).remove,
+        ["source_cluster".into()]
+    );
 }

@@ -933,8 +933,13 @@ lists! {
     "envoy.type.v3.TokenBucket": [
         "max_tokens" "tokens_per_fill" "fill_interval"
     ] ignorable [] instead [];
+    "stats.MetricConfig": [
+        "name" "drop" "tags_to_remove" "dimensions"
+    ] ignorable [
+        "match"
+    ] instead [];
     "stats.PluginConfig": [
-        "disable_host_header_fallback" "tcp_reporting_duration"
+        "disable_host_header_fallback" "tcp_reporting_duration" "metrics"
     ] ignorable [
         "rescoping_duration" "scope_grace_period_duration"
     ] instead [

@@ -12,7 +12,7 @@ use std::{
 };
 
 use proptest::{collection::vec, option, prelude::*, sample::select};
-use rajut_types::{Labels, Locality, ObjectRef, Origin, Percent, Text};
+use rajut_types::{Labels, Locality, ObjectRef, Origin, Percent, Text, tag::TagValue};
 
 use crate::{
     NameTable,
@@ -27,9 +27,9 @@ use crate::{
     rbac::{Action, Permission, Policy, Principal, Rbac, Rule, Rules, UriTemplate},
     route::*,
     secret::*,
-    stats::IstioStats,
+    stats::{IstioStats, Metric, MetricOverride},
     tls::*,
-    tracing::{CustomTag, OpenTelemetry, TagValue, Tracing},
+    tracing::{self, CustomTag, OpenTelemetry, Tracing},
 };
 
 fn name() -> impl Strategy<Value = Text> + Clone {
@@ -645,10 +645,29 @@ fn overrides() -> BoxedStrategy<FilterOverrides> {
 }
 
 fn istio_stats() -> BoxedStrategy<IstioStats> {
-    (any::<bool>(), millis(100))
-        .prop_map(|(host_fallback, tcp_reporting)| IstioStats {
+    let value = prop_oneof![
+        name().prop_map(TagValue::Literal),
+        name().prop_map(TagValue::RequestHeader),
+        Just(TagValue::ResponseCode),
+    ];
+    let set = prop_oneof![Just(Vec::new()), (name(), value).prop_map(|tag| vec![tag]),];
+    let metric = (
+        option::of(select(Metric::ALL.to_vec())),
+        any::<bool>(),
+        vec(name(), 0..2),
+        set,
+    )
+        .prop_map(|(metric, drop, remove, set)| MetricOverride {
+            metric,
+            drop,
+            remove,
+            set,
+        });
+    (any::<bool>(), millis(100), vec(metric, 0..2))
+        .prop_map(|(host_fallback, tcp_reporting, metrics)| IstioStats {
             host_fallback,
             tcp_reporting,
+            metrics,
         })
         .boxed()
 }
@@ -1190,8 +1209,9 @@ fn manager() -> BoxedStrategy<HttpConnectionManager> {
 
 fn tracing() -> BoxedStrategy<Tracing> {
     let tag = prop_oneof![
-        name().prop_map(TagValue::Literal),
-        (name(), maybe_empty()).prop_map(|(name, default)| TagValue::RequestHeader { name, default }),
+        name().prop_map(tracing::TagValue::Literal),
+        (name(), maybe_empty())
+            .prop_map(|(name, default)| tracing::TagValue::RequestHeader { name, default }),
     ];
     let tag = (name(), tag).prop_map(|(tag, value)| CustomTag { tag, value });
     let provider =

@@ -2,8 +2,13 @@
 
 use std::{rc::Rc, sync::Arc};
 
-use rajut_ir::{filter::HttpFilter, listener::Direction, stats::IstioStats};
+use rajut_ir::{
+    filter::HttpFilter,
+    listener::Direction,
+    stats::{IstioStats, MetricOverride},
+};
 use rajut_telemetry::workload::{HEADER, Workload};
+use rajut_types::tag::TagValue;
 
 use super::harness::{OK, Proxy, Setup, answering, nobody, run, until};
 use crate::{
@@ -75,6 +80,47 @@ fn every_request_of_a_client_is_counted_by_its_answer() {
         assert_eq!(sum(&proxy, "istio_response_bytes_sum", &[]), 8);
         let sized = sum(&proxy, "istio_response_bytes_bucket", &["le=\"5\""]);
         assert_eq!(sized, 4, "each answer has two bytes");
+    });
+}
+
+#[test]
+fn labels_may_tell_what_a_request_says() {
+    run(async {
+        let (app, _) = answering(OK).await;
+        let value = |text: &str| TagValue::parse(text).expect("valid");
+        let set = [
+            ("method", "request.method"),
+            ("path", "request.url_path"),
+            ("team", "request.headers['x-team']"),
+        ];
+        let stats = IstioStats {
+            metrics: vec![MetricOverride {
+                metric: None,
+                drop: false,
+                remove: Vec::new(),
+                set: set.map(|(name, text)| (name.into(), value(text))).to_vec(),
+            }],
+            ..IstioStats::default()
+        };
+        let mut setup = Setup::to(&[app]);
+        setup
+            .manager
+            .filters
+            .insert(0, HttpFilter::istio_stats(Arc::new(stats)));
+        let proxy = setup.start().await;
+        let mut client = proxy.client().await;
+        client
+            .send("GET /a?b=1 HTTP/1.1\r\nHost: app\r\nX-Team: red\r\n\r\n")
+            .await;
+        client.reply(false).await;
+        let labels = ["method=\"GET\"", "path=\"/a\"", "team=\"red\""];
+        until("the request", || {
+            sum(&proxy, "istio_requests_total", &labels) == 1
+        })
+        .await;
+        client.post("/c", "").await;
+        let labels = ["method=\"POST\"", "path=\"/c\"", "team=\"unknown\""];
+        until("the other", || sum(&proxy, "istio_requests_total", &labels) == 1).await;
     });
 }
 

@@ -25,7 +25,7 @@ pub(crate) struct Ends {
     pub(crate) own: TextId,
 }
 
-/// See the module. 40 bytes.
+/// See the module. 44 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Key {
     context: u32,
@@ -42,7 +42,12 @@ pub(crate) struct Key {
     /// The workload at the other end ([`rajut_telemetry::workload::Workload::to_text`]).
     pub(crate) peer: TextId,
     pub(crate) ends: Ends,
+    /// The context's attributes, in their order, each ended by [`SEPARATOR`].
+    pub(crate) extra: TextId,
 }
+
+/// Ends an attribute's value; no header may hold it.
+pub(crate) const SEPARATOR: char = '\u{1f}';
 
 impl Key {
     pub(super) const fn new(context: u32, protocol: Protocol) -> Self {
@@ -59,6 +64,7 @@ impl Key {
                 peer: TextId::UNKNOWN,
                 own: TextId::UNKNOWN,
             },
+            extra: TextId::UNKNOWN,
         }
     }
 
@@ -75,7 +81,7 @@ impl Key {
     /// Whether something of it found no room.
     pub(super) fn has_other(&self) -> bool {
         let Ends { peer, own } = self.ends;
-        [self.service, self.host, self.peer, peer, own]
+        [self.service, self.host, self.peer, peer, own, self.extra]
             .iter()
             .any(|id| id.is_other())
     }
@@ -90,7 +96,7 @@ impl Hash for Key {
         state.write_u64(u64::from(self.context) << 32 ^ u64::from(self.flags.bits()) << 33 ^ outcome);
         state.write_u64(pair(self.service, self.host));
         state.write_u64(pair(self.peer, self.ends.peer));
-        state.write_u64(u64::from(self.ends.own.number()));
+        state.write_u64(pair(self.ends.own, self.extra));
     }
 }
 

@@ -1,4 +1,5 @@
-use rajut_types::Labels;
+use rajut_ir::stats::{Metric, MetricOverride};
+use rajut_types::{Labels, Text};
 
 use super::*;
 use crate::failure::Flags;
@@ -222,4 +223,62 @@ fn a_host_stands_in_for_a_service_and_openmetrics_names_counters_without_total()
         )
     );
     assert!(text.contains(r#"destination_service_namespace="unknown""#));
+}
+
+#[test]
+fn metrics_and_labels_are_told_as_they_are_configured() {
+    let store = store();
+    let table = Table::default();
+    let over = |metric, drop, remove: &[&str], set: &[(&str, TagValue)]| MetricOverride {
+        metric,
+        drop,
+        remove: remove.iter().map(|name| Text::from(*name)).collect(),
+        set: set
+            .iter()
+            .map(|(name, value)| (Text::from(*name), value.clone()))
+            .collect(),
+    };
+    let ir = IstioStats {
+        metrics: vec![
+            over(Some(Metric::RequestBytes), true, &[], &[]),
+            over(None, false, &["source_principal", "destination_principal"], &[]),
+            over(
+                Some(Metric::Requests),
+                false,
+                &[],
+                &[
+                    ("request_host", TagValue::RequestHost),
+                    ("response_code", TagValue::Literal("any".into())),
+                    ("no name", TagValue::Literal("x".into())),
+                ],
+            ),
+        ],
+        ..IstioStats::default()
+    };
+    let meter = store.meter(Direction::Outbound, &ir);
+    for (host, code) in [("a.example", 200), ("a.example", 404), ("b.example", 200)] {
+        let mut key = meter.key(Protocol::Http);
+        key.code = code;
+        key.ends.peer = TextId::of(DB);
+        key.extra = TextId::of(&format!("{host}{SEPARATOR}"));
+        table.request(&meter, key, seen(1, 0, 0));
+    }
+    let text = text(&store, false);
+    let requests = lines(&text, "istio_requests_total");
+    assert_eq!(
+        requests.len(),
+        2,
+        "added up where labels no longer tell them apart: {requests:?}"
+    );
+    assert!(
+        requests[0].contains("response_code=\"any\"")
+            && requests[0].ends_with("request_host=\"a.example\"} 2")
+    );
+    assert!(requests[1].ends_with("request_host=\"b.example\"} 1"));
+    assert!(
+        !text.contains("istio_request_bytes") && !text.contains("principal") && !text.contains("no name")
+    );
+    let durations = lines(&text, "istio_request_duration_milliseconds_count");
+    assert_eq!(durations.len(), 2, "by code: {durations:?}");
+    assert!(durations.iter().all(|line| !line.contains("request_host")));
 }

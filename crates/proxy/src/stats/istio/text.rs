@@ -1,15 +1,17 @@
 //! Series as Prometheus reads them: labels, buckets, sums.
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     fmt::Write as _,
     sync::{PoisonError, atomic::Ordering},
 };
 
+use rajut_ir::stats::{Metric, MetricOverride};
 use rajut_telemetry::{names, workload::Workload};
-use rajut_types::Text;
+use rajut_types::{Text, tag::TagValue};
 
-use super::{BOUND_TEXTS, Context, Counts, Histogram, Key, Protocol, Reporter, Store};
+use super::{BOUND_TEXTS, Context, Counts, Histogram, Key, Protocol, Reporter, SEPARATOR, Store};
 use crate::stats::{escape_label, type_line};
 
 /// What is not known.
@@ -32,86 +34,151 @@ impl Sums {
         self.sum = self.sum.wrapping_add(of.sum.load(Ordering::Relaxed));
     }
 
+    fn add(&mut self, other: &Self) {
+        for (sum, bucket) in self.buckets.iter_mut().zip(&other.buckets) {
+            *sum = sum.wrapping_add(*bucket);
+        }
+        self.sum = self.sum.wrapping_add(other.sum);
+    }
+
     fn count(&self) -> u64 {
         self.buckets.iter().fold(0, |sum, one| sum.wrapping_add(*one))
     }
 }
 
-/// The values of one set of labels.
-#[derive(Debug, Default)]
-struct Http {
-    duration: Sums,
-    request: Sums,
-    response: Sums,
+/// What a series has of a metric.
+fn value(metric: Metric, counts: &Counts) -> Option<Sums> {
+    let mut sums = Sums::default();
+    match (metric, counts) {
+        (Metric::Requests | Metric::Duration, Counts::Http(counts)) => sums.take(&counts.duration),
+        (Metric::RequestBytes, Counts::Http(counts)) => sums.take(&counts.request),
+        (Metric::ResponseBytes, Counts::Http(counts)) => sums.take(&counts.response),
+        (Metric::TcpOpened, Counts::Tcp(counts)) => sums.sum = counts.opened.load(Ordering::Relaxed),
+        (Metric::TcpClosed, Counts::Tcp(counts)) => sums.sum = counts.closed.load(Ordering::Relaxed),
+        (Metric::TcpSent, Counts::Tcp(counts)) => sums.sum = counts.sent.load(Ordering::Relaxed),
+        (Metric::TcpReceived, Counts::Tcp(counts)) => sums.sum = counts.received.load(Ordering::Relaxed),
+        _ => return None,
+    }
+    Some(sums)
 }
 
-/// Opened, closed, sent, received.
-type Tcp = [u64; 4];
+/// A metric's name and whether it is a histogram: what one of what is told is in what is counted.
+fn shape(metric: Metric) -> (&'static str, Option<u64>) {
+    match metric {
+        Metric::Requests => (names::ISTIO_REQUESTS, None),
+        Metric::Duration => (names::ISTIO_DURATION, Some(1000)),
+        Metric::RequestBytes => (names::ISTIO_REQUEST_BYTES, Some(1)),
+        Metric::ResponseBytes => (names::ISTIO_RESPONSE_BYTES, Some(1)),
+        Metric::TcpOpened => (names::ISTIO_TCP_OPENED, None),
+        Metric::TcpClosed => (names::ISTIO_TCP_CLOSED, None),
+        Metric::TcpSent => (names::ISTIO_TCP_SENT, None),
+        Metric::TcpReceived => (names::ISTIO_TCP_RECEIVED, None),
+    }
+}
 
 impl Store {
     /// Appends all metrics. `open`: in the form of `OpenMetrics`.
     pub(crate) fn write(&self, out: &mut String, open: bool) {
-        let mut http: BTreeMap<String, Http> = BTreeMap::new();
-        let mut tcp: BTreeMap<String, Tcp> = BTreeMap::new();
         let own = self.own();
-        for series in self.series.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            let labels = labels(&series.context, &series.key, &own);
-            match &*series.counts {
-                Counts::Http(counts) => {
-                    let sums = http.entry(labels).or_default();
-                    sums.duration.take(&counts.duration);
-                    sums.request.take(&counts.request);
-                    sums.response.take(&counts.response);
-                }
-                Counts::Tcp(counts) => {
-                    let sums = tcp.entry(labels).or_default();
-                    let counters = [&counts.opened, &counts.closed, &counts.sent, &counts.received];
-                    for (sum, counter) in sums.iter_mut().zip(counters) {
-                        *sum = sum.wrapping_add(counter.load(Ordering::Relaxed));
-                    }
+        let series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
+        let all: Vec<_> = series
+            .iter()
+            .map(|series| (labels(&series.context, &series.key, &own), series))
+            .collect();
+        for metric in Metric::ALL {
+            let mut told: BTreeMap<String, Sums> = BTreeMap::new();
+            for (labels, series) in &all {
+                if let Some(value) = value(metric, &series.counts)
+                    && let Some(labels) = changed(labels, metric, &series.context, &series.key)
+                {
+                    told.entry(written(&labels)).or_default().add(&value);
                 }
             }
-        }
-        if !http.is_empty() {
-            write_http(out, &http, open);
-        }
-        let counters = [
-            names::ISTIO_TCP_OPENED,
-            names::ISTIO_TCP_CLOSED,
-            names::ISTIO_TCP_SENT,
-            names::ISTIO_TCP_RECEIVED,
-        ];
-        for (place, name) in counters.into_iter().enumerate().filter(|_| !tcp.is_empty()) {
-            type_line(out, name, "counter", open);
-            for (labels, sums) in &tcp {
-                // Writing to a string cannot fail.
-                let _ = writeln!(out, "{name}{{{labels}}} {}", sums[place]);
-            }
+            write_metric(out, metric, &told, open);
         }
     }
 }
 
-/// Takes one histogram out of a request's.
-type Of = fn(&Http) -> &Sums;
-
-fn write_http(out: &mut String, all: &BTreeMap<String, Http>, open: bool) {
-    let name = names::ISTIO_REQUESTS;
-    type_line(out, name, "counter", open);
-    for (labels, sums) in all {
-        // Writing to a string cannot fail.
-        let _ = writeln!(out, "{name}{{{labels}}} {}", sums.duration.count());
+fn write_metric(out: &mut String, metric: Metric, told: &BTreeMap<String, Sums>, open: bool) {
+    if told.is_empty() {
+        return;
     }
-    let histograms: [(&str, Of, u64); 3] = [
-        (names::ISTIO_DURATION, |of| &of.duration, 1000),
-        (names::ISTIO_REQUEST_BYTES, |of| &of.request, 1),
-        (names::ISTIO_RESPONSE_BYTES, |of| &of.response, 1),
-    ];
-    for (name, of, unit) in histograms {
-        type_line(out, name, "histogram", open);
-        for (labels, sums) in all {
-            write_histogram(out, (name, labels), of(sums), unit);
+    let (name, unit) = shape(metric);
+    type_line(
+        out,
+        name,
+        if unit.is_some() { "histogram" } else { "counter" },
+        open,
+    );
+    for (labels, sums) in told {
+        let value = match (unit, metric) {
+            (Some(unit), _) => {
+                write_histogram(out, (name, labels), sums, unit);
+                continue;
+            }
+            (None, Metric::Requests) => sums.count(),
+            (None, _) => sums.sum,
+        };
+        // Writing to a string cannot fail.
+        let _ = writeln!(out, "{name}{{{labels}}} {value}");
+    }
+}
+
+/// Labels as they stand in a series: name and value.
+type Labels = Vec<(Text, Text)>;
+
+/// The labels of a metric, as its configuration changes them; `None` where it is not told.
+fn changed<'l>(labels: &'l Labels, metric: Metric, context: &Context, key: &Key) -> Option<Cow<'l, Labels>> {
+    let mut labels = Cow::Borrowed(labels);
+    let of_it = |over: &&MetricOverride| over.metric.is_none_or(|only| only == metric);
+    for over in context.ir.metrics.iter().filter(of_it) {
+        if over.drop {
+            return None;
+        }
+        let own = labels.to_mut();
+        own.retain(|(name, _)| !over.remove.contains(name));
+        for (name, value) in &over.set {
+            let value = attribute(value, context, key);
+            match own.iter_mut().find(|(known, _)| known == name) {
+                Some(known) => known.1 = value,
+                None => own.push((name.clone(), value)),
+            }
         }
     }
+    Some(labels)
+}
+
+/// What an expression gave for a series.
+fn attribute(value: &TagValue, context: &Context, key: &Key) -> Text {
+    if let TagValue::Literal(text) = value {
+        return text.clone();
+    }
+    let place = context.attributes.iter().position(|known| known == value);
+    let told = key.extra.text();
+    let told = place.and_then(|place| told.split(SEPARATOR).nth(place));
+    first(&[told.unwrap_or_default()]).into()
+}
+
+/// Labels as they stand between braces. A name that is none is left out: it would end a reader's input.
+fn written(labels: &Labels) -> String {
+    let mut out = String::with_capacity(1024);
+    let is_name = |name: &str| {
+        !name.starts_with(|first: char| first.is_ascii_digit())
+            && !["", "le"].contains(&name)
+            && name
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    };
+    for (name, value) in labels.iter().filter(|(name, _)| is_name(name)) {
+        if !out.is_empty() {
+            out.push(',');
+        }
+        out.push_str(name);
+        out.push_str("=\"");
+        escape_label(value, &mut out);
+        out.push('"');
+    }
+    out
 }
 
 /// `unit`: what one of what is told is in what is counted.
@@ -185,8 +252,8 @@ fn service<'a>(
     )
 }
 
-/// The labels of a series in Istio's order, as they stand between braces.
-fn labels(context: &Context, key: &Key, own: &Workload) -> String {
+/// The standard labels of a series in Istio's order.
+fn labels(context: &Context, key: &Key, own: &Workload) -> Labels {
     let peer = End {
         workload: Workload::from_text(&key.peer.text()),
         principal: key.ends.peer.text(),
@@ -203,16 +270,8 @@ fn labels(context: &Context, key: &Key, own: &Workload) -> String {
     };
     let (told, host) = (key.service.text(), key.host.text());
     let service = service(context, &told, &host, destination);
-    let mut out = String::with_capacity(1024);
-    let mut push = |name: &str, value: &str| {
-        if !out.is_empty() {
-            out.push(',');
-        }
-        out.push_str(name);
-        out.push_str("=\"");
-        escape_label(value, &mut out);
-        out.push('"');
-    };
+    let mut out: Labels = Vec::with_capacity(26);
+    let mut push = |name: &str, value: &str| out.push((name.into(), value.into()));
     push(names::ISTIO_REPORTER, reporter);
     push_end(&mut push, &names::ISTIO_SOURCE, source);
     push_end(&mut push, &names::ISTIO_DESTINATION, destination);

@@ -10,6 +10,7 @@ use std::{
 use super::clinic::NAMESPACE;
 use crate::{
     client::get,
+    lab,
     mesh::{Mesh, Setup, eventually, have},
     runner::{OURS, Outcome, Plane, Result, Scenario},
 };
@@ -20,6 +21,11 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "istio_metrics_equal_the_load_generators_own_record_across_a_change",
         planes: OURS,
         run: equal,
+    },
+    Scenario {
+        name: "istio_metrics_count_opaque_connections_and_grpc_calls_at_both_ends",
+        planes: OURS,
+        run: opaque_and_grpc,
     },
 ];
 
@@ -154,8 +160,155 @@ fn equal(plane: Plane) -> Result<Outcome> {
     }
     println!("    {record:?}, by both ends");
     scraped(&clients[0])?;
+    changed(&mesh, &clients, &mut record)?;
+    let all = counted(&servers, "destination", &destination)?;
+    if all != record {
+        return Err(format!("after the change of the metrics: {all:?} instead of {record:?}").into());
+    }
     mesh.down()?;
     Ok(Outcome::Passed)
+}
+
+/// The sum of a metric's series at one end that have all of `labels`.
+fn sum(admin: &str, metric: &str, labels: &[&str]) -> Result<u64> {
+    let text = get(admin, admin, "/stats/prometheus")?.text();
+    let lines = text
+        .lines()
+        .filter(|line| line.starts_with(&format!("{metric}{{")));
+    Ok(lines
+        .filter(|line| labels.iter().all(|label| line.contains(label)))
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
+        .sum())
+}
+
+/// Three connections, each of which sends this much and reads to the end.
+const TALK: &str = "import socket
+total=0
+for _ in range(3):
+    s=socket.create_connection(('pipe',7001),20)
+    s.sendall(b'x'*1000)
+    s.shutdown(socket.SHUT_WR)
+    while True:
+        p=s.recv(65536)
+        if not p: break
+        total+=len(p)
+print(total)";
+
+fn opaque_and_grpc(plane: Plane) -> Result<Outcome> {
+    let mesh = lab::mesh(plane)?;
+    let admin = |name: &str| -> Result<String> {
+        let row = mesh.workload(name)?;
+        Ok(row["adminAddress"].as_str().unwrap_or_default().to_owned())
+    };
+    let client = admin("client-0")?;
+    let ends = [("source", client.clone()), ("destination", admin("pipe-0")?)];
+    let tcp = |(reporter, admin): &(&str, String)| -> Result<[u64; 4]> {
+        let labels = [
+            &*format!("reporter=\"{reporter}\""),
+            "source_principal=\"spiffe://cluster.local/ns/lab/sa/client\"",
+            "source_workload_namespace=\"lab\"",
+            "destination_principal=\"spiffe://cluster.local/ns/lab/sa/pipe\"",
+            "destination_workload=\"pipe\"",
+            "destination_service=\"pipe.lab.svc.cluster.local\"",
+            "request_protocol=\"tcp\"",
+            "response_flags=\"-\"",
+        ];
+        let of = |metric: &str| sum(admin, &format!("istio_tcp_{metric}_total"), &labels);
+        Ok([
+            of("connections_opened")?,
+            of("connections_closed")?,
+            of("received_bytes")?,
+            of("sent_bytes")?,
+        ])
+    };
+    let before = ends.iter().map(tcp).collect::<Result<Vec<_>>>()?;
+    let answered: u64 = lab::from_client(&mesh, TALK)?.trim().parse()?;
+    let wanted = [3, 3, 3000, answered];
+    for (end, before) in ends.iter().zip(before) {
+        let what = format!("{} tells {wanted:?} more than {before:?}", end.0);
+        eventually(&what, Duration::from_secs(10), || {
+            let now = tcp(end).ok()?;
+            (0..4).all(|at| now[at] == before[at] + wanted[at]).then_some(())
+        })?;
+    }
+    if !lab::python_has("grpc") {
+        return Ok(Outcome::Skipped("grpcio is not here (pip install grpcio)".into()));
+    }
+    let servers = admin("rpc-0")?;
+    // FAILED_PRECONDITION: the client makes exactly one such call.
+    let failed = |reporter: &str, admin: &str| {
+        let reporter = format!("reporter=\"{reporter}\"");
+        let labels = [
+            &*reporter,
+            "source_workload=\"client\"",
+            "destination_service_name=\"rpc\"",
+            "request_protocol=\"grpc\"",
+            "response_code=\"200\"",
+            "grpc_response_status=\"9\"",
+        ];
+        sum(admin, "istio_requests_total", &labels)
+    };
+    let before = (failed("source", &client)?, failed("destination", &servers)?);
+    let script = lab::app("grpc_client.py").display().to_string();
+    mesh.exec("client-0.lab", &[&lab::python(), &script, "rpc:9000"])?;
+    eventually("both ends count the failed call", Duration::from_secs(10), || {
+        let now = (
+            failed("source", &client).ok()?,
+            failed("destination", &servers).ok()?,
+        );
+        (now == (before.0 + 1, before.1 + 1)).then_some(())
+    })?;
+    Ok(Outcome::Passed)
+}
+
+const TELEMETRY: &str = "
+apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata: {name: default, namespace: phoenix-guardian}
+spec:
+  metrics:
+  - overrides:
+    - match: {metric: REQUEST_SIZE, mode: CLIENT}
+      disabled: true
+    - match: {metric: REQUEST_COUNT, mode: CLIENT}
+      tagOverrides:
+        request_method: {value: request.method}
+        source_cluster: {operation: REMOVE}
+";
+
+/// One more round under a `Telemetry`: it tells what it was asked for, and no request is lost or told twice.
+fn changed(mesh: &Mesh, clients: &[String], record: &mut BTreeMap<u16, u64>) -> Result {
+    let of_round: u64 = ROUND.iter().map(|(_, count)| u64::from(*count)).sum();
+    let edge = "destination_service_name=\"encounter-service\"";
+    let sizes = sum(&clients[0], "istio_request_bytes_count", &[edge])?;
+    mesh.apply(TELEMETRY)?;
+    round(mesh, record)?;
+    eventually("the client tells the method", Duration::from_secs(10), || {
+        let told = sum(
+            &clients[0],
+            "istio_requests_total",
+            &[edge, "request_method=\"GET\""],
+        )
+        .ok()?;
+        (told == of_round).then_some(())
+    })?;
+    let with_cluster = sum(
+        &clients[0],
+        "istio_requests_total",
+        &[edge, "request_method=\"GET\"", "source_cluster"],
+    )?;
+    let sizes_now = sum(&clients[0], "istio_request_bytes_count", &[edge])?;
+    if with_cluster != 0 || sizes_now != sizes {
+        return Err(
+            format!("{with_cluster} with the removed label, {sizes_now} sizes instead of {sizes}").into(),
+        );
+    }
+    let all = counted(clients, "source", &[])?;
+    if all == *record {
+        Ok(())
+    } else {
+        Err(format!("the client tells {all:?} instead of {record:?}").into())
+    }
 }
 
 /// What a scraper finds at Istio's address, in both forms; `promtool` judges it where it is there.
