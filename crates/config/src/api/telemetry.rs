@@ -3,7 +3,10 @@
 //! Rejected: values of labels that are not followed ([`TAG_VALUES`]). Degraded, with a warning at the place: tracing and
 //! access logs, providers other than Prometheus, metrics that are not there.
 
-use rajut_types::tag::{TAG_VALUES, TagValue};
+use rajut_types::{
+    Text,
+    tag::{TAG_VALUES, TagValue},
+};
 
 use super::{
     meta::{self, NameForm},
@@ -87,7 +90,7 @@ fn read_metrics(metrics: &Object<'_>, overrides: &mut Vec<MetricChange>) {
         }
     }
     let all = metrics.list("overrides");
-    let all = all.into_iter().filter_map(|field| field.object());
+    let all = all.into_iter().filter_map(Field::object);
     let read: Vec<_> = all.filter_map(|over| read_override(&over)).collect();
     // What is meant for somebody else changes nothing here.
     if for_prometheus {
@@ -132,7 +135,7 @@ fn read_override(over: &Object<'_>) -> Option<MetricChange> {
         .unwrap_or_default();
     let tags = tags
         .into_iter()
-        .filter_map(|(name, field)| Some((name, read_tag(field)?)))
+        .filter_map(|(name, field)| read_tag(name, field))
         .collect();
     is_there.then_some(MetricChange {
         ends,
@@ -142,8 +145,8 @@ fn read_override(over: &Object<'_>) -> Option<MetricChange> {
     })
 }
 
-/// `Some(None)` takes the label out.
-fn read_tag(field: Field<'_>) -> Option<Option<TagValue>> {
+/// A label and its value; `None` in its place takes the label out.
+fn read_tag(name: Text, field: Field<'_>) -> Option<(Text, Option<TagValue>)> {
     let tag = field.object()?;
     let removes = tag
         .get("operation")
@@ -158,7 +161,7 @@ fn read_tag(field: Field<'_>) -> Option<Option<TagValue>> {
                 "take one of the two out",
             );
         }
-        return Some(None);
+        return Some((name, None));
     }
     let Some(value) = value else {
         tag.required("value", "for example `value: request.host`");
@@ -173,5 +176,5 @@ fn read_tag(field: Field<'_>) -> Option<Option<TagValue>> {
             format!("write one of: {TAG_VALUES}"),
         );
     }
-    parsed.map(Some)
+    parsed.map(|value| (name, Some(value)))
 }
