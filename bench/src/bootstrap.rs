@@ -1,4 +1,4 @@
-//! Envoy bootstrap files, from which we and Envoy run alike; `rajut-bench bootstrap SET` prints them.
+//! Envoy bootstrap files, from which we and Envoy run alike.
 //!
 //! What a sidecar has at least: a connection manager with the router, routes by host, prefix and header, Istio's
 //! default retries, circuit breakers with a place to count, statistics. Limits and timers are written out rather than

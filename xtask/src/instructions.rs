@@ -124,7 +124,7 @@ pub(crate) fn run(root: &Path, words: &[String]) -> Result<()> {
         let now = count(root, &programs, &kind.work).with_context(|| kind.name)?;
         let before = record.get(kind.name).copied();
         println!("{}", line(kind.name, now, before));
-        if share(now, before).is_none_or(|share| share > 1.0 + TOLERANCE) {
+        if has_grown(now, before) {
             grown.push(kind.name);
         }
         counted.insert(kind.name.to_owned(), now);
@@ -153,6 +153,11 @@ pub(crate) fn run(root: &Path, words: &[String]) -> Result<()> {
 #[expect(clippy::cast_precision_loss, reason = "figures are far below 2^52")]
 fn share(now: u64, before: Option<u64>) -> Option<f64> {
     Some(now as f64 / before.filter(|before| *before > 0)? as f64)
+}
+
+/// Whether `now` fails against its record; what has none fails too, so that no kind goes unwatched.
+fn has_grown(now: u64, before: Option<u64>) -> bool {
+    share(now, before).is_none_or(|share| share > 1.0 + TOLERANCE)
 }
 
 /// A line of the table; a record that has become too high is told, since it would hide growth.
@@ -354,5 +359,34 @@ fn wait(child: &mut Child) -> Result<()> {
             None if start.elapsed() > PATIENCE => bail!("it does not end"),
             None => thread::sleep(Duration::from_millis(10)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_than_a_tenth_above_the_record_fails_and_so_does_what_is_not_in_it() {
+        assert!(!has_grown(1100, Some(1000)), "a tenth is borne");
+        assert!(has_grown(1101, Some(1000)));
+        assert!(!has_grown(500, Some(1000)), "less is only told");
+        assert!(has_grown(1, None) && has_grown(1, Some(0)));
+    }
+
+    #[test]
+    fn every_kind_is_in_the_record_under_its_name_and_nothing_else_is() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let record = read_record(&root).unwrap();
+        let names: Vec<&str> = KINDS.iter().map(|kind| kind.name).collect();
+        assert!(names.iter().all(|name| record.contains_key(*name)), "{record:?}");
+        assert_eq!(record.len(), names.len(), "{record:?}");
+    }
+
+    #[test]
+    fn a_line_tells_the_share_of_the_record() {
+        assert!(line("kind", 1050, Some(1000)).ends_with("kind  (1.050)"));
+        assert!(line("kind", 800, Some(1000)).contains("write it anew"));
+        assert!(line("kind", 800, None).ends_with("(not in the record)"));
     }
 }
