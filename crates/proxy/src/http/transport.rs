@@ -1,9 +1,10 @@
 //! A connection's bytes: one read buffer, one queue of output, one read per readiness event, vectored writes.
 //!
-//! Bounds: a read asks for [`READ_MIN`] to [`READ_MAX`] bytes, growing while reads come back full; output is not filled
-//! beyond [`OUTPUT_HIGH`] (whoever fills it looks at [`Transport::has_room`]), which is the backpressure. An idle
-//! connection gives its read buffer back: the thread keeps at most [`SPARES_MAX`] of the smallest size for the next
-//! connection that has something to read, so that a message costs no allocation for its bytes.
+//! Bounds: a read asks for [`READ_MIN`] bytes, or for [`READ_MAX`] where the one before came back full; output is not
+//! filled beyond [`OUTPUT_HIGH`] (whoever fills it looks at [`Transport::has_room`]), which is the backpressure. An idle
+//! connection gives its read buffer back: the thread keeps at most [`SPARES_MAX`] of the smaller size and
+//! [`LARGE_SPARES_MAX`] of the larger for the next connection that has something to read, so that a message costs no
+//! allocation for its bytes.
 
 use std::{
     cell::RefCell,
@@ -11,6 +12,7 @@ use std::{
     io::{self, IoSlice},
     pin::{Pin, pin},
     task::{Context, Poll, ready},
+    thread::LocalKey,
 };
 
 use bytes::{Buf, BytesMut};
@@ -21,18 +23,33 @@ use crate::stream::Stream;
 
 /// First read of a message.
 const READ_MIN: usize = 4 * 1024;
-/// Largest read, for bodies that stream.
-const READ_MAX: usize = 64 * 1024;
+/// Largest read, for bodies that stream: one of 64 KiB with its head.
+const READ_MAX: usize = 64 * 1024 + READ_MIN;
 /// Output beyond which no more body is pulled.
 pub(crate) const OUTPUT_HIGH: usize = 64 * 1024;
 /// Slices of one vectored write.
 const SLICES: usize = 16;
 /// Read buffers that a thread keeps for its connections: 64 of 4 KiB.
 const SPARES_MAX: usize = 64;
+/// Of the larger ones it keeps a quarter of a mebibyte.
+const LARGE_SPARES_MAX: usize = 4;
 
 thread_local! {
     // Buffers of READ_MIN bytes without content; what was read into one before may still be referred to.
     static SPARES: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
+    // Buffers of READ_MAX bytes that nobody refers to.
+    static LARGE_SPARES: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
+}
+
+/// What the read buffer is when nothing is in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Size {
+    /// [`READ_MIN`] bytes.
+    Small,
+    /// [`READ_MAX`] bytes.
+    Large,
+    /// It grew behind what was left in it, and is not kept.
+    Odd,
 }
 
 /// A connection and its buffers.
@@ -44,8 +61,7 @@ pub(crate) struct Transport {
     /// What has been encoded and not written.
     pub(crate) output: Output,
     read_size: usize,
-    /// The read buffer is larger than [`READ_MIN`].
-    grown: bool,
+    buffer: Size,
     finished: bool,
     /// Bytes written in all.
     pub(crate) written: u64,
@@ -60,7 +76,7 @@ impl Transport {
             read: BytesMut::new(),
             output: Output::new(),
             read_size: READ_MIN,
-            grown: false,
+            buffer: Size::Small,
             finished: false,
             written: 0,
             unflushed: false,
@@ -106,29 +122,51 @@ impl Transport {
             self.finished = true;
         }
         if count == asked {
-            self.read_size = (self.read_size * 2).min(READ_MAX);
+            self.read_size = READ_MAX;
         } else if count < READ_MIN {
             self.read_size = READ_MIN;
         }
         Poll::Ready(Ok(count))
     }
 
-    /// Room for the next read: in the buffer of the last one where nobody refers to that any more, else in a spare.
+    /// Room for the next read: behind what the last one brought, in its buffer where nobody refers to that any more, else
+    /// in a spare.
     fn make_room(&mut self) {
-        if self.read.capacity() == 0
-            && let Some(spare) = SPARES.with_borrow_mut(Vec::pop)
-        {
-            self.read = spare;
+        if self.read.capacity() - self.read.len() >= READ_MIN {
+            return;
         }
-        // What is kept from before makes the buffer larger, too.
-        self.grown |= self.read_size > READ_MIN || !self.read.is_empty();
+        let size = match (self.read.is_empty(), self.read_size) {
+            (false, _) => Size::Odd,
+            (true, READ_MIN) => Size::Small,
+            (true, _) => Size::Large,
+        };
+        let other = match size {
+            Size::Odd => false,
+            size if size != self.buffer => true,
+            Size::Small => self.read.capacity() == 0,
+            Size::Large => !self.read.try_reclaim(READ_MAX),
+        };
+        if other {
+            let spares = if size == Size::Large {
+                &LARGE_SPARES
+            } else {
+                &SPARES
+            };
+            self.read = spares.with_borrow_mut(Vec::pop).unwrap_or_default();
+        }
+        self.buffer = size;
         self.read.reserve(self.read_size);
     }
 
     /// Nothing has arrived: gives the buffer back, unless what was read into it before is still in use (then keeping
     /// the rest of it costs nothing).
     fn pause(&mut self) {
-        if self.read.is_empty() && self.read.capacity() > 0 && self.read.try_reclaim(READ_MIN) {
+        let whole = match self.buffer {
+            Size::Small if self.read.capacity() == 0 => return,
+            Size::Small | Size::Odd => READ_MIN,
+            Size::Large => READ_MAX,
+        };
+        if self.read.is_empty() && self.read.try_reclaim(whole) {
             self.give_back();
         }
     }
@@ -136,15 +174,14 @@ impl Transport {
     /// Gives the read buffer back, where it holds nothing that was not decoded. Whoever refers to what was decoded
     /// must be about to let it go.
     pub(crate) fn give_back(&mut self) {
-        if self.read.is_empty() && self.read.capacity() > 0 {
-            let buffer = std::mem::take(&mut self.read);
-            if !std::mem::take(&mut self.grown) {
-                SPARES.with_borrow_mut(|spares| {
-                    if spares.len() < SPARES_MAX {
-                        spares.push(buffer);
-                    }
-                });
-            }
+        if !self.read.is_empty() {
+            return;
+        }
+        let mut buffer = std::mem::take(&mut self.read);
+        match std::mem::replace(&mut self.buffer, Size::Small) {
+            Size::Small if buffer.capacity() > 0 => keep(buffer, &SPARES, SPARES_MAX),
+            Size::Large if buffer.try_reclaim(READ_MAX) => keep(buffer, &LARGE_SPARES, LARGE_SPARES_MAX),
+            Size::Small | Size::Large | Size::Odd => {}
         }
     }
 
@@ -187,6 +224,15 @@ impl Transport {
         ready!(self.poll_flush(cx))?;
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
+}
+
+/// Keeps a buffer for the thread's next connection, where there are fewer than `most`.
+fn keep(buffer: BytesMut, spares: &'static LocalKey<RefCell<Vec<BytesMut>>>, most: usize) {
+    spares.with_borrow_mut(|spares| {
+        if spares.len() < most {
+            spares.push(buffer);
+        }
+    });
 }
 
 #[cfg(test)]
@@ -235,17 +281,48 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn large_buffers_are_not_kept() {
-        let (mut peer, end) = tokio::io::duplex(READ_MAX);
+    async fn a_large_body_is_read_in_large_pieces_into_a_buffer_that_serves_again() {
+        let (mut peer, end) = tokio::io::duplex(2 * READ_MAX);
         let mut transport = Transport::new(Stream::Memory(end));
         peer.write_all(&[0; READ_MIN]).await.unwrap();
         poll_fn(|cx| transport.poll_read(cx)).await.unwrap();
-        // The first read came back full, so the second asks for more, behind what is there.
-        peer.write_all(&[0; 10]).await.unwrap();
+        // The first read came back full, so the next ones ask for more.
+        let mut pieces = vec![transport.read.split().freeze()];
+        peer.write_all(&vec![0; READ_MAX + 10]).await.unwrap();
+        for expected in [READ_MAX, 10] {
+            assert_eq!(poll_fn(|cx| transport.poll_read(cx)).await.unwrap(), expected);
+            pieces.push(transport.read.split().freeze());
+        }
+        assert!(poll_once(&mut transport).await.is_pending());
+        assert_eq!(
+            LARGE_SPARES.with_borrow(Vec::len),
+            0,
+            "what was read is still referred to"
+        );
+        drop(pieces);
+        assert!(poll_once(&mut transport).await.is_pending());
+        assert_eq!(transport.read.capacity(), 0, "a resting connection holds none");
+        assert_eq!(LARGE_SPARES.with_borrow(Vec::len), 1);
+        // Little came last: the next message begins with a small buffer.
+        peer.write_all(&[0; 20]).await.unwrap();
         poll_fn(|cx| transport.poll_read(cx)).await.unwrap();
+        assert!(transport.read.capacity() <= READ_MIN);
+        assert_eq!(LARGE_SPARES.with_borrow(Vec::len), 1);
+    }
+
+    #[tokio::test]
+    async fn a_message_behind_another_makes_no_spare_of_an_odd_size() {
+        let (mut peer, end) = tokio::io::duplex(READ_MAX);
+        let mut transport = Transport::new(Stream::Memory(end));
+        for _ in 0..2 {
+            // Half a message stays and the buffer grows behind it.
+            peer.write_all(&[0; READ_MIN - 100]).await.unwrap();
+            poll_fn(|cx| transport.poll_read(cx)).await.unwrap();
+        }
         transport.read.clear();
         assert!(poll_once(&mut transport).await.is_pending());
         assert_eq!(transport.read.capacity(), 0);
         assert_eq!(SPARES.with_borrow(Vec::len), 0);
+        assert_eq!(LARGE_SPARES.with_borrow(Vec::len), 0);
     }
 }
