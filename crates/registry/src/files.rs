@@ -9,6 +9,7 @@ use std::{
     fs,
     io::{self, Read as _},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use rajut_config::{MAX_SOURCE_BYTES, Source};
@@ -122,16 +123,17 @@ fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// The sources of those that could be read; `keep` gives the last contents of the others.
-pub fn sources(read: Vec<ReadFile>, keep: impl Fn(&str) -> Option<Vec<u8>>) -> Vec<Source> {
+pub fn sources(read: Vec<ReadFile>, keep: impl Fn(&str) -> Option<Arc<[u8]>>) -> Vec<Source> {
     let source = |file: ReadFile| {
         let bytes = match file.bytes {
-            Ok(bytes) => bytes,
+            Ok(bytes) => bytes.into(),
             Err(error) => {
                 tracing::warn!(file = file.name, %error, "can't be read, its last contents are kept");
                 keep(&file.name)?
             }
         };
-        Some(Source::new(file.name, bytes))
+        let name = file.name.into();
+        Some(Source { name, bytes })
     };
     read.into_iter().filter_map(source).collect()
 }

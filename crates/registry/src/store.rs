@@ -11,7 +11,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    hash::{DefaultHasher, Hash as _, Hasher as _},
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -110,8 +109,8 @@ pub struct Written {
 #[derive(Debug, Clone)]
 pub struct Registry(Arc<Inner>);
 
-/// File → (hash of its contents, its documents); as many as there are files.
-type Splits = HashMap<Text, (u64, Arc<[Document]>)>;
+/// File → (its contents, its documents); as many as there are files.
+type Splits = HashMap<Text, (Arc<[u8]>, Arc<[Document]>)>;
 
 #[derive(Debug)]
 struct Inner {
@@ -127,9 +126,9 @@ struct State {
     overlay: Overlay,
     vips: Vips,
     /// file → contents as last read.
-    files: BTreeMap<Text, Vec<u8>>,
+    files: BTreeMap<Text, Arc<[u8]>>,
     /// file → contents that had no error.
-    good: BTreeMap<Text, Vec<u8>>,
+    good: BTreeMap<Text, Arc<[u8]>>,
     diagnostics: Vec<Diagnostic>,
     /// A failure to list the sources, while the last ones are served.
     failure: Option<String>,
@@ -218,10 +217,18 @@ impl Registry {
         state.failure = None;
         let sources = files::sources(read, |name| state.files.get(name).cloned());
         let texts = self.0.options.texts.iter().cloned();
-        let files: BTreeMap<Text, Vec<u8>> = sources
+        let files: BTreeMap<Text, Arc<[u8]>> = sources
             .into_iter()
             .chain(texts)
-            .map(|source| (source.name, source.bytes))
+            .map(|source| {
+                // What stays is told from what changed by its allocation, and is kept once.
+                let known = state
+                    .files
+                    .get(&source.name)
+                    .filter(|known| **known == source.bytes);
+                let bytes = known.cloned().unwrap_or(source.bytes);
+                (source.name, bytes)
+            })
             .collect();
         if files == state.files {
             return;
@@ -433,7 +440,7 @@ impl Registry {
         state.diagnostics = found;
         for (name, bytes) in &state.files {
             if !broken.contains(name) {
-                state.good.insert(name.clone(), bytes.clone());
+                state.good.insert(name.clone(), Arc::clone(bytes));
             }
         }
         let files = &state.files;
@@ -484,7 +491,7 @@ impl Registry {
     fn sources_of<'s>(
         &self,
         state: &'s State,
-        contents: impl Fn(&Text) -> Option<&'s Vec<u8>>,
+        contents: impl Fn(&Text) -> Option<&'s Arc<[u8]>>,
     ) -> Vec<Source> {
         let overlay = &state.overlay;
         let nothing_hidden = overlay.applied.is_empty() && overlay.deleted.is_empty();
@@ -496,14 +503,16 @@ impl Registry {
             };
             // Not text at all: `config` says so.
             let text = std::str::from_utf8(bytes).ok().filter(|_| !nothing_hidden);
-            let documents = text.map(|text| (text, self.documents_of(name, text)));
+            let documents = text.map(|text| (text, self.documents_of(name, bytes, text)));
             let visible = match documents.filter(|(_, documents)| documents.iter().any(hidden)) {
                 Some((text, documents)) => {
-                    document::without(text, &documents, |object| overlay.hides(object)).into_bytes()
+                    let text = document::without(text, &documents, |object| overlay.hides(object));
+                    text.into_bytes().into()
                 }
-                None => bytes.clone(),
+                None => Arc::clone(bytes),
             };
-            Some(Source::new(name.clone(), visible))
+            let name = name.clone();
+            Some(Source { name, bytes: visible })
         });
         of_files.chain(overlay.sources()).collect()
     }
@@ -512,25 +521,22 @@ impl Registry {
         let texts = state
             .files
             .iter()
-            .filter_map(|(name, bytes)| Some((name, std::str::from_utf8(bytes).ok()?)));
+            .filter_map(|(name, bytes)| Some((name, bytes, std::str::from_utf8(bytes).ok()?)));
         texts
-            .flat_map(|(name, text)| objects_of(&self.documents_of(name, text)))
+            .flat_map(|(name, bytes, text)| objects_of(&self.documents_of(name, bytes, text)))
             .collect()
     }
 
     /// The documents of a file, split once for each of its contents.
-    fn documents_of(&self, name: &Text, text: &str) -> Arc<[Document]> {
-        let mut hasher = DefaultHasher::new();
-        text.hash(&mut hasher);
-        let contents = hasher.finish();
+    fn documents_of(&self, name: &Text, contents: &Arc<[u8]>, text: &str) -> Arc<[Document]> {
         let mut splits = self.0.splits.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((known, documents)) = splits.get(name)
-            && *known == contents
+            && (Arc::ptr_eq(known, contents) || known == contents)
         {
             return Arc::clone(documents);
         }
         let documents: Arc<[Document]> = document::split(text, &self.0.options.default_namespace).into();
-        splits.insert(name.clone(), (contents, Arc::clone(&documents)));
+        splits.insert(name.clone(), (Arc::clone(contents), Arc::clone(&documents)));
         documents
     }
 
@@ -540,7 +546,7 @@ impl Registry {
                 continue;
             };
             for document in self
-                .documents_of(name, text)
+                .documents_of(name, bytes, text)
                 .iter()
                 .filter(|document| document.objects.len() > 1)
             {

@@ -4,11 +4,7 @@
 //! the mesh's settings stay too. Pure in effect: what is read is the same whatever was read before. Bounds: the sources of the
 //! last reading, and the documents in them. What it does not save: putting the objects together, which is done each time.
 
-use std::{
-    collections::HashMap,
-    hash::{BuildHasher as _, RandomState},
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 
 use rajut_types::{Diagnostic, Text};
 
@@ -21,10 +17,8 @@ use crate::{
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Reader {
-    /// Seeded by chance, so that nobody can write two texts with one hash.
-    hasher: RandomState,
-    /// Name → (hash of the bytes, its documents).
-    sources: HashMap<Text, (u64, Reading)>,
+    /// Name → (its bytes, its documents).
+    sources: HashMap<Text, (Arc<[u8]>, Reading)>,
     meanings: Meanings,
 }
 
@@ -44,12 +38,14 @@ impl Reader {
         if !self.meanings.keep {
             return read_source(source);
         }
-        let hash = self.hasher.hash_one(&source.bytes);
         match self.sources.get(&source.name) {
-            Some((known, reading)) if *known == hash => reading.clone(),
+            Some((known, reading)) if Arc::ptr_eq(known, &source.bytes) || *known == source.bytes => {
+                reading.clone()
+            }
             _ => {
                 let reading = read_source(source);
-                self.sources.insert(source.name.clone(), (hash, reading.clone()));
+                let known = (Arc::clone(&source.bytes), reading.clone());
+                self.sources.insert(source.name.clone(), known);
                 reading
             }
         }

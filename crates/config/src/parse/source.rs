@@ -15,8 +15,8 @@ const MAX_EXCERPT: usize = 200;
 pub struct Source {
     /// A file's path as the user knows it, or `<stdin>`, `kubernetes`, `built-in`.
     pub name: Text,
-    /// What it holds, unchecked.
-    pub bytes: Vec<u8>,
+    /// What it holds, unchecked. Counted: a file that stays is kept once, whoever remembers it.
+    pub bytes: Arc<[u8]>,
 }
 
 impl Source {
@@ -24,7 +24,7 @@ impl Source {
     pub fn new(name: impl Into<Text>, bytes: impl Into<Vec<u8>>) -> Self {
         Self {
             name: name.into(),
-            bytes: bytes.into(),
+            bytes: bytes.into().into(),
         }
     }
 }
