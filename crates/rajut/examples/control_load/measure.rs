@@ -170,10 +170,34 @@ fn subscribers(service: usize, size: Size, form: Form) -> usize {
     }
 }
 
-/// Services that are changed: spread over the namespaces in which there are proxies.
+/// Services that are changed: spread over the namespaces in which there are proxies, each once in a [`lap`].
 fn changed_service(change: usize, size: Size) -> usize {
-    // One stays for the change behind a series of others.
-    (change * 37 + 21) % (size.pool - 1).max(1)
+    let lap = lap(size);
+    // Whatever the lap: a step that shares a factor with it comes back early, to a service that is changed already.
+    let step = (37..).find(|step| greatest_common_divisor(*step, lap) == 1);
+    (change * step.unwrap_or(1) + 21) % lap
+}
+
+/// So many changes each concern another service. One stays for the change behind a series of others.
+fn lap(size: Size) -> usize {
+    (size.pool - 1).max(1)
+}
+
+fn greatest_common_divisor(a: usize, b: usize) -> usize {
+    if b == 0 {
+        a
+    } else {
+        greatest_common_divisor(b, a % b)
+    }
+}
+
+/// One of two, by turns: what is written once more must differ from what was written a lap before.
+fn by_turns<T>(change: usize, size: Size, [one, other]: [T; 2]) -> T {
+    if (change / lap(size)).is_multiple_of(2) {
+        one
+    } else {
+        other
+    }
 }
 
 async fn endpoint_changes(
@@ -185,11 +209,11 @@ async fn endpoint_changes(
 ) -> anyhow::Result<Changes> {
     let services: Vec<usize> = (0..count).map(|change| changed_service(change, size)).collect();
     let mut measured = Measured::begin(plane, subscribers(services[0], size, form)).await?;
-    for service in services {
+    for (change, service) in services.into_iter().enumerate() {
         board.watch(&mesh::cluster(service));
         measured.expected = subscribers(service, size, form);
         let path = format!("/v1/workloads/{}/svc-{service}-3", mesh::namespace(service));
-        let body = json!({"health": "notready"}).to_string();
+        let body = json!({"health": by_turns(change, size, ["notready", "ready"])}).to_string();
         measured
             .one(board, plane.call("PATCH", &path, body))
             .await
@@ -236,8 +260,9 @@ async fn peer_changes(plane: &Plane, board: &Board, size: Size, count: usize) ->
         board.watch("virtualInbound");
         let text = format!(
             "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {{name: svc-{service}, namespace: {}}}\nspec:\n  \
-             selector: {{matchLabels: {{app: svc-{service}}}}}\n  mtls: {{mode: PERMISSIVE}}\n",
-            mesh::namespace(service)
+             selector: {{matchLabels: {{app: svc-{service}}}}}\n  mtls: {{mode: {}}}\n",
+            mesh::namespace(service),
+            by_turns(change, size, ["PERMISSIVE", "STRICT"]),
         );
         measured
             .one(board, plane.call("POST", "/v1/apply?timeoutSeconds=0", text))
@@ -313,16 +338,11 @@ async fn sustained(plane: &Plane, board: &Board, size: Size, form: Form) -> anyh
     let (cpu, updates, began) = (plane.cpu(), board.updates.load(Relaxed), Instant::now());
     let mut pace = tokio::time::interval(Duration::from_millis(1_000 / PER_SECOND));
     let mut written = 0;
-    let mut last = 0;
     while began.elapsed() < SUSTAINED {
         pace.tick().await;
         // Another instance than the ones before, back and forth.
         let service = changed_service(written, size);
-        let health = if (written / 100) % 2 == 0 {
-            "terminating"
-        } else {
-            "ready"
-        };
+        let health = by_turns(written, size, ["terminating", "ready"]);
         let path = format!("/v1/workloads/{}/svc-{service}-5", mesh::namespace(service));
         plane
             .call("PATCH", &path, json!({ "health": health }).to_string())
@@ -332,7 +352,7 @@ async fn sustained(plane: &Plane, board: &Board, size: Size, form: Form) -> anyh
     let elapsed = began.elapsed().as_secs_f64();
     let (spent, sent) = (plane.cpu() - cpu, board.updates.load(Relaxed) - updates);
     // One more, whose way is timed behind the others.
-    last += changed_service(written, size) + 1;
+    let last = changed_service(written, size) + 1;
     board.watch(&mesh::cluster(last));
     let wrote = board.now();
     let path = format!("/v1/workloads/{}/svc-{last}-6", mesh::namespace(last));
