@@ -78,7 +78,14 @@ pub(crate) fn build(root: &Path) -> Result<()> {
     )?;
     cargo(
         root,
-        &["test", "--no-run", "--locked", "--manifest-path", &manifest],
+        &[
+            "test",
+            "--release",
+            "--no-run",
+            "--locked",
+            "--manifest-path",
+            &manifest,
+        ],
     )
 }
 
@@ -87,7 +94,14 @@ pub(crate) fn test(root: &Path) -> Result<()> {
     let manifest = root.join("bench/Cargo.toml");
     cargo(
         root,
-        &["test", "--locked", "--manifest-path", &manifest.to_string_lossy()],
+        // Of the rig's own build: most of both is what they depend on.
+        &[
+            "test",
+            "--release",
+            "--locked",
+            "--manifest-path",
+            &manifest.to_string_lossy(),
+        ],
     )
 }
 
