@@ -135,13 +135,22 @@ enum Held {
 /// How a resource that scopes share is encoded.
 type Encode<T> = fn(&mut Encoder, &T) -> Resource;
 
+/// A virtual host, which the route tables of many scopes share.
+#[derive(Debug)]
+struct Host {
+    /// Held, so that its address is not used again.
+    host: Arc<VirtualHost>,
+    bytes: Bytes,
+    digest: digest::Digest,
+}
+
 /// Encodes resources, each allocation once, and keeps one of equal results.
 #[derive(Debug, Default)]
 pub struct Encoder {
     /// Address → what stands there, and its encoded form; as long as a scope uses it.
     known: HashMap<usize, (Held, Arc<Resource>)>,
-    /// Address → what stands there, and its encoded form: virtual hosts, which the route tables of many scopes share.
-    hosts: HashMap<usize, (Arc<VirtualHost>, Bytes)>,
+    /// By the virtual host's address.
+    hosts: HashMap<usize, Host>,
     /// Version → resource, of proxies' own: many stand beside workloads that are alike.
     own: HashMap<Text, Arc<Resource>>,
     /// At so many entries of all three the unused ones are dropped.
@@ -160,7 +169,7 @@ impl Encoder {
             self.known
                 .retain(|_, (_, resource)| Arc::strong_count(resource) > 1);
             self.own.retain(|_, resource| Arc::strong_count(resource) > 1);
-            self.hosts.retain(|_, (host, _)| Arc::strong_count(host) > 1);
+            self.hosts.retain(|_, known| Arc::strong_count(&known.host) > 1);
             self.limit = 2 * self.entries();
         }
     }
@@ -274,25 +283,37 @@ impl Encoder {
     fn encode(&mut self, encoded: Encoded) -> Resource {
         self.encoded += 1;
         self.bytes += encoded.value.len();
-        versioned(encoded.name, encoded.value.into())
+        versioned(encoded)
     }
 
-    /// A route table, of which each virtual host is encoded once for all the tables that it stands in.
+    /// A route table, of which each virtual host is encoded once for all the tables that it stands in. Its version is made of theirs,
+    /// so that a table costs what differs, and a pointer for each of the rest.
     fn encode_routes(&mut self, routes: &RouteConfiguration) -> Resource {
         self.encoded += 1;
         let head = encode_route_head(routes);
         let mut fresh = head.value.len();
+        let mut version = digest::Context::new(&digest::SHA256);
+        version.update(&head.value);
         let hosts = routes.virtual_hosts.iter().map(|host| {
             let known = self.hosts.entry(Arc::as_ptr(host).addr()).or_insert_with(|| {
                 let bytes = encode_virtual_host(host);
                 fresh += bytes.len();
-                (Arc::clone(host), bytes)
+                Host {
+                    host: Arc::clone(host),
+                    digest: digest::digest(&digest::SHA256, &bytes),
+                    bytes,
+                }
             });
-            known.1.clone()
+            version.update(known.digest.as_ref());
+            known.bytes.clone()
         });
         let body: Payload = std::iter::once(head.value).chain(hosts).collect();
         self.bytes += fresh;
-        versioned(head.name, body)
+        Resource {
+            name: head.name,
+            version: version_text(&version.finish()),
+            body,
+        }
     }
 
     fn differences<T>(
@@ -328,25 +349,22 @@ impl Encoder {
     }
 }
 
-fn versioned(name: Text, body: Payload) -> Resource {
-    let mut context = digest::Context::new(&digest::SHA256);
-    for part in body.parts() {
-        context.update(part);
+fn versioned(encoded: Encoded) -> Resource {
+    Resource {
+        version: version_text(&digest::digest(&digest::SHA256, &encoded.value)),
+        name: encoded.name,
+        body: encoded.value.into(),
     }
-    // Half of the digest is far more than two versions of one resource could collide in.
-    let version: String = context
-        .finish()
-        .as_ref()
-        .iter()
-        .take(16)
-        .flat_map(|byte| [byte >> 4, byte & 15])
+}
+
+/// Half of the digest is far more than two versions of one resource could collide in.
+fn version_text(digest: &digest::Digest) -> Text {
+    let half = digest.as_ref().iter().take(16);
+    let digits = half.flat_map(|byte| [byte >> 4, byte & 15]);
+    let text: String = digits
         .filter_map(|digit| char::from_digit(u32::from(digit), 16))
         .collect();
-    Resource {
-        name,
-        version: version.into(),
-        body,
-    }
+    text.into()
 }
 
 /// What a proxy was told, in the form of protobuf's JSON, by type.
@@ -439,12 +457,11 @@ mod tests {
 
         drop((first, second, one, two));
         encoder.limit = 0;
-        encoder.known.reserve(2 * ENTRIES_MIN);
         for _ in 0..ENTRIES_MIN {
-            let unused = host("unused");
-            encoder
-                .hosts
-                .insert(Arc::as_ptr(&unused).addr(), (unused, Bytes::new()));
+            let (host, bytes) = (host("unused"), Bytes::new());
+            let digest = digest::digest(&digest::SHA256, &bytes);
+            let key = Arc::as_ptr(&host).addr();
+            encoder.hosts.insert(key, Host { host, bytes, digest });
         }
         encoder.turn();
         assert!(
