@@ -124,7 +124,7 @@ mod tests {
             std::fs::write(path, text).unwrap();
         }
         let sources = read(std::slice::from_ref(&folder)).unwrap();
-        let texts: Vec<_> = sources.iter().map(|source| source.bytes.clone()).collect();
+        let texts: Vec<_> = sources.iter().map(|source| source.bytes.to_vec()).collect();
         assert_eq!(texts, [b"c".to_vec(), b"b".to_vec()]);
         std::fs::remove_dir_all(folder).unwrap();
     }
