@@ -137,7 +137,7 @@ type Encode<T> = fn(&mut Encoder, &T) -> Resource;
 
 /// A virtual host, which the route tables of many scopes share.
 #[derive(Debug)]
-struct Host {
+struct SharedHost {
     /// Held, so that its address is not used again.
     host: Arc<VirtualHost>,
     bytes: Bytes,
@@ -150,7 +150,7 @@ pub struct Encoder {
     /// Address → what stands there, and its encoded form; as long as a scope uses it.
     known: HashMap<usize, (Held, Arc<Resource>)>,
     /// By the virtual host's address.
-    hosts: HashMap<usize, Host>,
+    hosts: HashMap<usize, SharedHost>,
     /// Version → resource, of proxies' own: many stand beside workloads that are alike.
     own: HashMap<Text, Arc<Resource>>,
     /// At so many entries of all three the unused ones are dropped.
@@ -298,7 +298,7 @@ impl Encoder {
             let known = self.hosts.entry(Arc::as_ptr(host).addr()).or_insert_with(|| {
                 let bytes = encode_virtual_host(host);
                 fresh += bytes.len();
-                Host {
+                SharedHost {
                     host: Arc::clone(host),
                     digest: digest::digest(&digest::SHA256, &bytes),
                     bytes,
@@ -461,7 +461,7 @@ mod tests {
             let (host, bytes) = (host("unused"), Bytes::new());
             let digest = digest::digest(&digest::SHA256, &bytes);
             let key = Arc::as_ptr(&host).addr();
-            encoder.hosts.insert(key, Host { host, bytes, digest });
+            encoder.hosts.insert(key, SharedHost { host, bytes, digest });
         }
         encoder.turn();
         assert!(

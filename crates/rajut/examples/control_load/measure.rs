@@ -174,7 +174,7 @@ fn subscribers(service: usize, size: Size, form: Form) -> usize {
 fn changed_service(change: usize, size: Size) -> usize {
     let lap = lap(size);
     // Whatever the lap: a step that shares a factor with it comes back early, to a service that is changed already.
-    let step = (37..).find(|step| greatest_common_divisor(*step, lap) == 1);
+    let step = (37..=37 + lap).find(|step| greatest_common_divisor(*step, lap) == 1);
     (change * step.unwrap_or(1) + 21) % lap
 }
 
