@@ -52,8 +52,52 @@ const ROOTS: &[&str] = &[
 /// `envoy.extensions.filters.common` once another file has opened that package.
 const APART: &[&str] = &["envoy/extensions/filters/http/local_ratelimit/v3/local_rate_limit.proto"];
 
-/// Written in this crate's own `proto` folder, since no package ships them.
+/// Described here, since no package ships them.
 const OWN: &[&str] = &["istio/stats.proto"];
+
+/// The configuration of Istio's filter of standard metrics (`istio.stats`), as it is on the wire: written after the published
+/// interface. `src/stats.rs` has the same messages for prost.
+const ISTIO_STATS: &str = r#"syntax = "proto3";
+
+package stats;
+
+import "google/protobuf/duration.proto";
+
+message MetricConfig {
+  map<string, string> dimensions = 1;
+  string name = 2;
+  repeated string tags_to_remove = 3;
+  string match = 4;
+  bool drop = 5;
+}
+
+enum MetricType {
+  COUNTER = 0;
+  GAUGE = 1;
+  HISTOGRAM = 2;
+}
+
+message MetricDefinition {
+  string name = 1;
+  string value = 2;
+  MetricType type = 3;
+}
+
+enum Reporter {
+  UNSPECIFIED = 0;
+  SERVER_GATEWAY = 1;
+}
+
+message PluginConfig {
+  bool disable_host_header_fallback = 6;
+  google.protobuf.Duration tcp_reporting_duration = 7;
+  repeated MetricConfig metrics = 8;
+  repeated MetricDefinition definitions = 9;
+  Reporter reporter = 10;
+  google.protobuf.Duration rescoping_duration = 11;
+  google.protobuf.Duration scope_grace_period_duration = 12;
+}
+"#;
 
 /// Included where the package ships them.
 const OPTIONAL_ROOTS: &[&str] = &[
@@ -91,7 +135,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");
     let folder = envoy_types_folder()?.join("proto");
     println!("cargo::rerun-if-changed={}", folder.display());
-    println!("cargo::rerun-if-changed=proto");
     let mut set = compile(&folder)?;
     for file in &mut set.file {
         strip(file);
@@ -147,7 +190,9 @@ fn compile(folder: &Path) -> Result<FileDescriptorSet, Box<dyn Error>> {
         .filter(|root| folder.join("data-plane-api").join(root).exists());
     let mut set = FileDescriptorSet::default();
     let together: Vec<_> = ROOTS.iter().chain(OWN).chain(optional).collect();
-    let own = Path::new(&env::var("CARGO_MANIFEST_DIR")?).join("proto");
+    let own = Path::new(&env::var("OUT_DIR")?).join("own");
+    fs::create_dir_all(own.join("istio"))?;
+    fs::write(own.join("istio/stats.proto"), ISTIO_STATS)?;
     for group in [together, APART.iter().collect()] {
         let packaged = INCLUDES.iter().map(|include| folder.join(include));
         let mut compiler = protox::Compiler::new(packaged.chain([own.clone()]))?;
