@@ -22,12 +22,7 @@ pub(crate) fn run(root: &Path, words: &[String]) -> Result<()> {
     if std::env::var_os("RAJUT_BIN").is_none() {
         cargo(root, &["build", "--profile", profile, "--package", "rajut"])?;
     }
-    let manifest = root.join("bench/Cargo.toml");
-    let manifest = manifest.to_string_lossy();
-    cargo(
-        root,
-        &["build", "--release", "--locked", "--manifest-path", &manifest],
-    )?;
+    rig(root, &["build"])?;
     let rig = root.join("bench/target/release/rajut-bench");
     let status = Command::new(&rig)
         .arg("run")
@@ -70,39 +65,25 @@ fn control(root: &Path, words: &[String]) -> Result<()> {
 
 /// Builds the rig and its tests, and runs neither.
 pub(crate) fn build(root: &Path) -> Result<()> {
-    let manifest = root.join("bench/Cargo.toml");
-    let manifest = manifest.to_string_lossy();
-    cargo(
-        root,
-        &["build", "--release", "--locked", "--manifest-path", &manifest],
-    )?;
-    cargo(
-        root,
-        &[
-            "test",
-            "--release",
-            "--no-run",
-            "--locked",
-            "--manifest-path",
-            &manifest,
-        ],
-    )
+    rig(root, &["build"])?;
+    rig(root, &["test", "--no-run"])
 }
 
-/// The rig's own tests: its statistics, and its processes.
+/// The rig's own tests: its statistics, and its processes. Optimised as the rig is: most of both is what they depend on.
 pub(crate) fn test(root: &Path) -> Result<()> {
+    rig(root, &["test"])
+}
+
+/// Cargo on the rig's package, optimised.
+fn rig(root: &Path, words: &[&str]) -> Result<()> {
     let manifest = root.join("bench/Cargo.toml");
-    cargo(
-        root,
-        // Of the rig's own build: most of both is what they depend on.
-        &[
-            "test",
-            "--release",
-            "--locked",
-            "--manifest-path",
-            &manifest.to_string_lossy(),
-        ],
-    )
+    let of_rig = [
+        "--release",
+        "--locked",
+        "--manifest-path",
+        &manifest.to_string_lossy(),
+    ];
+    cargo(root, &[words, &of_rig].concat())
 }
 
 fn cargo(root: &Path, words: &[&str]) -> Result<()> {
