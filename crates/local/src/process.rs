@@ -230,8 +230,8 @@ fn remove_records(state: &StateDir) {
     }
 }
 
-/// Asks the supervisor to stop its mesh and waits for it, blocking; after `limit` it is killed. Tells whether it
-/// stopped by itself.
+/// Asks the supervisor to stop its mesh and waits until it has ended, blocking; after `limit` it is killed. Tells
+/// whether it stopped by itself.
 pub fn stop_supervisor(state: &StateDir, supervisor: &str, limit: Duration) -> bool {
     let Ok(supervisor) = supervisor.parse::<ProcessId>() else {
         return false;
@@ -240,7 +240,8 @@ pub fn stop_supervisor(state: &StateDir, supervisor: &str, limit: Duration) -> b
     let pause = Duration::from_millis(20);
     let mut waited = Duration::ZERO;
     while waited < limit {
-        if !state.is_locked() {
+        // It lets go of the lock some time before it has ended, and who asked wants nothing to be left.
+        if !state.is_locked() && !supervisor.is_alive() {
             return true;
         }
         #[expect(
@@ -285,6 +286,31 @@ mod tests {
             .build()
             .unwrap();
         tokio::task::LocalSet::new().block_on(&runtime, future)
+    }
+
+    #[test]
+    fn a_supervisor_has_ended_when_it_is_said_to_be_stopped() {
+        let (state, dir) = state("supervisor");
+        // No lock is held, as by one that has let go of it and still ends.
+        let mut child = std::process::Command::new("/bin/sh")
+            .args([
+                "-c",
+                "trap 'sleep 0.3; exit 0' TERM; echo; while :; do sleep 0.05; done",
+            ])
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let supervisor = ProcessId::of(child.id()).unwrap();
+        let mut trapped = [0];
+        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut trapped).unwrap();
+        assert!(stop_supervisor(
+            &state,
+            &supervisor.to_string(),
+            Duration::from_secs(10)
+        ));
+        assert!(!supervisor.is_alive());
+        child.wait().unwrap();
+        fs::remove_dir_all(dir).unwrap();
     }
 
     #[test]
