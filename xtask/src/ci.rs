@@ -1,13 +1,11 @@
 //! What continuous integration runs, in this order: seconds first, minutes last. Each stage prints how long it took.
 //!
-//! The tests wait more than they compute. What the stages behind them need is built meanwhile, at the lowest priority
-//! ([`Aside`]), so that it takes nothing from a test but what nobody uses.
+//! Most of it is compiling, so each thing is compiled once: the tests are built by clippy's compiler, which lints what it
+//! builds ([`Stages::linted`]), instead of being checked by clippy and built again, dependencies and all.
 
 use std::{
-    fs::File,
-    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -31,16 +29,11 @@ fn all(stages: &mut Stages<'_>) -> Result<()> {
     stages.cargo("format", &["fmt", "--all", "--check"])?;
     stages.own("layers", layers::check)?;
     stages.own("tidy", tidy::check)?;
-    stages.cargo(
-        "clippy",
-        &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"],
-    )?;
-    stages.cargo("test build", &["test", "--workspace", "--no-run"])?;
-    let builds = Aside::start(stages.root)?;
+    stages.linted("lints and test build", &["test", "--workspace", "--no-run"])?;
     // The README's test command: unit, property, golden and scenario tests, the last on both data planes.
-    stages.cargo("test", &["test", "--workspace"])?;
+    stages.linted("test", &["test", "--workspace"])?;
     stages.own("portable half", portable::check)?;
-    stages.own("optimised builds, the rest", |_| builds.join())?;
+    stages.own("optimised builds", builds)?;
     stages.own("instructions", |root| instructions::run(root, &[]))?;
     stages.own("benchmark: statistics", bench::test)?;
     stages.own("benchmark: smoke", |root| {
@@ -49,9 +42,8 @@ fn all(stages: &mut Stages<'_>) -> Result<()> {
     stages.script("first hour", "docs/tutorials/check.sh")
 }
 
-/// What the stages behind the tests run: the product with the pieces of work whose instructions are counted, so that both
-/// come from one build, then the rig.
-pub(crate) fn builds(root: &Path) -> Result<()> {
+/// The product with the pieces of work whose instructions are counted, so that both come from one build, then the rig.
+fn builds(root: &Path) -> Result<()> {
     let release = ["build", "--release", "--package", "rajut", "--package", "counted"];
     let status = Command::new(env!("CARGO"))
         .args(release)
@@ -63,52 +55,15 @@ pub(crate) fn builds(root: &Path) -> Result<()> {
     bench::build(root)
 }
 
-/// [`builds`] as a process of the lowest priority, beside other stages. It ends when this is dropped.
-struct Aside {
-    child: Child,
-    /// What it printed.
-    log: PathBuf,
-}
-
-impl Aside {
-    fn start(root: &Path) -> Result<Self> {
-        let log = root.join("target/ci-builds.log");
-        let output = File::create(&log).with_context(|| log.display().to_string())?;
-        let child = Command::new("nice")
-            .args(["-n", "19"])
-            .arg(std::env::current_exe()?)
-            .arg("builds")
-            .current_dir(root)
-            .stdin(Stdio::null())
-            .stdout(output.try_clone()?)
-            .stderr(output)
-            // With its compilers a group, which can be ended as one.
-            .process_group(0)
-            .spawn()
-            .context("nice can't be started")?;
-        Ok(Self { child, log })
-    }
-
-    /// Waits for its end.
-    #[expect(clippy::print_stdout, reason = "a command-line tool talks to its terminal")]
-    fn join(mut self) -> Result<()> {
-        let status = self.child.wait()?;
-        if status.success() {
-            return Ok(());
-        }
-        println!("{}", std::fs::read_to_string(&self.log).unwrap_or_default());
-        bail!("the builds beside the tests: {status}")
-    }
-}
-
-impl Drop for Aside {
-    fn drop(&mut self) {
-        if let Ok(None) = self.child.try_wait() {
-            let group = format!("-{}", self.child.id());
-            // Not there: it has just ended by itself.
-            let _ = Command::new("kill").args(["--", &group]).status();
-            let _ = self.child.wait();
-        }
+/// The compiler that has clippy's lints, of the toolchain that is in use.
+fn linting_compiler() -> Result<PathBuf> {
+    let output = Command::new("rustc").args(["--print", "sysroot"]).output()?;
+    let sysroot = String::from_utf8(output.stdout).context("the toolchain's path is not text")?;
+    let driver = Path::new(sysroot.trim()).join("bin/clippy-driver");
+    if driver.exists() {
+        Ok(driver)
+    } else {
+        bail!("there is no clippy: `rustup component add clippy`")
     }
 }
 
@@ -148,6 +103,19 @@ impl Stages<'_> {
     fn cargo(&mut self, name: &'static str, arguments: &[&str]) -> Result<()> {
         let mut command = Command::new(env!("CARGO"));
         command.args(arguments);
+        self.command(name, command)
+    }
+
+    /// Cargo with clippy's compiler for the workspace's own crates; a warning fails. What `cargo clippy` does, but that
+    /// the crates are built, too. Such a build differs from rustc's in that MIR is not optimised (it hardly is without
+    /// optimisation) and that raw pointers are not checked for alignment and null when they are used.
+    fn linted(&mut self, name: &'static str, arguments: &[&str]) -> Result<()> {
+        let mut command = Command::new(env!("CARGO"));
+        command
+            .args(arguments)
+            .env("RUSTC_WORKSPACE_WRAPPER", linting_compiler()?)
+            // The form in which clippy's compiler takes its arguments.
+            .env("CLIPPY_ARGS", "-Dwarnings__CLIPPY_HACKERY__");
         self.command(name, command)
     }
 

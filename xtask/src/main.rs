@@ -33,7 +33,6 @@ cargo xtask <command>
            measure our proxy against Envoy, HAProxy and nginx in one run; bench/README.md tells how
   instructions [NAME…] [--update]
            count the instructions of a request, a decision, a change (callgrind) against bench/instructions.toml
-  builds   what `ci` builds beside its tests: the product and the benchmark, optimised
   golden   run the golden tests and accept what they print now
 ";
 
@@ -55,7 +54,6 @@ fn main() -> ExitCode {
         "tidy" => tidy::check(&root()),
         "bench" => bench::run(&root(), &std::env::args().skip(2).collect::<Vec<_>>()),
         "instructions" => instructions::run(&root(), &std::env::args().skip(2).collect::<Vec<_>>()),
-        "builds" => ci::builds(&root()),
         "golden" => ci::golden(&root()),
         "" | "help" | "--help" | "-h" => {
             print!("{HELP}");
