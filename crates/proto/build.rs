@@ -26,6 +26,7 @@ const ROOTS: &[&str] = &[
     "envoy/config/trace/v3/opentelemetry.proto",
     "envoy/service/discovery/v3/discovery.proto",
     "envoy/extensions/access_loggers/file/v3/file.proto",
+    "envoy/extensions/access_loggers/filters/cel/v3/cel.proto",
     "envoy/extensions/access_loggers/stream/v3/stream.proto",
     "envoy/extensions/clusters/dns/v3/dns_cluster.proto",
     "envoy/extensions/filters/http/cors/v3/cors.proto",

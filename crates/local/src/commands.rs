@@ -129,6 +129,9 @@ pub fn envoy(command: &SidecarCommand) -> Vec<String> {
         "--concurrency".to_owned(),
         "1".to_owned(),
         "--disable-hot-restart".to_owned(),
+        // Envoy keeps lines of access logs for 10 s; Istio's agent asks for the same.
+        "--file-flush-interval-msec".to_owned(),
+        "1000".to_owned(),
         "--drain-time-s".to_owned(),
         "5".to_owned(),
         "--parent-shutdown-time-s".to_owned(),

@@ -29,6 +29,7 @@ urls! {
     FILE_ACCESS_LOG = "envoy.extensions.access_loggers.file.v3.FileAccessLog";
     STDOUT_ACCESS_LOG = "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog";
     STDERR_ACCESS_LOG = "envoy.extensions.access_loggers.stream.v3.StderrAccessLog";
+    CEL_FILTER = "envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter";
     HTTP_RBAC = "envoy.extensions.filters.http.rbac.v3.RBAC";
     HTTP_RBAC_PER_ROUTE = "envoy.extensions.filters.http.rbac.v3.RBACPerRoute";
     NETWORK_RBAC = "envoy.extensions.filters.network.rbac.v3.RBAC";

@@ -27,6 +27,7 @@ use rajut_ir::{
 use rajut_types::Text;
 
 use crate::{
+    access_log,
     cluster::{Clusters, Slot, demand::is_on_demand, slot::transports},
     epoch::Config,
     held::{ClusterSource, Endpoints, Held},
@@ -436,11 +437,10 @@ fn listener(ir: &Arc<ir::Listener>, secrets: &Secrets, registry: &Registry) -> R
                 let manager = Manager::compile(manager.clone(), ir.direction, registry);
                 Action::Http(manager.map_err(|error| error.to_string())?)
             }
-            ir::ChainAction::Tcp(proxy) => Action::Tcp(Arc::new(tcp::Proxy::compile(
-                proxy.clone(),
-                ir.direction,
-                registry,
-            ))),
+            ir::ChainAction::Tcp(proxy) => {
+                let proxy = tcp::Proxy::compile(proxy.clone(), ir.direction, registry);
+                Action::Tcp(Arc::new(proxy.map_err(|error| error.to_string())?))
+            }
         };
         let tls = configured
             .tls
@@ -463,6 +463,7 @@ fn listener(ir: &Arc<ir::Listener>, secrets: &Secrets, registry: &Registry) -> R
         matcher: Matcher::compile(&ir.filter_chains),
         chains: ir.filter_chains.iter().map(compile).collect::<Result<_, _>>()?,
         default_chain: ir.default_filter_chain.as_ref().map(compile).transpose()?,
+        logs: access_log::open_all(&ir.access_logs, registry).map_err(|error| error.to_string())?,
         ir: ir.clone(),
     })
 }

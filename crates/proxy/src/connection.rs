@@ -54,6 +54,19 @@ impl Peer {
     }
 }
 
+impl Peer {
+    /// Appends the identity that its certificate proves; `false` where there is none.
+    pub(crate) fn first_uri(&self, out: &mut Vec<u8>) -> bool {
+        match self {
+            Self::Verified(identity) => identity.uris.first().is_some_and(|uri| {
+                out.extend_from_slice(uri.as_bytes());
+                true
+            }),
+            Self::None => false,
+        }
+    }
+}
+
 /// What a verified certificate says, and what `x-forwarded-client-cert` tells of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PeerIdentity {

@@ -57,34 +57,36 @@ pub enum Retry {
 pub struct Flags(u32);
 
 macro_rules! flags {
-    ($($name:ident = $bit:literal, $short:literal, $long:literal;)*) => {
+    ($($name:ident = $bit:literal, $envoy:literal, $short:literal, $long:literal;)*) => {
         impl Flags {
             $(#[doc = concat!("`", $short, "`: ", $long)] pub const $name: Self = Self(1 << $bit);)*
             const NAMES: &'static [(Self, &'static str, &'static str)] = &[$((Self::$name, $short, $long)),*];
+            /// The bits that Envoy has for them. Source: Envoy `CoreResponseFlag`.
+            const ENVOY: &'static [(Self, u32)] = &[$((Self::$name, 1 << $envoy)),*];
         }
     };
 }
 
 flags! {
-    NO_HEALTHY_UPSTREAM = 0, "UH", "NoHealthyUpstream";
-    UPSTREAM_FAILURE = 1, "UF", "UpstreamConnectionFailure";
-    UPSTREAM_OVERFLOW = 2, "UO", "UpstreamOverflow";
-    NO_ROUTE = 3, "NR", "NoRouteFound";
-    RETRY_LIMIT = 4, "URX", "UpstreamRetryLimitExceeded";
-    NO_CLUSTER = 5, "NC", "NoClusterFound";
-    DURATION_TIMEOUT = 6, "DT", "DurationTimeout";
-    DOWNSTREAM_TERMINATION = 7, "DC", "DownstreamConnectionTermination";
-    LOCAL_RESET = 8, "LR", "LocalReset";
-    UPSTREAM_REMOTE_RESET = 9, "UR", "UpstreamRemoteReset";
-    UPSTREAM_TERMINATION = 10, "UC", "UpstreamConnectionTermination";
-    STREAM_IDLE = 11, "SI", "StreamIdleTimeout";
-    DOWNSTREAM_PROTOCOL = 12, "DPE", "DownstreamProtocolError";
-    UPSTREAM_PROTOCOL = 13, "UPE", "UpstreamProtocolError";
-    UPSTREAM_TIMEOUT = 14, "UT", "UpstreamRequestTimeout";
-    UPSTREAM_MAX_DURATION = 15, "UMSDR", "UpstreamMaxStreamDurationReached";
-    OVERLOAD = 16, "OM", "OverloadManagerTerminated";
-    DNS_FAILURE = 17, "DF", "DnsResolutionFailed";
-    RATE_LIMITED = 18, "RL", "RateLimited";
+    NO_HEALTHY_UPSTREAM = 0, 1, "UH", "NoHealthyUpstream";
+    UPSTREAM_FAILURE = 1, 5, "UF", "UpstreamConnectionFailure";
+    UPSTREAM_OVERFLOW = 2, 7, "UO", "UpstreamOverflow";
+    NO_ROUTE = 3, 8, "NR", "NoRouteFound";
+    RETRY_LIMIT = 4, 15, "URX", "UpstreamRetryLimitExceeded";
+    NO_CLUSTER = 5, 24, "NC", "NoClusterFound";
+    DURATION_TIMEOUT = 6, 22, "DT", "DurationTimeout";
+    DOWNSTREAM_TERMINATION = 7, 14, "DC", "DownstreamConnectionTermination";
+    LOCAL_RESET = 8, 3, "LR", "LocalReset";
+    UPSTREAM_REMOTE_RESET = 9, 4, "UR", "UpstreamRemoteReset";
+    UPSTREAM_TERMINATION = 10, 6, "UC", "UpstreamConnectionTermination";
+    STREAM_IDLE = 11, 16, "SI", "StreamIdleTimeout";
+    DOWNSTREAM_PROTOCOL = 12, 18, "DPE", "DownstreamProtocolError";
+    UPSTREAM_PROTOCOL = 13, 23, "UPE", "UpstreamProtocolError";
+    UPSTREAM_TIMEOUT = 14, 2, "UT", "UpstreamRequestTimeout";
+    UPSTREAM_MAX_DURATION = 15, 19, "UMSDR", "UpstreamMaxStreamDurationReached";
+    OVERLOAD = 16, 25, "OM", "OverloadManagerTerminated";
+    DNS_FAILURE = 17, 26, "DF", "DnsResolutionFailed";
+    RATE_LIMITED = 18, 11, "RL", "RateLimited";
 }
 
 impl Flags {
@@ -100,6 +102,12 @@ impl Flags {
     /// The set as a number.
     pub(crate) const fn bits(self) -> u32 {
         self.0
+    }
+
+    /// The set as Envoy numbers it (`response.flags`).
+    pub(crate) fn envoy_bits(self) -> u32 {
+        let set = Self::ENVOY.iter().filter(|(flag, _)| self.has(*flag));
+        set.fold(0, |bits, (_, bit)| bits | bit)
     }
 
     /// A set of any bits.

@@ -21,6 +21,7 @@
 //! Thread per core: every worker ([`worker::Worker`]) is one thread with a single-threaded runtime, its own accept
 //! sockets and its own pools. Configuration reaches it as a message that replaces its [`epoch::Epoch`] between polls.
 
+pub mod access_log;
 pub mod admin;
 pub mod agent;
 pub mod assemble;

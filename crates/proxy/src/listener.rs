@@ -29,6 +29,8 @@ pub struct Listener {
     pub chains: Vec<Arc<Chain>>,
     /// Where none matches.
     pub default_chain: Option<Arc<Chain>>,
+    /// Of connections that no chain takes.
+    pub logs: Vec<crate::access_log::Log>,
 }
 
 /// A running filter chain.

@@ -1,12 +1,16 @@
 //! The opaque branch of walk one: bytes from a connection to a cluster's endpoint and back.
 
+pub(crate) mod record;
 pub mod serve;
 
 use std::sync::Arc;
 
 use rajut_ir::listener::{Direction, TcpProxy};
 
-use crate::stats::{Registry, istio::Meter};
+use crate::{
+    access_log::{self, Log, OpenError},
+    stats::{Registry, istio::Meter},
+};
 
 /// A running TCP proxy.
 #[derive(Debug)]
@@ -17,11 +21,12 @@ pub struct Proxy {
     total_weight: u64,
     /// What it counts Istio's metrics by.
     meter: Option<Meter>,
+    logs: Vec<Log>,
 }
 
 impl Proxy {
-    /// Prepares a configured TCP proxy.
-    pub fn compile(ir: Arc<TcpProxy>, direction: Direction, registry: &Registry) -> Self {
+    /// Prepares a configured TCP proxy, opens its logs.
+    pub fn compile(ir: Arc<TcpProxy>, direction: Direction, registry: &Registry) -> Result<Self, OpenError> {
         let total_weight = ir
             .clusters
             .iter()
@@ -29,10 +34,18 @@ impl Proxy {
             .sum::<u64>()
             .max(1);
         let meter = ir.stats.as_ref().map(|stats| registry.meter(direction, stats));
-        Self {
+        Ok(Self {
+            logs: access_log::open_all(&ir.access_logs, registry)?,
             ir,
             total_weight,
             meter,
+        })
+    }
+
+    /// Writes the lines of a connection that is over.
+    pub(crate) fn log(&self, worker: usize, record: &record::Record<'_>) {
+        for log in &self.logs {
+            log.write(worker, record);
         }
     }
 
@@ -64,7 +77,7 @@ mod tests {
             access_logs: Vec::new(),
             stats: None,
         };
-        let proxy = Proxy::compile(Arc::new(ir), Direction::Outbound, &Registry::new(1));
+        let proxy = Proxy::compile(Arc::new(ir), Direction::Outbound, &Registry::new(1)).unwrap();
         let chosen: Vec<_> = (0..8)
             .map(|draw| proxy.cluster_for(draw).expect("there are clusters"))
             .collect();

@@ -8,7 +8,10 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rajut_types::Text;
+use rajut_types::{
+    Text,
+    operator::{self, Part},
+};
 
 /// Most operators of one format.
 pub const OPERATORS_MAX: usize = 256;
@@ -78,6 +81,14 @@ pub enum Value {
     ConnectionId,
     Hostname,
     TraceId,
+    StreamId,
+    GrpcStatus,
+    GrpcStatusSnake,
+    GrpcStatusNumber,
+    RequestTxDuration,
+    UpstreamHostWithoutPort,
+    UpstreamHostPort,
+    QueryParams,
 }
 
 const VALUES: &[(&str, Value)] = &[
@@ -145,6 +156,22 @@ const VALUES: &[(&str, Value)] = &[
     ("CONNECTION_ID", Value::ConnectionId),
     ("HOSTNAME", Value::Hostname),
     ("TRACE_ID", Value::TraceId),
+    ("STREAM_ID", Value::StreamId),
+    ("GRPC_STATUS", Value::GrpcStatus),
+    ("GRPC_STATUS(CAMEL_STRING)", Value::GrpcStatus),
+    ("GRPC_STATUS(SNAKE_STRING)", Value::GrpcStatusSnake),
+    ("GRPC_STATUS(NUMBER)", Value::GrpcStatusNumber),
+    ("GRPC_STATUS_NUMBER", Value::GrpcStatusNumber),
+    ("REQUEST_TX_DURATION", Value::RequestTxDuration),
+    ("UPSTREAM_HOST_NAME", Value::UpstreamHost),
+    (
+        "UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT",
+        Value::UpstreamHostWithoutPort,
+    ),
+    ("UPSTREAM_REMOTE_PORT", Value::UpstreamHostPort),
+    ("DOWNSTREAM_WIRE_BYTES_SENT", Value::BytesSent),
+    ("DOWNSTREAM_WIRE_BYTES_RECEIVED", Value::BytesReceived),
+    ("QUERY_PARAMS", Value::QueryParams),
 ];
 
 impl Value {
@@ -165,6 +192,9 @@ impl Value {
                 | Self::DownstreamLocalPort
                 | Self::DownstreamRemotePort
                 | Self::ConnectionId
+                | Self::GrpcStatusNumber
+                | Self::RequestTxDuration
+                | Self::UpstreamHostPort
         )
     }
 }
@@ -185,7 +215,7 @@ pub enum Section {
 pub enum Operator {
     /// A value without arguments.
     Value(Value),
-    /// `REQ`, `RESP`, `TRAILER`: a header, or else the alternative.
+    /// `REQ`, `RESP`, `TRAILER`: a header, or else the alternative; `REQ_WITHOUT_QUERY`, `PATH`.
     Header {
         /// Which head.
         section: Section,
@@ -193,6 +223,15 @@ pub enum Operator {
         name: Text,
         /// Lower case.
         alternative: Option<Text>,
+        /// Bytes at most.
+        max: Option<usize>,
+        /// What follows a `?` is left out.
+        without_query: bool,
+    },
+    /// `QUERY_PARAM`: the first parameter of that name, as it was sent.
+    QueryParam {
+        /// Its name.
+        name: Text,
         /// Bytes at most.
         max: Option<usize>,
     },
@@ -250,26 +289,22 @@ impl Template {
     pub fn parse(text: &str) -> Result<Self, FormatError> {
         let mut pieces = Vec::new();
         let mut literal = String::new();
-        let mut rest = text;
-        while let Some(at) = rest.find('%') {
-            literal.push_str(&rest[..at]);
-            rest = &rest[at + 1..];
-            if let Some(after) = rest.strip_prefix('%') {
-                literal.push('%');
-                rest = after;
-                continue;
+        for part in operator::parts(text) {
+            match part {
+                Part::Literal("%%") => literal.push('%'),
+                Part::Literal(text) => literal.push_str(text),
+                Part::Unterminated(_) => return Err(FormatError::Unterminated(text.to_owned())),
+                Part::Operator(operator) => {
+                    if !literal.is_empty() {
+                        pieces.push(Piece::Literal(std::mem::take(&mut literal).into()));
+                    }
+                    pieces.push(Piece::Operator(parse_operator(operator)?));
+                }
             }
-            let end = operator_end(rest).ok_or_else(|| FormatError::Unterminated(text.to_owned()))?;
-            if !literal.is_empty() {
-                pieces.push(Piece::Literal(std::mem::take(&mut literal).into()));
-            }
-            pieces.push(Piece::Operator(parse_operator(&rest[..end])?));
             if pieces.len() > 2 * OPERATORS_MAX {
                 return Err(FormatError::TooMany);
             }
-            rest = &rest[end + 1..];
         }
-        literal.push_str(rest);
         if !literal.is_empty() {
             pieces.push(Piece::Literal(literal.into()));
         }
@@ -307,6 +342,7 @@ impl Template {
         }
     }
 
+    /// Appends the text as a JSON value: an operator alone keeps its type.
     fn render_json(&self, record: &impl Record, out: &mut Vec<u8>) {
         if let [Piece::Operator(operator)] = self.0.as_slice() {
             let before = out.len();
@@ -336,8 +372,77 @@ impl Template {
 pub enum Format {
     /// A text; the line's end is part of it.
     Text(Template),
-    /// One JSON object a line: the key, escaped and with its quotes and colon, and its value.
-    Json(Vec<(Text, Template)>),
+    /// One JSON object a line.
+    Json(Json),
+}
+
+/// A JSON value with operators in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Json {
+    /// A text with operators; an operator alone keeps its type.
+    Template(Template),
+    /// JSON as it stands.
+    Literal(Text),
+    /// Made by [`Json::object`]: each key is escaped and has its quotes and colon.
+    Object(Vec<(Text, Json)>),
+    /// A list.
+    List(Vec<Json>),
+}
+
+impl Json {
+    /// A text with operators.
+    pub fn text(text: &str) -> Result<Self, FormatError> {
+        Template::parse(text).map(Self::Template)
+    }
+
+    /// An object, its keys in this order.
+    pub fn object<'a>(fields: impl IntoIterator<Item = (&'a str, Self)>) -> Self {
+        let fields = fields.into_iter().map(|(key, value)| {
+            let mut quoted = vec![b'"'];
+            quoted.extend_from_slice(key.as_bytes());
+            escape_from(&mut quoted, 1);
+            quoted.extend_from_slice(b"\":");
+            (String::from_utf8_lossy(&quoted).into_owned().into(), value)
+        });
+        Self::Object(fields.collect())
+    }
+
+    fn render(&self, record: &impl Record, out: &mut Vec<u8>) {
+        match self {
+            Self::Template(template) => template.render_json(record, out),
+            Self::Literal(text) => out.extend_from_slice(text.as_bytes()),
+            Self::Object(fields) => {
+                out.push(b'{');
+                for (index, (key, value)) in fields.iter().enumerate() {
+                    if index > 0 {
+                        out.push(b',');
+                    }
+                    out.extend_from_slice(key.as_bytes());
+                    value.render(record, out);
+                }
+                out.push(b'}');
+            }
+            Self::List(items) => {
+                out.push(b'[');
+                for (index, item) in items.iter().enumerate() {
+                    if index > 0 {
+                        out.push(b',');
+                    }
+                    item.render(record, out);
+                }
+                out.push(b']');
+            }
+        }
+    }
+
+    fn templates<'j>(&'j self, found: &mut Vec<&'j Template>) {
+        match self {
+            Self::Template(template) => found.push(template),
+            Self::Literal(_) => {}
+            Self::Object(fields) => fields.iter().for_each(|(_, value)| value.templates(found)),
+            Self::List(items) => items.iter().for_each(|item| item.templates(found)),
+        }
+    }
 }
 
 impl Format {
@@ -348,24 +453,20 @@ impl Format {
 
     /// One JSON object a line.
     pub fn json<'a>(fields: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, FormatError> {
-        let mut parsed = Vec::new();
-        for (key, value) in fields {
-            let mut quoted = vec![b'"'];
-            quoted.extend_from_slice(key.as_bytes());
-            escape_from(&mut quoted, 1);
-            quoted.extend_from_slice(b"\":");
-            let quoted = String::from_utf8(quoted).map_err(|_| FormatError::Arguments(key.to_owned()))?;
-            parsed.push((quoted.into(), Template::parse(value)?));
-        }
-        Ok(Self::Json(parsed))
+        let fields: Result<Vec<_>, _> = fields
+            .into_iter()
+            .map(|(key, value)| Ok((key, Json::text(value)?)))
+            .collect();
+        Ok(Self::Json(Json::object(fields?)))
     }
 
     /// All operators.
     pub fn operators(&self) -> impl Iterator<Item = &Operator> {
-        let templates: Vec<&Template> = match self {
-            Self::Text(template) => vec![template],
-            Self::Json(fields) => fields.iter().map(|(_, template)| template).collect(),
-        };
+        let mut templates = Vec::new();
+        match self {
+            Self::Text(template) => templates.push(template),
+            Self::Json(json) => json.templates(&mut templates),
+        }
         templates.into_iter().flat_map(Template::operators)
     }
 
@@ -373,33 +474,12 @@ impl Format {
     pub fn render(&self, record: &impl Record, out: &mut Vec<u8>) {
         match self {
             Self::Text(template) => template.render(record, "-", out),
-            Self::Json(fields) => {
-                out.push(b'{');
-                for (index, (key, template)) in fields.iter().enumerate() {
-                    if index > 0 {
-                        out.push(b',');
-                    }
-                    out.extend_from_slice(key.as_bytes());
-                    template.render_json(record, out);
-                }
-                out.extend_from_slice(b"}\n");
+            Self::Json(json) => {
+                json.render(record, out);
+                out.push(b'\n');
             }
         }
     }
-}
-
-/// The end of an operator: the next `%` outside of parentheses (a time's format has its own).
-fn operator_end(rest: &str) -> Option<usize> {
-    let mut depth = 0_usize;
-    for (at, byte) in rest.bytes().enumerate() {
-        match byte {
-            b'(' => depth += 1,
-            b')' => depth = depth.saturating_sub(1),
-            b'%' if depth == 0 => return Some(at),
-            _ => {}
-        }
-    }
-    None
 }
 
 fn parse_operator(text: &str) -> Result<Operator, FormatError> {
@@ -420,7 +500,7 @@ fn parse_operator(text: &str) -> Result<Operator, FormatError> {
         None => (text, None, None),
     };
     let section = match name {
-        "REQ" => Section::Request,
+        "REQ" | "REQ_WITHOUT_QUERY" | "PATH" => Section::Request,
         "RESP" => Section::Response,
         "TRAILER" => Section::Trailers,
         "START_TIME" => {
@@ -428,16 +508,27 @@ fn parse_operator(text: &str) -> Result<Operator, FormatError> {
                 .map(Operator::StartTime)
                 .ok_or_else(wrong);
         }
+        "QUERY_PARAM" => {
+            return Ok(Operator::QueryParam {
+                name: arguments
+                    .filter(|name| !name.is_empty())
+                    .ok_or_else(wrong)?
+                    .into(),
+                max,
+            });
+        }
         _ => {
-            let value = VALUES.iter().find(|(known, _)| *known == name);
-            let (_, value) = value.ok_or_else(|| FormatError::Unknown(text.to_owned()))?;
-            return if arguments.is_some() || max.is_some() {
-                Err(wrong())
-            } else {
-                Ok(Operator::Value(*value))
+            let value = VALUES.iter().find(|(known, _)| *known == text);
+            return match value {
+                Some((_, value)) => Ok(Operator::Value(*value)),
+                None if VALUES.iter().any(|(known, _)| *known == name) => Err(wrong()),
+                None => Err(FormatError::Unknown(text.to_owned())),
             };
         }
     };
+    if name == "PATH" {
+        return path(arguments.unwrap_or_default(), max).ok_or_else(wrong);
+    }
     let (first, alternative) = match arguments.ok_or_else(wrong)?.split_once('?') {
         Some((first, alternative)) => (first, Some(alternative)),
         None => (arguments.unwrap_or_default(), None),
@@ -450,6 +541,30 @@ fn parse_operator(text: &str) -> Result<Operator, FormatError> {
         name: first.to_ascii_lowercase().into(),
         alternative: alternative.map(|name| name.to_ascii_lowercase().into()),
         max,
+        without_query: name == "REQ_WITHOUT_QUERY",
+    })
+}
+
+/// `PATH`: `WQ` or `NQ` (with or without the query), then `ORIG`, `PATH` or `ORIG_OR_PATH`.
+fn path(arguments: &str, max: Option<usize>) -> Option<Operator> {
+    let (query, which) = arguments.split_once(':').unwrap_or((arguments, ""));
+    let original = || Text::from("x-envoy-original-path");
+    let (name, alternative) = match which {
+        "" | "ORIG_OR_PATH" => (original(), Some(Text::from(":path"))),
+        "ORIG" => (original(), None),
+        "PATH" => (Text::from(":path"), None),
+        _ => return None,
+    };
+    Some(Operator::Header {
+        section: Section::Request,
+        name,
+        alternative,
+        max,
+        without_query: match query {
+            "" | "WQ" => false,
+            "NQ" => true,
+            _ => return None,
+        },
     })
 }
 
@@ -517,17 +632,40 @@ fn render_operator(operator: &Operator, record: &impl Record, out: &mut Vec<u8>)
             name,
             alternative,
             max,
+            without_query,
         } => {
             let before = out.len();
             let found = record.header(*section, name, out)
                 || alternative
                     .as_ref()
                     .is_some_and(|name| record.header(*section, name, out));
-            if let Some(max) = max {
-                out.truncate(out.len().min(before.saturating_add(*max)));
+            if *without_query && let Some(at) = out[before..].iter().position(|byte| *byte == b'?') {
+                out.truncate(before + at);
             }
+            cut(out, before, *max);
             found
         }
+        Operator::QueryParam { name, max } => {
+            let before = out.len();
+            if !record.header(Section::Request, ":path", out) {
+                return false;
+            }
+            let path = out.split_off(before);
+            let query = path.splitn(2, |byte| *byte == b'?').nth(1).unwrap_or_default();
+            let value = query.split(|byte| *byte == b'&').find_map(|pair| {
+                let mut parts = pair.splitn(2, |byte| *byte == b'=');
+                (parts.next()? == name.as_bytes()).then(|| parts.next().unwrap_or_default())
+            });
+            out.extend_from_slice(value.unwrap_or_default());
+            cut(out, before, *max);
+            value.is_some()
+        }
+    }
+}
+
+fn cut(out: &mut Vec<u8>, before: usize, max: Option<usize>) {
+    if let Some(max) = max {
+        out.truncate(out.len().min(before.saturating_add(max)));
     }
 }
 
@@ -647,10 +785,13 @@ mod tests {
         }
 
         fn header(&self, _: Section, name: &str, out: &mut Vec<u8>) -> bool {
-            if name == "x" {
-                out.extend_from_slice(b"a\"b");
-            }
-            name == "x"
+            let value: &[u8] = match name {
+                "x" => b"a\"b",
+                ":path" => b"/a?token=t&b=2&b=3&c",
+                _ => return false,
+            };
+            out.extend_from_slice(value);
+            true
         }
 
         fn start(&self) -> SystemTime {
@@ -680,6 +821,32 @@ mod tests {
     }
 
     #[test]
+    fn paths_and_their_queries() {
+        assert_eq!(
+            text(
+                "%REQ_WITHOUT_QUERY(X-ENVOY-ORIGINAL-PATH?:PATH)% %PATH(NQ)% %PATH(WQ:PATH):4% %PATH(NQ:ORIG)%"
+            ),
+            "/a /a /a?t -"
+        );
+        assert_eq!(
+            text("%QUERY_PARAM(b)% %QUERY_PARAM(token):0%. %QUERY_PARAM(c)%. %QUERY_PARAM(d)%"),
+            "2 . . -"
+        );
+        for wrong in [
+            "%PATH(NO)%",
+            "%PATH(NQ:X)%",
+            "%QUERY_PARAM()%",
+            "%GRPC_STATUS(X)%",
+        ] {
+            assert!(
+                matches!(Template::parse(wrong), Err(FormatError::Arguments(_))),
+                "{wrong}"
+            );
+        }
+        Format::text("%GRPC_STATUS% %GRPC_STATUS(NUMBER)% %STREAM_ID% %UPSTREAM_REMOTE_PORT%").unwrap();
+    }
+
+    #[test]
     fn json_has_numbers_nulls_and_escapes() {
         let format = Format::json([
             ("code", "%RESPONSE_CODE%"),
@@ -693,6 +860,47 @@ mod tests {
             String::from_utf8(out).unwrap(),
             "{\"code\":200,\"x\":\"a\\\"b\",\"r\":null,\"m\":\"a HTTP/1.1\"}\n"
         );
+    }
+
+    #[test]
+    fn json_has_objects_and_lists_inside() {
+        let format = Format::Json(Json::object([
+            (
+                "a\"",
+                Json::object([("code", Json::text("%RESPONSE_CODE%").unwrap())]),
+            ),
+            (
+                "list",
+                Json::List(vec![
+                    Json::Literal("1.5".into()),
+                    Json::text("%REQ(X)%").unwrap(),
+                    Json::List(Vec::new()),
+                ]),
+            ),
+        ]));
+        let mut out = Vec::new();
+        format.render(&Sample, &mut out);
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "{\"a\\\"\":{\"code\":200},\"list\":[1.5,\"a\\\"b\",[]]}\n"
+        );
+        assert_eq!(format.operators().count(), 2);
+    }
+
+    #[test]
+    fn the_names_that_others_know_are_those_that_are_rendered() {
+        for name in operator::OPERATORS {
+            let format = format!("%{name}%");
+            assert!(
+                !matches!(Template::parse(&format), Err(FormatError::Unknown(_))),
+                "{name}"
+            );
+        }
+        // Envoy has no such name.
+        let ours = |name: &str| name == "VIRTUAL_HOST_NAME";
+        for (name, _) in VALUES.iter().filter(|(name, _)| !ours(name)) {
+            assert_eq!(operator::unknown(&format!("%{name}%")), None);
+        }
     }
 
     #[test]

@@ -33,7 +33,7 @@ use rajut_ir::{
 use rajut_types::{Labels, Locality, Origin, Text};
 
 use crate::{
-    assignment, cluster, listener, names,
+    access_log, assignment, cluster, listener, names,
     policy::Effective,
     proxy::{Capture, Proxy, Role},
     retry, route, stats, tls,
@@ -157,12 +157,12 @@ pub(crate) fn build(view: &InboundView) -> Inbound {
             }
         }
     }
-    if view.counts {
-        let changes = &view.workload.metrics;
-        let listeners = inbound.listeners.iter();
-        inbound.listeners = listeners
-            .map(|listener| stats::observe(listener, changes))
-            .collect();
+    let observed = &view.workload.observed;
+    for listener in &mut inbound.listeners {
+        *listener = access_log::observe(listener, observed, &view.mesh().redaction);
+        if view.counts {
+            *listener = stats::observe(listener, &observed.metrics);
+        }
     }
     inbound
 }
@@ -214,7 +214,6 @@ fn redirected(view: &InboundView, declared: &BTreeMap<u16, Port<'_>>, out: &mut 
         ..FilterChainMatch::default()
     };
     let nowhere = listener::bytes_to(
-        mesh,
         names::BLACK_HOLE.into(),
         vec![(names::BLACK_HOLE.into(), 1)],
         None,
@@ -421,7 +420,7 @@ fn chains(
                 ))
             } else {
                 let idle = port.policy.pool.tcp_idle_timeout;
-                listener::bytes_to(mesh, stat_prefix.clone(), vec![(cluster.clone(), 1)], idle)
+                listener::bytes_to(stat_prefix.clone(), vec![(cluster.clone(), 1)], idle)
             };
             let matches = FilterChainMatch {
                 transport_protocol: variant.transport,
@@ -599,7 +598,6 @@ pub(crate) fn capture(
         ..FilterChainMatch::default()
     };
     let nowhere = listener::bytes_to(
-        mesh,
         names::BLACK_HOLE.into(),
         vec![(names::BLACK_HOLE.into(), 1)],
         None,

@@ -18,8 +18,6 @@ use rajut_ir::{
 };
 use rajut_types::{Origin, Text};
 
-use crate::access_log;
-
 /// ALPN names that the HTTP inspector gives to plaintext.
 pub(crate) const PLAIN_HTTP: [&str; 3] = ["http/1.0", "http/1.1", "h2c"];
 /// Time for a TLS handshake (Istio's gateways use the same; sidecars there have no bound).
@@ -41,7 +39,7 @@ pub(crate) fn manager(
         stat_prefix,
         routes,
         filters: vec![HttpFilter::router(RouterFilter::default())],
-        access_logs: access_log::of(mesh),
+        access_logs: Vec::new(),
         use_remote_address: false,
         xff_num_trusted_hops: 0,
         forward_client_cert: if inbound {
@@ -97,7 +95,6 @@ pub(crate) fn manager(
 
 /// Bytes to clusters by weight.
 pub(crate) fn bytes_to(
-    mesh: &MeshConfig,
     stat_prefix: Text,
     clusters: Vec<(Text, u32)>,
     idle_timeout: Option<Duration>,
@@ -108,7 +105,7 @@ pub(crate) fn bytes_to(
         idle_timeout: Some(idle_timeout.unwrap_or(TCP_IDLE)),
         max_downstream_connection_duration: None,
         max_connect_attempts: 1,
-        access_logs: access_log::of(mesh),
+        access_logs: Vec::new(),
         stats: None,
     }))
 }
@@ -155,7 +152,7 @@ pub(crate) fn bare(
         filter_chains: Vec::new(),
         default_filter_chain: None,
         direction,
-        access_logs: access_log::of(mesh),
+        access_logs: Vec::new(),
         per_connection_buffer_limit: None,
         api_listener: None,
         origin,

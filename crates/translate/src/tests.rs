@@ -3,6 +3,7 @@
 mod fixtures;
 mod grpc;
 mod inbound;
+mod logs;
 mod outbound;
 mod routes;
 mod sharing;

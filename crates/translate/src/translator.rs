@@ -26,7 +26,7 @@ use rajut_ir::Resources;
 use rajut_types::{Diagnostic, Labels, Locality, PersistentMap, Text};
 
 use crate::{
-    cluster, dns, grpc,
+    access_log, cluster, dns, grpc,
     inbound::{self, Inbound, InboundView},
     memo::Memo,
     outbound::{self, Outbound, Pieces},
@@ -246,8 +246,9 @@ impl Translator {
             let unknown = outbound::unknown_chain(&workload.mesh);
             let listener = inbound::capture(&workload.mesh, netns, unknown);
             let mut listener = Arc::new(listener);
+            listener = access_log::observe(&listener, &workload.observed, &workload.mesh.redaction);
             if stats::counts(proxy) {
-                listener = stats::observe(&listener, &workload.metrics);
+                listener = stats::observe(&listener, &workload.observed.metrics);
             }
             resources.listeners.insert(listener.name.clone(), listener);
         }
@@ -334,12 +335,18 @@ fn build_outbound(pieces: &mut Pieces, client: &ClientView, scope: &Scope) -> Ou
             outbound::add_explicit_listeners(&mut out, pieces, client, ports);
         }
     }
-    if scope.counts {
-        out.listeners = out
-            .listeners
-            .iter()
-            .map(|(name, listener)| (name.clone(), stats::observe(listener, &client.metrics)))
-            .collect();
-    }
+    let observe = |listener: &Arc<_>| {
+        let logged = access_log::observe(listener, &client.observed, &client.mesh.redaction);
+        if scope.counts {
+            stats::observe(&logged, &client.observed.metrics)
+        } else {
+            logged
+        }
+    };
+    out.listeners = out
+        .listeners
+        .iter()
+        .map(|(name, listener)| (name.clone(), observe(listener)))
+        .collect();
     out
 }

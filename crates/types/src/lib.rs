@@ -12,11 +12,13 @@
 //! assert_eq!(who.spiffe_id(), "spiffe://cluster.local/ns/clinic/sa/default");
 //! ```
 
+pub mod condition;
 mod diagnostic;
 mod hostname;
 mod identity;
 mod labels;
 mod locality;
+pub mod operator;
 mod origin;
 mod percent;
 mod persistent_map;

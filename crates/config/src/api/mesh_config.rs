@@ -1,11 +1,13 @@
 //! Istio `MeshConfig`: the text under the key `mesh` of the ConfigMap `istio`.
 
-use rajut_types::{Severity, Text, TrustDomain};
+mod providers;
+
+use rajut_types::{Severity, TrustDomain};
 
 use super::{meta, pool, route};
 use crate::{
     codes,
-    model::{AccessLogSettings, MeshConfig, OutboundPolicy, PathNormalization},
+    model::{MeshConfig, OutboundPolicy, PathNormalization},
     read::{Field, Object},
 };
 
@@ -83,7 +85,7 @@ pub(crate) fn read(object: &Object<'_>, base: &MeshConfig) -> MeshConfig {
         mesh.default_connection_pool = policy.object("connectionPool").map(|o| pool::connection_pool(&o));
     }
     mesh.path_normalization = path_normalization(object).unwrap_or(mesh.path_normalization);
-    access_log(object, &mut mesh);
+    providers::read(object, &mut mesh);
     exports(object, &mut mesh);
     mesh
 }
@@ -127,15 +129,9 @@ fn not_followed(object: &Object<'_>) {
         "inbound requests are not retried",
     );
     object.unsupported(
-        &[
-            "extensionProviders",
-            "defaultProviders",
-            "enableTracing",
-            "enableEnvoyAccessLogService",
-        ],
-        "no providers of traces, logs and authorization are used",
+        &["enableEnvoyAccessLogService"],
+        "logs are written to files and standard output",
     );
-    object.unsupported(&["defaultConfig"], "proxies are configured by Rajut itself");
 }
 
 fn path_normalization(object: &Object<'_>) -> Option<PathNormalization> {
@@ -152,25 +148,6 @@ fn path_normalization(object: &Object<'_>) -> Option<PathNormalization> {
                 PathNormalization::DecodeAndMergeSlashes,
             ),
         ])
-}
-
-fn access_log(object: &Object<'_>, mesh: &mut MeshConfig) {
-    let file = object.text("accessLogFile");
-    let format = object.get("accessLogFormat").and_then(|f| f.text());
-    let json = object
-        .get("accessLogEncoding")
-        .and_then(|f| f.choice(&[("TEXT", false), ("JSON", true)]));
-    if let Some(file) = file {
-        mesh.access_log = (!file.is_empty()).then(|| AccessLogSettings {
-            file,
-            format: Text::default(),
-            json: false,
-        });
-    }
-    if let Some(log) = &mut mesh.access_log {
-        log.format = format.unwrap_or_else(|| log.format.clone());
-        log.json = json.unwrap_or(log.json);
-    }
 }
 
 fn exports(object: &Object<'_>, mesh: &mut MeshConfig) {

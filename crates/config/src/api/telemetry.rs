@@ -1,10 +1,12 @@
-//! Istio `Telemetry`, its part about metrics.
+//! Istio `Telemetry`: metrics, access logs, traces.
 //!
-//! Rejected: values of labels that are not followed ([`TAG_VALUES`]). Degraded, with a warning at the place: tracing and
-//! access logs, providers other than Prometheus, metrics that are not there.
+//! Rejected: values of labels that are not followed ([`TAG_VALUES`]), filters that [`Condition`] does not read. Degraded,
+//! with a warning at the place: providers of metrics other than Prometheus, metrics that are not there, formatters of
+//! tags.
 
 use rajut_types::{
     Text,
+    condition::Condition,
     tag::{TAG_VALUES, TagValue},
 };
 
@@ -14,7 +16,7 @@ use super::{
 };
 use crate::{
     codes,
-    model::{Ends, MetricChange, Telemetry},
+    model::{Ends, LogRule, MetricChange, SpanTag, Telemetry, TraceRule},
     read::{Field, Object, shown},
 };
 
@@ -39,15 +41,15 @@ const METRICS: [(&str, Option<&str>); 11] = [
 pub(crate) fn read(root: &Object<'_>) -> Option<Telemetry> {
     let meta = meta::read(root, NameForm::Subdomain);
     let (mut selector, mut overrides, mut targeted) = (None, Vec::new(), false);
+    let (mut logging, mut tracing) = (Vec::new(), Vec::new());
     if let Some(spec) = root.object("spec") {
         selector = spec.object("selector").and_then(|object| match_labels(&object));
         let targets = ["targetRef", "targetRefs"];
         spec.unsupported(&targets, "the object is not used");
         spec.unsupported(&["tracing"], "nothing of it is traced");
-        spec.unsupported(
-            &["accessLogging"],
-            "access logs are those of `meshConfig.accessLogFile`",
-        );
+        let items = |name| spec.list(name).into_iter().filter_map(Field::object);
+        logging.extend(items("accessLogging").map(|log| read_logging(&log)));
+        tracing.extend(items("tracing").map(|trace| read_tracing(&trace)));
         for metrics in spec.list("metrics") {
             if let Some(metrics) = metrics.object() {
                 read_metrics(&metrics, &mut overrides);
@@ -62,6 +64,8 @@ pub(crate) fn read(root: &Object<'_>) -> Option<Telemetry> {
         selector,
         targeted,
         overrides,
+        logging,
+        tracing,
         origin: root.field().origin(),
         age: meta.age,
     })
@@ -77,17 +81,7 @@ fn read_metrics(metrics: &Object<'_>, overrides: &mut Vec<MetricChange>) {
         let Some(name) = provider.get("name") else {
             continue;
         };
-        if name.text().is_some_and(|text| *text != *PROMETHEUS) {
-            name.warn(
-                codes::NOT_SUPPORTED,
-                format!(
-                    "the provider `{}` is not supported yet: metrics are there for Prometheus to fetch",
-                    shown(&name.text().unwrap_or_default())
-                ),
-                "write `prometheus`",
-            );
-            for_prometheus = false;
-        }
+        for_prometheus &= only_prometheus(&name);
     }
     let all = metrics.list("overrides");
     let all = all.into_iter().filter_map(Field::object);
@@ -96,6 +90,132 @@ fn read_metrics(metrics: &Object<'_>, overrides: &mut Vec<MetricChange>) {
     if for_prometheus {
         overrides.extend(read);
     }
+}
+
+/// Whether a provider of metrics is the one that there is; says so where it is not.
+pub(super) fn only_prometheus(name: &Field<'_>) -> bool {
+    let is_other = name.text().is_some_and(|text| *text != *PROMETHEUS);
+    if is_other {
+        name.warn(
+            codes::NOT_SUPPORTED,
+            format!(
+                "the provider `{}` is not supported yet: metrics are there for Prometheus to fetch",
+                shown(&name.text().unwrap_or_default())
+            ),
+            "write `prometheus`",
+        );
+    }
+    !is_other
+}
+
+/// `match.mode`.
+fn read_ends(owner: &Object<'_>) -> Ends {
+    let mode = owner.object("match").and_then(|matches| {
+        matches.get("mode")?.choice(&[
+            ("CLIENT_AND_SERVER", Ends::Both),
+            ("CLIENT", Ends::Client),
+            ("SERVER", Ends::Server),
+        ])
+    });
+    mode.unwrap_or(Ends::Both)
+}
+
+fn read_providers(owner: &Object<'_>) -> Vec<Text> {
+    let providers = owner.list("providers").into_iter().filter_map(Field::object);
+    providers
+        .filter_map(|provider| provider.required("name", "")?.non_empty_text())
+        .collect()
+}
+
+fn read_logging(log: &Object<'_>) -> LogRule {
+    let filter = log.object("filter").and_then(|filter| {
+        let field = filter.required("expression", "for example `response.code >= 400`")?;
+        match Condition::parse(&field.text()?) {
+            Ok(condition) => Some(condition),
+            Err(error) => {
+                field.error(
+                    codes::NOT_SUPPORTED,
+                    format!("the expression is not supported yet: {}", shown(&error.to_string())),
+                    "write comparisons of request.*, response.*, connection.mtls, source.*, destination.*, combined with \
+                     &&, || and !",
+                );
+                None
+            }
+        }
+    });
+    LogRule {
+        ends: read_ends(log),
+        providers: read_providers(log),
+        disabled: log.bool("disabled").unwrap_or(false),
+        filter,
+        origin: log.field().origin(),
+    }
+}
+
+fn read_tracing(trace: &Object<'_>) -> TraceRule {
+    trace.unsupported(
+        &["disableContextPropagation"],
+        "headers of traces are sent on as they are where nothing is traced",
+    );
+    let providers = read_providers(trace);
+    if let Some(second) = trace.list("providers").get(1) {
+        second.warn(
+            codes::NO_EFFECT,
+            "spans go to one provider: the first",
+            "keep one provider",
+        );
+    }
+    let sampling = trace.get("randomSamplingPercentage");
+    TraceRule {
+        ends: read_ends(trace),
+        provider: providers.into_iter().next(),
+        sampling: sampling.and_then(|field| field.percent()),
+        disabled: trace.bool("disableSpanReporting"),
+        tags: trace
+            .get("customTags")
+            .map(|field| read_tags(&field))
+            .unwrap_or_default(),
+        uses_request_id: trace.bool("useRequestIdForTraceSampling"),
+        has_istio_tags: trace.bool("enableIstioTags"),
+        origin: trace.field().origin(),
+    }
+}
+
+/// Attributes of spans, in the order of their names.
+pub(super) fn read_tags(field: &Field<'_>) -> Vec<(Text, SpanTag)> {
+    let mut tags: Vec<_> = field
+        .map()
+        .into_iter()
+        .filter_map(|(name, field)| Some((name, read_span_tag(field)?)))
+        .collect();
+    tags.sort_by(|(a, _), (b, _)| a.cmp(b));
+    tags
+}
+
+fn read_span_tag(field: Field<'_>) -> Option<SpanTag> {
+    let tag = field.object()?;
+    tag.unsupported(&["formatter"], "the attribute is left out");
+    tag.one_of(&["literal", "environment", "header"]);
+    let named = |object: &Object<'_>| {
+        let name = object.required("name", "")?.non_empty_text()?;
+        Some((name, object.text("defaultValue").unwrap_or_default()))
+    };
+    if let Some(literal) = tag.object("literal") {
+        return Some(SpanTag::Literal(literal.required("value", "")?.non_empty_text()?));
+    }
+    if let Some(variable) = tag.object("environment") {
+        let (name, default) = named(&variable)?;
+        return Some(SpanTag::Environment { name, default });
+    }
+    if let Some(header) = tag.object("header") {
+        let (name, default) = named(&header)?;
+        let name = name.to_ascii_lowercase().into();
+        return Some(SpanTag::Header { name, default });
+    }
+    if !tag.has("formatter") {
+        tag.required("literal", "or `environment` or `header`: the attribute's value");
+    }
+    None
 }
 
 fn read_override(over: &Object<'_>) -> Option<MetricChange> {

@@ -7,7 +7,7 @@ use rajut_types::Severity;
 use super::{Checker, field};
 use crate::{
     codes,
-    model::{PeerAuthentication, Telemetry},
+    model::{PeerAuthentication, ProviderKind, Telemetry},
 };
 
 pub(super) fn check(checker: &mut Checker<'_>) {
@@ -68,10 +68,63 @@ pub(super) fn check(checker: &mut Checker<'_>) {
     }
 }
 
+/// Providers are those that the mesh has; one that is known and not followed was named where it stands.
+fn check_providers(checker: &mut Checker<'_>, telemetry: &Telemetry) {
+    let mesh = &checker.loaded.mesh;
+    let known = |name: &str| mesh.providers.iter().find(|provider| &*provider.name == name);
+    let of_logs = telemetry.logging.iter().flat_map(|rule| {
+        let names = rule.providers.iter();
+        names.map(move |name| (&rule.origin, name, &**name == "envoy"))
+    });
+    let of_traces = telemetry
+        .tracing
+        .iter()
+        .filter_map(|rule| Some((&rule.origin, rule.provider.as_ref()?, false)));
+    let mut unknown: Vec<_> = of_logs
+        .chain(of_traces)
+        .filter(|(_, name, built_in)| !built_in && known(name).is_none())
+        .map(|(origin, name, _)| (origin, format!("there is no provider `{name}`: it gets nothing")))
+        .collect();
+    let is_log = |name: &str| known(name).is_none_or(|one| matches!(one.kind, ProviderKind::File { .. }));
+    let is_tracer =
+        |name: &str| known(name).is_none_or(|one| matches!(one.kind, ProviderKind::OpenTelemetry { .. }));
+    for rule in &telemetry.logging {
+        let wrong = rule.providers.iter().find(|name| !is_log(name));
+        unknown.extend(wrong.map(|name| {
+            (
+                &rule.origin,
+                format!("the provider `{name}` takes no access logs"),
+            )
+        }));
+        let nobody = mesh.access_log.is_none() && mesh.default_logging.is_empty();
+        let named = telemetry.logging.iter().any(|rule| !rule.providers.is_empty());
+        if rule.providers.is_empty()
+            && !rule.disabled
+            && nobody
+            && !named
+            && telemetry.namespace == mesh.root_namespace
+        {
+            let message = "no provider is named, and the mesh has no default one: nothing is logged";
+            unknown.push((&rule.origin, message.to_owned()));
+        }
+    }
+    for rule in &telemetry.tracing {
+        let wrong = rule.provider.iter().find(|name| !is_tracer(name));
+        unknown.extend(wrong.map(|name| (&rule.origin, format!("the provider `{name}` takes no spans"))));
+    }
+    for (origin, message) in unknown {
+        let hint = "name one of meshConfig.extensionProviders, or for logs `envoy`";
+        checker.say(codes::NO_EFFECT, Severity::Warning, origin, message, hint);
+    }
+}
+
 /// Of several that hold for a whole namespace the oldest counts.
 fn check_telemetries(checker: &mut Checker<'_>) {
     let mut wide: BTreeMap<&str, &Telemetry> = BTreeMap::new();
     let loaded = checker.loaded;
+    for telemetry in &loaded.telemetries {
+        check_providers(checker, telemetry);
+    }
     for telemetry in loaded.telemetries.iter().filter(|one| one.selector.is_none()) {
         let Some(first) = wide.get(&*telemetry.namespace) else {
             wide.insert(&telemetry.namespace, telemetry);

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use rajut_types::{Labels, Origin, Text, TrustDomain};
+use rajut_types::{Hostname, Labels, Origin, Percent, Text, TrustDomain};
 
-use super::{ConnectionPool, Retries};
+use super::{ConnectionPool, Retries, SpanTag};
 
 /// Settings of the whole mesh. Source: Istio `MeshConfig` (ConfigMap `istio`, key `mesh`).
 #[derive(Debug, Clone, PartialEq)]
@@ -31,8 +31,26 @@ pub struct MeshConfig {
     pub default_retries: Option<Retries>,
     /// Default under every `DestinationRule`.
     pub default_connection_pool: Option<ConnectionPool>,
-    /// Access log of every proxy; `None` is off.
-    pub access_log: Option<AccessLogSettings>,
+    /// The file of every proxy's access log; `None` is off.
+    pub access_log: Option<Text>,
+    /// How lines look where a log does not say.
+    pub log_format: LogFormat,
+    /// Places for logs and spans, by name. Source: `extensionProviders`.
+    pub providers: Vec<Provider>,
+    /// Logs of workloads that nothing else says anything of.
+    pub default_logging: Vec<Text>,
+    /// The same of traces; the first counts.
+    pub default_tracing: Vec<Text>,
+    /// Source: `enableTracing`; default true (without a provider nothing is traced).
+    pub tracing: bool,
+    /// Of requests whose trace begins in the mesh, where no `Telemetry` says; default 1 % (Istio).
+    pub sampling: Percent,
+    /// Attributes of spans where no `Telemetry` says.
+    pub span_tags: Vec<(Text, SpanTag)>,
+    /// Bytes of the path in `http.url`; default 256.
+    pub max_path_length: u32,
+    /// What logs and spans never show.
+    pub redaction: Redaction,
     /// Default exports of services, virtual services and destination rules.
     pub default_export: [Visibility; 3],
     /// Path normalisation; default BASE.
@@ -54,6 +72,15 @@ impl Default for MeshConfig {
             default_retries: None,
             default_connection_pool: None,
             access_log: None,
+            log_format: LogFormat::default(),
+            providers: Vec::new(),
+            default_logging: Vec::new(),
+            default_tracing: Vec::new(),
+            tracing: true,
+            sampling: Percent::from_millionths(10_000),
+            span_tags: Vec::new(),
+            max_path_length: 256,
+            redaction: Redaction::default(),
             default_export: [Visibility::All, Visibility::All, Visibility::All],
             path_normalization: PathNormalization::Base,
         }
@@ -82,15 +109,90 @@ pub enum PathNormalization {
     DecodeAndMergeSlashes,
 }
 
-/// Istio `accessLogFile`, `accessLogFormat`, `accessLogEncoding`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AccessLogSettings {
-    /// A path; `/dev/stdout` is standard output.
-    pub file: Text,
-    /// Empty is Istio's default.
-    pub format: Text,
+/// How log lines look. Source: Istio `accessLogFormat`, `accessLogEncoding`, `logFormat` of a provider.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct LogFormat {
+    /// A text with operators, or a JSON object of such texts; empty is Istio's default.
+    pub text: Text,
     /// JSON instead of text.
     pub json: bool,
+}
+
+/// A log that is a file.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct LogFile {
+    /// A path; `/dev/stdout` is standard output.
+    pub path: Text,
+    /// How its lines look.
+    pub format: LogFormat,
+}
+
+/// A named place for logs or spans. Source: Istio `MeshConfig.ExtensionProvider`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Provider {
+    /// Its name.
+    pub name: Text,
+    /// What it is.
+    pub kind: ProviderKind,
+}
+
+/// What a provider is.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ProviderKind {
+    /// `envoyFileAccessLog`; no format: that of the mesh for the provider `envoy`, else Istio's default.
+    File {
+        /// The file.
+        path: Text,
+        /// How its lines look.
+        format: Option<LogFormat>,
+    },
+    /// `opentelemetry`.
+    OpenTelemetry {
+        /// The collector.
+        collector: Collector,
+        /// Bytes of the path in `http.url`.
+        max_path_length: Option<u32>,
+    },
+    /// `prometheus`, which needs no telling.
+    Prometheus,
+    /// Known, and not followed: what names it gets nothing.
+    NotFollowed,
+}
+
+/// Takes spans by OTLP over gRPC.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Collector {
+    /// The service's full name.
+    pub host: Hostname,
+    /// Its port.
+    pub port: u16,
+    /// For one export.
+    pub timeout: Option<Duration>,
+}
+
+/// What logs and spans never show, whatever their formats ask for; beside credentials ([`Redaction::ALWAYS`]).
+/// Source: `defaultConfig.proxyMetadata`, keys [`Redaction::HEADERS_KEY`] and [`Redaction::QUERY_KEY`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Redaction {
+    /// Headers, lower case.
+    pub headers: Vec<Text>,
+    /// Parameters of queries.
+    pub query: Vec<Text>,
+}
+
+impl Redaction {
+    /// Headers that are credentials.
+    pub const ALWAYS: [&str; 4] = ["authorization", "proxy-authorization", "cookie", "set-cookie"];
+    /// Names of headers, with commas between them.
+    pub const HEADERS_KEY: &str = "RAJUT_REDACT_HEADERS";
+    /// Names of parameters, with commas between them.
+    pub const QUERY_KEY: &str = "RAJUT_REDACT_QUERY";
+
+    /// Whether a header's value may not be shown.
+    pub fn hides(&self, header: &str) -> bool {
+        let is = |name: &str| name.eq_ignore_ascii_case(header);
+        Self::ALWAYS.into_iter().any(is) || self.headers.iter().any(|name| is(name))
+    }
 }
 
 /// Who may see an object (`exportTo`).

@@ -11,11 +11,31 @@ use super::{
 };
 use crate::{
     codes,
-    parse::{Scalar, Style, Value},
+    parse::{Node, Scalar, Style, Value},
 };
 
 /// The longest duration that is taken: 10 years. Envoy refuses more than 315 576 000 000 s; nobody means that.
 const MAX_DURATION: Duration = Duration::from_hours(87600);
+
+fn to_json(node: &Node) -> serde_json::Value {
+    match &node.value {
+        Value::Mapping(entries) => entries
+            .iter()
+            .map(|entry| (entry.key.text.to_string(), to_json(&entry.node)))
+            .collect(),
+        Value::Sequence(items) => items.iter().map(to_json).collect(),
+        Value::Scalar(scalar) => {
+            let plain = (scalar.style == Style::Plain).then(|| plain_type(&scalar.text));
+            let text = || serde_json::Value::from(&*scalar.text);
+            match plain {
+                Some(PlainType::Null) => serde_json::Value::Null,
+                Some(PlainType::Bool) => scalar.text.eq_ignore_ascii_case("true").into(),
+                Some(PlainType::Number) => scalar.text.parse::<f64>().map_or_else(|_| text(), Into::into),
+                Some(PlainType::Yaml11(_) | PlainType::Text) | None => text(),
+            }
+        }
+    }
+}
 
 /// What a scalar without quotes is, by the YAML rules that kubectl and we share or differ in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -283,6 +303,11 @@ impl<'a> Field<'a> {
             return None;
         }
         Some(duration)
+    }
+
+    /// The value as JSON, numbers and booleans by the rules of YAML 1.2.
+    pub(crate) fn json(&self) -> serde_json::Value {
+        to_json(self.node)
     }
 
     /// One of `choices`, by its name.

@@ -12,7 +12,7 @@ use std::{
 use rajut_types::{Hostname, Labels, Locality, Principal, Text};
 
 use super::{EffectiveMtls, Shared, Snapshot, rules::Client, telemetry};
-use crate::model::{DestinationRule, MeshConfig, MetricChange, Service, VirtualService, Workload};
+use crate::model::{DestinationRule, MeshConfig, Observed, Service, VirtualService, Workload};
 
 /// A workload behind a service, with the mTLS mode that its sidecar holds.
 #[derive(Debug, Clone)]
@@ -68,8 +68,8 @@ pub struct ClientView {
     pub services: Arc<[ServiceView]>,
     /// Hosts of virtual services that no service stands behind.
     pub unserved: Vec<(Hostname, Shared<VirtualService>)>,
-    /// Changes of the client's metrics; later ones win.
-    pub metrics: Vec<MetricChange>,
+    /// What is told of the client's calls.
+    pub observed: Arc<Observed>,
 }
 
 impl PartialEq for ClientView {
@@ -78,7 +78,7 @@ impl PartialEq for ClientView {
             && self.namespace == other.namespace
             && self.labels == other.labels
             && self.unserved == other.unserved
-            && self.metrics == other.metrics
+            && self.observed == other.observed
             && (Arc::ptr_eq(&self.services, &other.services) || self.services == other.services)
     }
 }
@@ -118,8 +118,8 @@ pub struct WorkloadView {
     pub services: Vec<(Shared<Service>, Option<Shared<DestinationRule>>)>,
     /// Container port name → number.
     pub named_ports: BTreeMap<Text, u16>,
-    /// Changes of its metrics; later ones win.
-    pub metrics: Vec<MetricChange>,
+    /// What is told of its calls.
+    pub observed: Arc<Observed>,
 }
 
 impl Snapshot {
@@ -152,16 +152,16 @@ impl Snapshot {
         ClientView {
             mesh: Shared::from(&self.mesh),
             namespace: namespace.into(),
-            metrics: self.metric_changes(namespace, &labels),
+            observed: self.observed(namespace, &labels),
             labels,
             services,
             unserved,
         }
     }
 
-    /// What changes the metrics of a workload with these labels.
-    fn metric_changes(&self, namespace: &str, labels: &Labels) -> Vec<MetricChange> {
-        telemetry::of(&self.telemetries, &self.mesh.root_namespace, namespace, labels)
+    /// What is told of the calls of a workload with these labels.
+    fn observed(&self, namespace: &str, labels: &Labels) -> Arc<Observed> {
+        Arc::new(telemetry::of(&self.telemetries, &self.mesh, namespace, labels))
     }
 
     /// Those of a client's labels that some rule asks about; clients that agree in them and in the namespace see the same.
@@ -262,7 +262,7 @@ impl Snapshot {
             mesh: Shared::from(&self.mesh),
             namespace: namespace.into(),
             mtls: self.index.mtls_of(namespace, name, labels),
-            metrics: self.metric_changes(namespace, labels),
+            observed: self.observed(namespace, labels),
             services: services
                 .into_iter()
                 .map(|service| {

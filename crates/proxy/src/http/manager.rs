@@ -1,16 +1,11 @@
 //! A compiled HTTP connection manager: everything about a listener's HTTP that does not change from request to request.
 
-use std::{path::PathBuf, sync::Arc};
+use std::sync::Arc;
 
 use rajut_ir::{
-    access_log::{AccessLog, LogFormat, LogSink},
     filter::HttpFilterKind,
     http::{HttpConnectionManager, RouteSource},
     listener::Direction,
-};
-use rajut_telemetry::{
-    format::{ENVOY_DEFAULT, Format, FormatError},
-    log::{Sink, Writer},
 };
 
 use super::{
@@ -18,32 +13,17 @@ use super::{
     trace::Tracer,
 };
 use crate::{
+    access_log::{self, Log, OpenError},
     epoch::Config,
     stats::{ManagerStats, Registry, istio::Meter},
 };
-
-/// Why a connection manager can't be used.
-#[derive(Debug, thiserror::Error)]
-pub enum CompileError {
-    /// A format has an operator that is not supported.
-    #[error("access_log: {0}")]
-    Format(#[from] FormatError),
-    /// A log can't be opened.
-    #[error("access_log: {path}: {source}")]
-    Sink {
-        /// The sink.
-        path: String,
-        /// What the system said.
-        source: std::io::Error,
-    },
-}
 
 /// A connection manager as it runs; shared by all workers.
 #[derive(Debug)]
 pub struct Manager {
     ir: Arc<HttpConnectionManager>,
     stats: Arc<ManagerStats>,
-    logs: Vec<(Format, Arc<Writer>)>,
+    logs: Vec<Log>,
     inline: Option<Arc<Routes>>,
     filters: Chain,
     tracer: Option<Tracer>,
@@ -57,12 +37,8 @@ impl Manager {
         ir: Arc<HttpConnectionManager>,
         direction: Direction,
         registry: &Registry,
-    ) -> Result<Arc<Self>, CompileError> {
-        let logs = ir
-            .access_logs
-            .iter()
-            .map(|log| open_log(log, registry))
-            .collect::<Result<_, _>>()?;
+    ) -> Result<Arc<Self>, OpenError> {
+        let logs = access_log::open_all(&ir.access_logs, registry)?;
         let stats = registry.manager(&ir.stat_prefix);
         let inline = match &ir.routes {
             RouteSource::Inline(routes) => Some(Arc::new(Routes::compile(routes, registry))),
@@ -117,7 +93,7 @@ impl Manager {
     }
 
     /// Its access logs.
-    pub fn logs(&self) -> &[(Format, Arc<Writer>)] {
+    pub fn logs(&self) -> &[Log] {
         &self.logs
     }
 
@@ -141,30 +117,4 @@ impl Manager {
             RouteSource::Inline(_) => None,
         }
     }
-}
-
-/// A parsed format and the writer of its sink.
-pub fn open_log(log: &AccessLog, registry: &Registry) -> Result<(Format, Arc<Writer>), CompileError> {
-    let format = match &log.format {
-        LogFormat::Text(text) => Format::text(text)?,
-        LogFormat::Json(fields) => Format::json(fields.iter().map(|(key, value)| (&**key, &**value)))?,
-        LogFormat::Default => Format::text(ENVOY_DEFAULT)?,
-    };
-    let sink = match &log.sink {
-        LogSink::Stdout => Sink::Stdout,
-        LogSink::Stderr => Sink::Stderr,
-        LogSink::File(path) => match &**path {
-            "/dev/stdout" => Sink::Stdout,
-            "/dev/stderr" => Sink::Stderr,
-            path => Sink::File(PathBuf::from(path)),
-        },
-    };
-    let writer = registry
-        .writers()
-        .open(&sink, registry.workers())
-        .map_err(|source| CompileError::Sink {
-            path: format!("{sink:?}"),
-            source,
-        })?;
-    Ok((format, writer))
 }

@@ -14,12 +14,16 @@ use std::{
 };
 
 use rajut_codec::{Fields, Known, Method, RequestHead, ResponseHead, Version};
-use rajut_ir::route::HeaderMutations;
+use rajut_ir::{decide::RequestView as _, endpoint::EndpointAddress, route::HeaderMutations};
 use rajut_telemetry::{
     format::{self, Section, Template, Value, write_number},
     workload::VALUE_MAX,
 };
-use rajut_types::{Text, tag::TagValue};
+use rajut_types::{
+    Text,
+    condition::{Attribute, Facts},
+    tag::TagValue,
+};
 use tokio::time::Instant;
 
 use super::{
@@ -27,7 +31,7 @@ use super::{
     headers,
     manager::Manager,
     trace::{self, Trace},
-    view::client_address,
+    view::{View, client_address},
 };
 use crate::{
     clock,
@@ -300,8 +304,8 @@ impl Record {
         if let Some(meter) = self.shared.manager.meter() {
             self.measure(meter);
         }
-        for (format, writer) in self.shared.manager.logs() {
-            writer.line(worker, |out| format.render(self, out));
+        for log in self.shared.manager.logs() {
+            log.write(worker, self);
         }
     }
 }
@@ -351,31 +355,40 @@ fn joined<'a>(out: &mut Vec<u8>, values: impl Iterator<Item = &'a Text>) -> bool
     out.len() > before
 }
 
-impl Record {
-    fn peer_value(&self, value: Value, out: &mut Vec<u8>) -> bool {
-        let Peer::Verified(peer) = &self.shared.connection.peer else {
-            return false;
-        };
-        match value {
-            Value::DownstreamPeerUriSan => joined(out, peer.uris.iter()),
-            Value::DownstreamPeerDnsSan => joined(out, peer.dns_names.iter()),
-            Value::DownstreamPeerSubject => text(out, &peer.subject),
-            Value::DownstreamPeerFingerprint256 => text(out, &peer.sha256),
-            Value::DownstreamLocalUriSan => text(out, &peer.own_uri),
-            _ => false,
-        }
+/// What the client's certificate says.
+pub(crate) fn peer_value(peer: &Peer, value: Value, out: &mut Vec<u8>) -> bool {
+    let Peer::Verified(peer) = peer else {
+        return false;
+    };
+    match value {
+        Value::DownstreamPeerUriSan => joined(out, peer.uris.iter()),
+        Value::DownstreamPeerDnsSan => joined(out, peer.dns_names.iter()),
+        Value::DownstreamPeerSubject => text(out, &peer.subject),
+        Value::DownstreamPeerFingerprint256 => text(out, &peer.sha256),
+        Value::DownstreamLocalUriSan => text(out, &peer.own_uri),
+        _ => false,
     }
+}
 
+impl Record {
     fn time_value(&self, value: Value, out: &mut Vec<u8>) -> bool {
         let since = |at: Option<Instant>| at.map(|at| at.duration_since(self.start));
         let duration = match value {
             Value::Duration => Some(self.start.elapsed()),
-            Value::RequestDuration => since(self.request_end),
+            // A request is passed on as it is read.
+            Value::RequestDuration | Value::RequestTxDuration => since(self.request_end),
             Value::ResponseDuration => since(self.response_start),
             Value::ResponseTxDuration => self.response_start.map(|at| at.elapsed()),
             _ => None,
         };
         duration.is_some_and(|duration| millis(out, duration))
+    }
+
+    fn upstream_socket(&self) -> Option<SocketAddr> {
+        match &self.host.as_ref()?.address {
+            EndpointAddress::Socket(address) => Some(*address),
+            _ => None,
+        }
     }
 
     fn address_value(&self, value: Value, out: &mut Vec<u8>) -> bool {
@@ -390,8 +403,43 @@ impl Record {
             Value::DownstreamDirectRemoteAddress => shown(out, connection.remote),
             Value::DownstreamDirectRemoteAddressWithoutPort => shown(out, connection.remote.ip()),
             Value::UpstreamHost => self.host.as_ref().is_some_and(|host| shown(out, &host.address)),
+            Value::UpstreamHostWithoutPort => self.upstream_socket().is_some_and(|it| shown(out, it.ip())),
+            Value::UpstreamHostPort => self.upstream_socket().is_some_and(|it| shown(out, it.port())),
             Value::UpstreamLocalAddress => self.upstream_local.is_some_and(|address| shown(out, address)),
             _ => false,
+        }
+    }
+}
+
+/// The names of gRPC's statuses, by number.
+const GRPC_STATUSES: [(&str, &str); 17] = [
+    ("OK", "OK"),
+    ("Canceled", "CANCELLED"),
+    ("Unknown", "UNKNOWN"),
+    ("InvalidArgument", "INVALID_ARGUMENT"),
+    ("DeadlineExceeded", "DEADLINE_EXCEEDED"),
+    ("NotFound", "NOT_FOUND"),
+    ("AlreadyExists", "ALREADY_EXISTS"),
+    ("PermissionDenied", "PERMISSION_DENIED"),
+    ("ResourceExhausted", "RESOURCE_EXHAUSTED"),
+    ("FailedPrecondition", "FAILED_PRECONDITION"),
+    ("Aborted", "ABORTED"),
+    ("OutOfRange", "OUT_OF_RANGE"),
+    ("Unimplemented", "UNIMPLEMENTED"),
+    ("Internal", "INTERNAL"),
+    ("Unavailable", "UNAVAILABLE"),
+    ("DataLoss", "DATA_LOSS"),
+    ("Unauthenticated", "UNAUTHENTICATED"),
+];
+
+fn write_grpc_status(form: Value, status: u8, out: &mut Vec<u8>) -> bool {
+    match (form, GRPC_STATUSES.get(usize::from(status))) {
+        (Value::GrpcStatus, Some((camel, _))) => text(out, camel),
+        (Value::GrpcStatusSnake, Some((_, snake))) => text(out, snake),
+        // A status that gRPC does not name stays a number.
+        _ => {
+            write_number(status.into(), out);
+            true
         }
     }
 }
@@ -462,16 +510,31 @@ impl format::Record for Record {
                 let name = name.get_or_init(rajut_platform::host::hostname);
                 text(out, name)
             }),
+            Value::StreamId => format::Record::header(self, Section::Request, "x-request-id", out),
+            Value::QueryParams => {
+                let path = &self.head.path_and_query;
+                let query = path.splitn(2, |byte| *byte == b'?').nth(1);
+                out.extend_from_slice(query.unwrap_or_default());
+                query.is_some()
+            }
+            Value::GrpcStatus | Value::GrpcStatusSnake | Value::GrpcStatusNumber => {
+                let is_grpc = headers::is_grpc(&self.head.fields);
+                let status = is_grpc.then(|| self.grpc_status()).flatten();
+                status.is_some_and(|status| write_grpc_status(value, status, out))
+            }
             Value::Duration
             | Value::RequestDuration
+            | Value::RequestTxDuration
             | Value::ResponseDuration
             | Value::ResponseTxDuration => self.time_value(value, out),
             Value::DownstreamPeerUriSan
             | Value::DownstreamPeerDnsSan
             | Value::DownstreamPeerSubject
             | Value::DownstreamPeerFingerprint256
-            | Value::DownstreamLocalUriSan => self.peer_value(value, out),
+            | Value::DownstreamLocalUriSan => peer_value(&self.shared.connection.peer, value, out),
             Value::UpstreamHost
+            | Value::UpstreamHostWithoutPort
+            | Value::UpstreamHostPort
             | Value::UpstreamLocalAddress
             | Value::DownstreamLocalAddress
             | Value::DownstreamLocalAddressWithoutPort
@@ -525,5 +588,70 @@ impl format::Record for Record {
     )]
     fn start(&self) -> SystemTime {
         SystemTime::now() - self.start.elapsed()
+    }
+}
+
+impl Facts for Record {
+    fn text(&self, attribute: &Attribute, out: &mut Vec<u8>) -> bool {
+        let view = View { record: self };
+        let header = |name: &str, out: &mut Vec<u8>| {
+            if let Some(value) = view.header(name) {
+                out.extend_from_slice(&value);
+                return true;
+            }
+            format::Record::header(self, Section::Request, name, out)
+        };
+        let of_value = |value: Value, out: &mut Vec<u8>| format::Record::value(self, value, out);
+        let path = &self.head.path_and_query[..];
+        let query = path.iter().position(|byte| *byte == b'?').unwrap_or(path.len());
+        let bytes: &[u8] = match attribute {
+            Attribute::RequestPath => path,
+            Attribute::RequestUrlPath => &path[..query],
+            Attribute::RequestQuery => path.get(query + 1..).unwrap_or_default(),
+            Attribute::RequestHost => &self.head.authority,
+            Attribute::RequestScheme => view.scheme(),
+            Attribute::RequestMethod => self.head.method.as_str().as_bytes(),
+            Attribute::RequestProtocol => self.head.version.as_str().as_bytes(),
+            Attribute::RequestId => return header("x-request-id", out),
+            Attribute::RequestReferer => return header("referer", out),
+            Attribute::RequestUserAgent => return header("user-agent", out),
+            Attribute::RequestHeader(name) => return header(name, out),
+            Attribute::ResponseHeader(name) => {
+                return format::Record::header(self, Section::Response, name, out);
+            }
+            Attribute::ResponseCodeDetails => return of_value(Value::ResponseCodeDetails, out),
+            Attribute::UpstreamAddress => return of_value(Value::UpstreamHost, out),
+            Attribute::ClusterName => return of_value(Value::UpstreamCluster, out),
+            Attribute::RouteName => return of_value(Value::RouteName, out),
+            Attribute::SourceAddress => return of_value(Value::DownstreamRemoteAddress, out),
+            Attribute::DestinationAddress => return of_value(Value::DownstreamLocalAddress, out),
+            Attribute::ConnectionServerName => return of_value(Value::RequestedServerName, out),
+            Attribute::ConnectionPeerUri => {
+                return self.shared.connection.peer.first_uri(out);
+            }
+            _ => return false,
+        };
+        out.extend_from_slice(bytes);
+        true
+    }
+
+    fn number(&self, attribute: &Attribute) -> Option<i64> {
+        match attribute {
+            Attribute::ResponseCode => self.has_response.then(|| self.response.status.into()),
+            Attribute::ResponseFlags => Some(self.flags.envoy_bits().into()),
+            Attribute::ResponseGrpcStatus => self.grpc_status().map(Into::into),
+            Attribute::SourcePort => Some(client_address(self).port().into()),
+            Attribute::DestinationPort => Some(self.shared.connection.local.port().into()),
+            _ => None,
+        }
+    }
+
+    fn truth(&self, attribute: &Attribute) -> Option<bool> {
+        let is_mtls = *attribute == Attribute::ConnectionMtls;
+        is_mtls.then(|| matches!(self.shared.connection.peer, Peer::Verified(_)))
+    }
+
+    fn duration(&self, attribute: &Attribute) -> Option<Duration> {
+        (*attribute == Attribute::RequestDuration).then(|| self.start.elapsed())
     }
 }

@@ -20,9 +20,10 @@ use super::{
 };
 use crate::{
     connection::{Connection, Peer},
+    failure::Flags,
     http,
     stream::Stream,
-    tcp,
+    tcp::{self, record::Record, serve::Reached},
     worker::Worker,
 };
 
@@ -285,4 +286,28 @@ fn refused(worker: &Rc<Worker>, listener: &Arc<Listener>, view: &View<'_>) {
         listener = %listener.ir.name, client = %view.source, destination = %view.destination,
         transport = ?view.seen.transport, flag = "NR", "connection refused: {hint}"
     );
+    if listener.logs.is_empty() {
+        return;
+    }
+    #[expect(clippy::disallowed_methods, reason = "the line of a log has a time")]
+    let opened = std::time::Instant::now();
+    let connection = Connection {
+        id: worker.next_connection_id(),
+        listener: listener.ir.name.clone(),
+        direction: listener.ir.direction,
+        local: view.destination,
+        remote: view.source,
+        sni: view.seen.server_name.clone(),
+        peer: Peer::None,
+        opened,
+    };
+    let reached = Reached::default();
+    let record = Record {
+        flags: Flags::NO_ROUTE,
+        details: Some("filter_chain_not_found"),
+        ..Record::of(&connection, &reached)
+    };
+    for log in &listener.logs {
+        log.write(worker.index, &record);
+    }
 }

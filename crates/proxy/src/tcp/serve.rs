@@ -4,7 +4,7 @@ use std::{convert::Infallible, rc::Rc, sync::Arc, time::Duration};
 
 use rajut_platform::relay::{self, RelayEnd, RelayOptions, RelayOutcome, RelayProgress};
 
-use super::Proxy;
+use super::{Proxy, record::Record};
 use crate::{
     cluster::{Cluster, Host, PickContext, demand},
     connection::Connection,
@@ -34,6 +34,8 @@ pub async fn serve_connection(
             }
             refuse(connection, proxy, &failure);
             abort(&stream);
+            let record = Record::failed(connection, &reached, &failure);
+            proxy.log(worker.index, &record);
             return;
         }
     };
@@ -43,6 +45,7 @@ pub async fn serve_connection(
         permit,
     } = established;
     reached.ends = ends;
+    let upstream_local = upstream.socket().and_then(|socket| socket.local_addr().ok());
     let open = reached.count(worker, connection, proxy, Flags::NONE);
     if let Some(open) = &open {
         open.opened();
@@ -75,6 +78,13 @@ pub async fn serve_connection(
         abort(&upstream);
     }
     drop(permit);
+    let record = Record {
+        upstream_local,
+        received: progress.a_to_b.get(),
+        sent: progress.b_to_a.get(),
+        ..Record::of(connection, &reached)
+    };
+    proxy.log(worker.index, &record);
 }
 
 /// Says why a connection goes nowhere.
@@ -97,11 +107,11 @@ fn refuse(connection: &Connection, proxy: &Proxy, failure: &Failure) {
     }
 }
 
-/// How far a connection got, for its metrics.
+/// How far a connection got, for its metrics and logs.
 #[derive(Debug, Default)]
-struct Reached {
-    cluster: Option<Arc<Cluster>>,
-    host: Option<Arc<Host>>,
+pub(crate) struct Reached {
+    pub(crate) cluster: Option<Arc<Cluster>>,
+    pub(crate) host: Option<Arc<Host>>,
     ends: Ends,
 }
 

@@ -7,6 +7,7 @@ mod folders;
 mod input;
 mod lifecycle;
 mod limits;
+mod logs;
 mod metrics;
 mod node;
 mod on_demand;
@@ -32,6 +33,7 @@ pub fn all() -> Vec<Scenario> {
         rootless::SCENARIOS,
         clinic::SCENARIOS,
         metrics::SCENARIOS,
+        logs::SCENARIOS,
         security::SCENARIOS,
         protocols::SCENARIOS,
         xds_grpc::SCENARIOS,

@@ -267,6 +267,6 @@ fn to_clusters(
 ) -> Arc<FilterChain> {
     let policy = Effective::new(&client.mesh, view.rule.as_deref(), None, port.number);
     let stat_prefix = names::outbound_cluster(port.number, "", &view.service.host);
-    let action = listener::bytes_to(&client.mesh, stat_prefix, clusters, policy.pool.tcp_idle_timeout);
+    let action = listener::bytes_to(stat_prefix, clusters, policy.pool.tcp_idle_timeout);
     listener::chain(name, matches, None, action, origin)
 }

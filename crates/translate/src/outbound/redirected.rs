@@ -233,7 +233,7 @@ pub(crate) fn unknown_chain(mesh: &MeshConfig) -> Arc<FilterChain> {
         OutboundPolicy::AllowAny => names::PASSTHROUGH,
         OutboundPolicy::RegistryOnly => names::BLACK_HOLE,
     };
-    let action = listener::bytes_to(mesh, cluster.into(), vec![(cluster.into(), 1)], None);
+    let action = listener::bytes_to(cluster.into(), vec![(cluster.into(), 1)], None);
     let origin = Origin::built_in("outbound-traffic-policy");
     listener::chain(
         "virtualOutbound-catchall-tcp",

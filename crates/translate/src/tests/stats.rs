@@ -99,6 +99,8 @@ fn changes_of_metrics_reach_the_ends_that_they_are_meant_for() {
         selector: None,
         targeted: false,
         overrides,
+        logging: Vec::new(),
+        tracing: Vec::new(),
         origin: origin("Telemetry", namespace, "default"),
         age: 0,
     };

@@ -24,6 +24,9 @@ lists! {
         "runtime_filter" "and_filter" "or_filter" "header_filter" "grpc_status_filter" "extension_filter"
         "metadata_filter" "log_type_filter"
     ] ignorable [] instead [];
+    "envoy.config.accesslog.v3.ExtensionFilter": [
+        "name" "typed_config"
+    ] ignorable [] instead [];
     "envoy.config.accesslog.v3.ResponseFlagFilter": [
         "flags"
     ] ignorable [] instead [];
@@ -646,6 +649,9 @@ lists! {
     ] ignorable [] instead [];
     "envoy.extensions.access_loggers.file.v3.FileAccessLog": [
         "path" "format" "json_format" "typed_json_format" "log_format"
+    ] ignorable [] instead [];
+    "envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter": [
+        "expression"
     ] ignorable [] instead [];
     "envoy.extensions.access_loggers.stream.v3.StderrAccessLog": [
         "log_format"

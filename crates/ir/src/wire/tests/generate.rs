@@ -12,11 +12,11 @@ use std::{
 };
 
 use proptest::{collection::vec, option, prelude::*, sample::select};
-use rajut_types::{Labels, Locality, ObjectRef, Origin, Percent, Text, tag::TagValue};
+use rajut_types::{Labels, Locality, ObjectRef, Origin, Percent, Text, condition::Condition, tag::TagValue};
 
 use crate::{
     NameTable,
-    access_log::{AccessLog, LogFormat, LogSink},
+    access_log::{AccessLog, JsonFormat, LogFilter, LogFormat, LogSink},
     cluster::*,
     endpoint::*,
     filter::*,
@@ -96,17 +96,38 @@ fn string_matcher() -> impl Strategy<Value = StringMatcher> {
     })
 }
 
-fn access_log() -> impl Strategy<Value = AccessLog> {
+fn json() -> impl Strategy<Value = JsonFormat> {
+    let leaf = prop_oneof![
+        "%[A-Z]{1,4}%".prop_map(|text| JsonFormat::Text(text.into())),
+        any::<bool>().prop_map(JsonFormat::Truth),
+        (-9..9).prop_map(|number| JsonFormat::Number(f64::from(number) / 2.0)),
+        Just(JsonFormat::Null),
+    ];
+    leaf.prop_recursive(3, 12, 3, |inner| {
+        let object = prop::collection::btree_map("[a-z]{1,4}", inner.clone(), 0..3);
+        let object = object.prop_map(|fields| {
+            JsonFormat::Object(
+                fields
+                    .into_iter()
+                    .map(|(key, value)| (key.into(), value))
+                    .collect(),
+            )
+        });
+        prop_oneof![object, vec(inner, 0..3).prop_map(JsonFormat::List)]
+    })
+}
+
+fn access_log(filter: impl Strategy<Value = LogFilter>) -> impl Strategy<Value = AccessLog> {
     let sink = prop_oneof![
         Just(LogSink::Stdout),
         Just(LogSink::Stderr),
         name().prop_map(LogSink::File),
     ];
-    let json = prop::collection::btree_map("[a-z]{1,4}", "%[A-Z]{1,4}%", 0..3).prop_map(|fields| {
+    let json = prop::collection::btree_map("[a-z]{1,4}", json(), 0..3).prop_map(|fields| {
         LogFormat::Json(
             fields
                 .into_iter()
-                .map(|(key, value)| (key.into(), value.into()))
+                .map(|(key, value)| (key.into(), value))
                 .collect(),
         )
     });
@@ -115,7 +136,15 @@ fn access_log() -> impl Strategy<Value = AccessLog> {
         "[a-z%\n]{1,9}".prop_map(|it| LogFormat::Text(it.into())),
         json,
     ];
-    (sink, format).prop_map(|(sink, format)| AccessLog { sink, format })
+    (sink, format, option::of(filter)).prop_map(|(sink, format, filter)| AccessLog { sink, format, filter })
+}
+
+/// A log of requests or connections.
+fn filtered_log() -> impl Strategy<Value = AccessLog> {
+    access_log((100..600_u16).prop_map(|code| {
+        let condition = Condition::parse(&format!("response.code >= {code}"));
+        LogFilter::Condition(condition.expect("it is valid"))
+    }))
 }
 
 // --- routes ---
@@ -1113,7 +1142,7 @@ fn manager() -> BoxedStrategy<HttpConnectionManager> {
             maybe_empty(),
             routes,
             filters(),
-            vec(access_log(), 0..2),
+            vec(filtered_log(), 0..2),
         ),
         (
             any::<bool>(),
@@ -1279,7 +1308,7 @@ fn chain() -> BoxedStrategy<FilterChain> {
         bound(),
         option::of(millis(0)),
         1..9u32,
-        vec(access_log(), 0..2),
+        vec(filtered_log(), 0..2),
         option::of(istio_stats().prop_map(Arc::new)),
     )
         .prop_map(
@@ -1339,7 +1368,7 @@ pub(super) fn listener() -> BoxedStrategy<Listener> {
         (
             vec(chain(), 1..3),
             option::of(chain()),
-            vec(access_log(), 0..2),
+            vec(access_log(Just(LogFilter::NoRoute)), 0..2),
             option::of(any::<u32>()),
         ),
         select(vec![

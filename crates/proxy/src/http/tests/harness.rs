@@ -12,7 +12,7 @@ use std::{
 };
 
 use rajut_ir::{
-    access_log::{AccessLog, LogFormat, LogSink},
+    access_log::{AccessLog, LogFilter, LogFormat, LogSink},
     cluster::{CircuitBreakers, Cluster as ClusterIr, Discovery, DnsSettings, LbPolicy, UpstreamProtocol},
     endpoint::{Endpoint, EndpointAddress, Health, LoadAssignment, LocalityEndpoints},
     filter::HttpFilter,
@@ -27,7 +27,7 @@ use rajut_ir::{
     },
 };
 use rajut_platform::socket::{TcpListener, TcpStream};
-use rajut_types::{Labels, Locality, Origin, Percent, Text};
+use rajut_types::{Labels, Locality, Origin, Percent, Text, condition::Condition};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     runtime::{Builder, LocalOptions},
@@ -229,6 +229,7 @@ pub(super) struct Setup {
     /// What the whole table changes.
     pub(super) table: HeaderMutations,
     pub(super) log: Option<std::path::PathBuf>,
+    pub(super) log_filter: Option<String>,
     /// Whose traffic the listener takes.
     pub(super) direction: Direction,
     /// Who the client has proven to be.
@@ -244,6 +245,7 @@ impl Setup {
             virtual_host: Box::new(|_| {}),
             table: HeaderMutations::default(),
             log: None,
+            log_filter: None,
             direction: Direction::Outbound,
             peer: Peer::None,
         }
@@ -273,6 +275,9 @@ impl Setup {
         if let Some(path) = &self.log {
             self.manager.access_logs.push(AccessLog {
                 sink: LogSink::File(path.to_str().unwrap().into()),
+                filter: self.log_filter.as_deref().map(|text| {
+                    LogFilter::Condition(Condition::parse(text).unwrap())
+                }),
                 format: LogFormat::Text(
                     "%RESPONSE_CODE% %RESPONSE_FLAGS% %REQ(:METHOD)% %REQ(:PATH)% %ROUTE_NAME% %UPSTREAM_CLUSTER% \
                      %BYTES_RECEIVED% %BYTES_SENT% %PROTOCOL% %UPSTREAM_REQUEST_ATTEMPT_COUNT%\n"

@@ -353,6 +353,33 @@ fn the_access_log_has_one_line_a_request_also_for_failures() {
 }
 
 #[test]
+fn a_filtered_access_log_has_what_its_condition_holds_for() {
+    run(async {
+        let (app, _) = answering(OK).await;
+        let path = std::env::temp_dir().join(format!("rajut-http-filter-{}", std::process::id()));
+        let mut setup = Setup::to(&[app]);
+        setup.log = Some(path.clone());
+        setup.log_filter = Some(
+            "response.code == 400 && response.flags != 0 || request.path.startsWith('/kept') \
+             && request.method == 'GET' && !connection.mtls && xds.cluster_name == 'app' \
+             && request.headers['host'] == 'app' && request.duration < duration('1m')"
+                .into(),
+        );
+        let proxy = setup.start().await;
+        let mut client = proxy.client().await;
+        client.get("/kept").await;
+        client.get("/left").await;
+        client.send("nonsense\r\n\r\n").await;
+        client.rest().await;
+        proxy.registry.writers().flush();
+        let lines = std::fs::read_to_string(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let codes: Vec<&str> = lines.lines().filter_map(|line| line.get(..3)).collect();
+        assert_eq!(codes, ["200", "400"], "{lines}");
+    });
+}
+
+#[test]
 fn an_idle_connection_closes_when_the_proxy_drains_and_a_busy_one_finishes() {
     run(async {
         let (app, _) = server(|mut client, seen| async move {
