@@ -56,9 +56,9 @@ pub enum JsonFormat {
     /// As it stands.
     Null,
     /// An object inside, its keys in this order.
-    Object(Vec<(Text, JsonFormat)>),
+    Object(Vec<(Text, Self)>),
     /// A list.
-    List(Vec<JsonFormat>),
+    List(Vec<Self>),
 }
 
 /// How deep objects and lists may stand in each other.

@@ -14,6 +14,8 @@ pub struct Connection {
     pub id: u64,
     /// Name of the listener whose chain serves it.
     pub listener: Text,
+    /// Name of that chain.
+    pub chain: Text,
     /// Whose traffic that listener takes.
     pub direction: Direction,
     /// The address that the client dialled (before redirection).

@@ -384,9 +384,9 @@ pub enum Json {
     /// JSON as it stands.
     Literal(Text),
     /// Made by [`Json::object`]: each key is escaped and has its quotes and colon.
-    Object(Vec<(Text, Json)>),
+    Object(Vec<(Text, Self)>),
     /// A list.
-    List(Vec<Json>),
+    List(Vec<Self>),
 }
 
 impl Json {

@@ -1,4 +1,4 @@
-//! Trace contexts: which trace a request belongs to, as W3C and B3 headers say it.
+//! Trace contexts: which trace a request belongs to, as the headers of W3C, B3 and Jaeger say it.
 //!
 //! Pure: reads texts, writes texts. What is malformed is no context (the trace begins anew), as the W3C recommendation
 //! has it. `tracestate` and `baggage` are passed on untouched by whoever forwards headers.
@@ -58,6 +58,36 @@ impl Context {
                 _ => None,
             },
         })
+    }
+
+    /// From Jaeger's `uber-trace-id`: `trace:span:parent:flags`, whose colons may be written `%3A`. Leading zeros may be
+    /// missing.
+    pub fn from_uber(text: &[u8]) -> Option<Self> {
+        let text = String::from_utf8_lossy(text)
+            .to_ascii_lowercase()
+            .replace("%3a", ":");
+        let mut parts = text.trim().split(':');
+        let (trace, span) = (parts.next()?, parts.next()?);
+        let (_parent, flags) = (parts.next()?, parts.next()?);
+        let fits = |text: &str, digits: usize| (1..=digits).contains(&text.len());
+        if !fits(trace, 32) || !fits(span, 16) || !fits(flags, 2) || parts.next().is_some() {
+            return None;
+        }
+        Some(Self {
+            trace_id: hex(trace.as_bytes()).filter(|id| *id != 0)?,
+            span_id: small_hex(span.as_bytes())?,
+            sampled: Some(hex(flags.as_bytes())? & 1 == 1),
+        })
+    }
+
+    /// The value of `uber-trace-id`.
+    pub fn uber(&self) -> Vec<u8> {
+        let flags: &[u8] = if self.sampled == Some(true) {
+            b":0:1"
+        } else {
+            b":0:0"
+        };
+        [&self.trace_id_text()[..], b":", &self.span_id_text(), flags].concat()
     }
 
     /// The value of `traceparent`.
@@ -148,6 +178,34 @@ mod tests {
         }
         let newer = [&b"01"[..], &W3C[2..], b"-more"].concat();
         assert!(Context::from_traceparent(&newer).is_some());
+    }
+
+    #[test]
+    fn jaegers_header_is_read_and_written() {
+        let context = Context::from_traceparent(W3C).unwrap();
+        assert_eq!(
+            context.uber(),
+            b"0af7651916cd43dd8448eb211c80319c:b7ad6b7169203331:0:1"
+        );
+        assert_eq!(Context::from_uber(&context.uber()), Some(context));
+        let short = Context::from_uber(b"AF%3A7%3a0%3A2").unwrap();
+        assert_eq!(
+            (short.trace_id, short.span_id, short.sampled),
+            (0xaf, 7, Some(false))
+        );
+        for wrong in [
+            &b""[..],
+            b"a:b:0",
+            b"0:7:0:1",
+            b"a:0:0:1",
+            b"a:7:0:1:2",
+            b"x:7:0:1",
+            b"a::0:1",
+        ] {
+            assert_eq!(Context::from_uber(wrong), None, "{}", wrong.escape_ascii());
+        }
+        let long = [b'a'; 33];
+        assert_eq!(Context::from_uber(&[&long[..], b":7:0:1"].concat()), None);
     }
 
     #[test]

@@ -37,6 +37,7 @@ use crate::{
     policy::Effective,
     proxy::{Capture, Proxy, Role},
     retry, route, stats, tls,
+    tracing::{self, Teller},
 };
 
 /// The source address that marks redirected inbound connections, so that they are not captured again.
@@ -56,6 +57,8 @@ pub(crate) struct InboundView {
     capture: Capture,
     /// Its listeners count Istio's metrics.
     counts: bool,
+    /// Whose spans its listeners make, where the mesh traces.
+    teller: Option<Teller>,
 }
 
 /// The inbound half.
@@ -77,9 +80,10 @@ struct Port<'a> {
 
 impl InboundView {
     /// `None` for proxies that take no inbound traffic.
-    pub(crate) fn new(workload: WorkloadView, proxy: &Proxy) -> Option<Self> {
+    pub(crate) fn new(workload: WorkloadView, proxy: &Proxy, teller: Option<Teller>) -> Option<Self> {
         (proxy.role == Role::Sidecar).then(|| Self {
             workload,
+            teller,
             counts: stats::counts(proxy),
             capture: match &proxy.capture {
                 // What it dials is not part of what it serves.
@@ -160,6 +164,7 @@ pub(crate) fn build(view: &InboundView) -> Inbound {
     let observed = &view.workload.observed;
     for listener in &mut inbound.listeners {
         *listener = access_log::observe(listener, observed, &view.mesh().redaction);
+        *listener = tracing::observe(listener, observed, view.teller.as_ref(), view.mesh());
         if view.counts {
             *listener = stats::observe(listener, &observed.metrics);
         }

@@ -34,6 +34,7 @@ mod retry;
 mod route;
 mod stats;
 mod tls;
+mod tracing;
 mod translator;
 mod virtual_host;
 

@@ -8,3 +8,4 @@ mod outbound;
 mod routes;
 mod sharing;
 mod stats;
+mod tracing;

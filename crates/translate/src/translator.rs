@@ -32,6 +32,7 @@ use crate::{
     outbound::{self, Outbound, Pieces},
     proxy::{Capture, ExplicitPort, Proxy, Role},
     stats,
+    tracing::{self, Teller},
 };
 
 /// What tells one kind of client from another: proxies of one scope share their outbound half. Holds for snapshots among
@@ -44,6 +45,8 @@ pub struct Scope {
     entry: Entry,
     /// Its listeners count Istio's metrics.
     counts: bool,
+    /// Whose spans its listeners make, where the mesh traces.
+    teller: Option<Teller>,
 }
 
 /// How a client's connections come in.
@@ -146,6 +149,7 @@ impl Translator {
             labels: snapshot.asked_labels(&proxy.labels),
             locality: proxy.locality.clone(),
             counts: stats::counts(proxy),
+            teller: Teller::of(snapshot, proxy),
             entry: match (&proxy.role, &proxy.capture) {
                 (Role::Grpc, _) => Entry::Grpc,
                 (_, Capture::Explicit { outbound, .. }) => Entry::Explicit(outbound.clone()),
@@ -228,7 +232,10 @@ impl Translator {
         let mut resources = Resources::default();
         let workload = || snapshot.workload_view(&proxy.namespace, &proxy.workload, &proxy.labels);
         match proxy.role {
-            Role::Sidecar => self.add_own(&mut resources, workload(), proxy),
+            Role::Sidecar => {
+                let teller = Teller::of(snapshot, proxy);
+                self.add_own(&mut resources, workload(), proxy, teller);
+            }
             Role::Grpc => grpc::add_servers(&mut resources, &workload(), proxy),
             Role::HostGateway => {}
         }
@@ -236,7 +243,13 @@ impl Translator {
     }
 
     /// What is a sidecar's own: the capturing listener, the inbound half, the clusters of unknown traffic.
-    fn add_own(&mut self, resources: &mut Resources, workload: WorkloadView, proxy: &Proxy) {
+    fn add_own(
+        &mut self,
+        resources: &mut Resources,
+        workload: WorkloadView,
+        proxy: &Proxy,
+        teller: Option<Teller>,
+    ) {
         let netns = match &proxy.capture {
             Capture::Redirect => Some(None),
             Capture::Netns { path, .. } => Some(Some(path)),
@@ -252,7 +265,7 @@ impl Translator {
             }
             resources.listeners.insert(listener.name.clone(), listener);
         }
-        if let Some(view) = InboundView::new(workload, proxy) {
+        if let Some(view) = InboundView::new(workload, proxy, teller) {
             let inbound = self
                 .inbound
                 .find_or_make(view, |view| Arc::new(inbound::build(view)));
@@ -337,6 +350,7 @@ fn build_outbound(pieces: &mut Pieces, client: &ClientView, scope: &Scope) -> Ou
     }
     let observe = |listener: &Arc<_>| {
         let logged = access_log::observe(listener, &client.observed, &client.mesh.redaction);
+        let logged = tracing::observe(&logged, &client.observed, scope.teller.as_ref(), &client.mesh);
         if scope.counts {
             stats::observe(&logged, &client.observed.metrics)
         } else {

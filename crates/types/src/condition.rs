@@ -156,9 +156,9 @@ enum Search {
 
 #[derive(Debug, Clone)]
 enum Node {
-    All(Vec<Node>),
-    Any(Vec<Node>),
-    Not(Box<Node>),
+    All(Vec<Self>),
+    Any(Vec<Self>),
+    Not(Box<Self>),
     Constant(bool),
     Truth(Attribute),
     Has(Attribute),

@@ -1,8 +1,8 @@
 //! Istio `Telemetry`: metrics, access logs, traces.
 //!
 //! Rejected: values of labels that are not followed ([`TAG_VALUES`]), filters that [`Condition`] does not read. Degraded,
-//! with a warning at the place: providers of metrics other than Prometheus, metrics that are not there, formatters of
-//! tags.
+//! with a warning at the place: providers of metrics other than Prometheus, metrics that are not there, attributes of spans
+//! from the environment and from formats.
 
 use rajut_types::{
     Text,
@@ -46,7 +46,6 @@ pub(crate) fn read(root: &Object<'_>) -> Option<Telemetry> {
         selector = spec.object("selector").and_then(|object| match_labels(&object));
         let targets = ["targetRef", "targetRefs"];
         spec.unsupported(&targets, "the object is not used");
-        spec.unsupported(&["tracing"], "nothing of it is traced");
         let items = |name| spec.list(name).into_iter().filter_map(Field::object);
         logging.extend(items("accessLogging").map(|log| read_logging(&log)));
         tracing.extend(items("tracing").map(|trace| read_tracing(&trace)));
@@ -165,6 +164,15 @@ fn read_tracing(trace: &Object<'_>) -> TraceRule {
             "keep one provider",
         );
     }
+    if let Some(field) = trace.get("useRequestIdForTraceSampling")
+        && field.bool() == Some(false)
+    {
+        field.warn(
+            codes::NOT_SUPPORTED,
+            "`useRequestIdForTraceSampling: false` is not supported yet: `x-request-id` carries the decision",
+            "take it out",
+        );
+    }
     let sampling = trace.get("randomSamplingPercentage");
     TraceRule {
         ends: read_ends(trace),
@@ -175,7 +183,6 @@ fn read_tracing(trace: &Object<'_>) -> TraceRule {
             .get("customTags")
             .map(|field| read_tags(&field))
             .unwrap_or_default(),
-        uses_request_id: trace.bool("useRequestIdForTraceSampling"),
         has_istio_tags: trace.bool("enableIstioTags"),
         origin: trace.field().origin(),
     }
@@ -194,8 +201,8 @@ pub(super) fn read_tags(field: &Field<'_>) -> Vec<(Text, SpanTag)> {
 
 fn read_span_tag(field: Field<'_>) -> Option<SpanTag> {
     let tag = field.object()?;
-    tag.unsupported(&["formatter"], "the attribute is left out");
-    tag.one_of(&["literal", "environment", "header"]);
+    tag.unsupported(&["formatter", "environment"], "the attribute is left out");
+    tag.one_of(&["literal", "environment", "header", "formatter"]);
     let named = |object: &Object<'_>| {
         let name = object.required("name", "")?.non_empty_text()?;
         Some((name, object.text("defaultValue").unwrap_or_default()))
@@ -203,17 +210,13 @@ fn read_span_tag(field: Field<'_>) -> Option<SpanTag> {
     if let Some(literal) = tag.object("literal") {
         return Some(SpanTag::Literal(literal.required("value", "")?.non_empty_text()?));
     }
-    if let Some(variable) = tag.object("environment") {
-        let (name, default) = named(&variable)?;
-        return Some(SpanTag::Environment { name, default });
-    }
     if let Some(header) = tag.object("header") {
         let (name, default) = named(&header)?;
         let name = name.to_ascii_lowercase().into();
         return Some(SpanTag::Header { name, default });
     }
-    if !tag.has("formatter") {
-        tag.required("literal", "or `environment` or `header`: the attribute's value");
+    if !tag.has("formatter") && !tag.has("environment") {
+        tag.required("literal", "or `header`: the attribute's value");
     }
     None
 }

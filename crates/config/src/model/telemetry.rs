@@ -90,8 +90,6 @@ pub struct TraceRule {
     pub disabled: Option<bool>,
     /// Attributes of spans; replaces those of wider levels.
     pub tags: Vec<(Text, SpanTag)>,
-    /// Whether `x-request-id` carries the decision.
-    pub uses_request_id: Option<bool>,
     /// Whether spans have the attributes `istio.*`.
     pub has_istio_tags: Option<bool>,
     /// Where.
@@ -103,13 +101,6 @@ pub struct TraceRule {
 pub enum SpanTag {
     /// Fixed.
     Literal(Text),
-    /// A variable of the proxy's environment.
-    Environment {
-        /// Its name.
-        name: Text,
-        /// Where it is not set; empty leaves the attribute out.
-        default: Text,
-    },
     /// A header of the request.
     Header {
         /// Lower case.
@@ -152,8 +143,6 @@ pub struct Traced {
     pub sampling: Percent,
     /// Attributes of spans.
     pub tags: Vec<(Text, SpanTag)>,
-    /// Whether `x-request-id` carries the decision.
-    pub uses_request_id: bool,
     /// Whether spans have the attributes `istio.*`.
     pub has_istio_tags: bool,
     /// Bytes of the path in `http.url`.

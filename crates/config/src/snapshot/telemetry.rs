@@ -12,6 +12,13 @@ use crate::model::{
     LogFile, LogFormat, LogRule, Logged, MeshConfig, Observed, ProviderKind, Telemetry, TraceRule, Traced,
 };
 
+/// Whether anything in the mesh may be traced.
+pub(super) fn traces_anything(sorted: &[Arc<Telemetry>], mesh: &MeshConfig) -> bool {
+    let is_tracer = |known: &crate::model::Provider| matches!(known.kind, ProviderKind::OpenTelemetry { .. });
+    mesh.providers.iter().any(is_tracer)
+        && (!mesh.default_tracing.is_empty() || sorted.iter().any(|one| !one.tracing.is_empty()))
+}
+
 /// The one provider of logs that need not be written down: standard output.
 const ENVOY: &str = "envoy";
 
@@ -144,13 +151,12 @@ fn traces(levels: &[&Telemetry], mesh: &MeshConfig, client: bool) -> Option<Trac
     let mut provider = mesh.default_tracing.first();
     let mut disabled = !mesh.tracing;
     let (mut sampling, mut tags) = (mesh.sampling, &mesh.span_tags);
-    let (mut uses_request_id, mut has_istio_tags) = (true, true);
+    let mut has_istio_tags = true;
     let of_this_end = |rule: &&TraceRule| rule.ends.includes(client);
     for rule in levels.iter().flat_map(|level| &level.tracing).filter(of_this_end) {
         provider = rule.provider.as_ref().or(provider);
         disabled = rule.disabled.unwrap_or(disabled);
         sampling = rule.sampling.unwrap_or(sampling);
-        uses_request_id = rule.uses_request_id.unwrap_or(uses_request_id);
         has_istio_tags = rule.has_istio_tags.unwrap_or(has_istio_tags);
         if !rule.tags.is_empty() {
             tags = &rule.tags;
@@ -169,7 +175,6 @@ fn traces(levels: &[&Telemetry], mesh: &MeshConfig, client: bool) -> Option<Trac
         collector: collector.clone(),
         sampling,
         tags: tags.clone(),
-        uses_request_id,
         has_istio_tags,
         max_path_length: max_path_length.unwrap_or(mesh.max_path_length),
     })
@@ -352,7 +357,6 @@ mod tests {
             sampling: percent.map(|percent| Percent::new(percent).unwrap()),
             disabled,
             tags: Vec::new(),
-            uses_request_id: None,
             has_istio_tags: None,
             origin: Origin::built_in("test"),
         };

@@ -159,6 +159,11 @@ impl Snapshot {
         }
     }
 
+    /// Whether anything in the mesh may be traced: only then does it matter to a proxy whose spans are whose.
+    pub fn traces_anything(&self) -> bool {
+        telemetry::traces_anything(&self.telemetries, &self.mesh)
+    }
+
     /// What is told of the calls of a workload with these labels.
     fn observed(&self, namespace: &str, labels: &Labels) -> Arc<Observed> {
         Arc::new(telemetry::of(&self.telemetries, &self.mesh, namespace, labels))

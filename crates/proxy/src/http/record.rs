@@ -38,6 +38,7 @@ use crate::{
     cluster::{Cluster, Host},
     connection::{Connection, Peer},
     failure::{Failure, Flags, grpc_status_of},
+    listener::Action,
     stats::{
         ManagerCounter,
         istio::{Ends, Meter, Protocol, SEPARATOR, Seen},
@@ -60,6 +61,54 @@ pub(crate) struct Shared {
     pub(crate) ends: Ends,
     /// The workload that the client says it is, once it has.
     pub(crate) client: Cell<TextId>,
+    /// The epochs that the worker had adopted when `successor` was looked for.
+    pub(crate) checked: Cell<u64>,
+    /// What later requests share, where the listener's settings have changed since the connection was accepted.
+    pub(crate) successor: RefCell<Option<Rc<Self>>>,
+}
+
+impl Shared {
+    /// What a request that begins now shares: a connection outlives the settings that it was accepted under.
+    pub(crate) fn current(self: &Rc<Self>) -> Rc<Self> {
+        let adopted = self.worker.adopted_so_far();
+        if self.checked.replace(adopted) != adopted {
+            self.look_for_successor();
+        }
+        let successor = self.successor.borrow();
+        successor.as_ref().unwrap_or(self).clone()
+    }
+
+    /// The manager of the chain of the same name. Where there is none, or several, what was stays.
+    fn look_for_successor(self: &Rc<Self>) {
+        let epoch = self.worker.epoch();
+        let Some(listener) = epoch.config.listeners.get(&self.connection.listener) else {
+            return;
+        };
+        let chains = listener.chains.iter().chain(&listener.default_chain);
+        let mut named = chains.filter(|chain| chain.name == self.connection.chain);
+        let (Some(chain), None) = (named.next(), named.next()) else {
+            return;
+        };
+        let Action::Http(manager) = &chain.action else {
+            return;
+        };
+        let mut successor = self.successor.borrow_mut();
+        let known = successor.as_ref().unwrap_or(self);
+        if Arc::ptr_eq(&known.manager, manager) {
+            return;
+        }
+        *successor = Some(Rc::new(Self {
+            worker: self.worker.clone(),
+            connection: self.connection.clone(),
+            manager: manager.clone(),
+            is_tls: self.is_tls,
+            limits: RefCell::default(),
+            ends: self.ends,
+            client: self.client.clone(),
+            checked: Cell::default(),
+            successor: RefCell::default(),
+        }));
+    }
 }
 
 /// `%RESPONSE_CODE_DETAILS%`.
@@ -648,7 +697,7 @@ impl Facts for Record {
 
     fn truth(&self, attribute: &Attribute) -> Option<bool> {
         let is_mtls = *attribute == Attribute::ConnectionMtls;
-        is_mtls.then(|| matches!(self.shared.connection.peer, Peer::Verified(_)))
+        is_mtls.then_some(matches!(self.shared.connection.peer, Peer::Verified(_)))
     }
 
     fn duration(&self, attribute: &Attribute) -> Option<Duration> {

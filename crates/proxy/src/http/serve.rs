@@ -78,6 +78,8 @@ pub async fn serve_connection(
         is_tls: matches!(stream, Stream::Tls(_)),
         ends,
         client: Cell::default(),
+        checked: Cell::new(worker.adopted_so_far()),
+        successor: RefCell::default(),
         worker,
         connection,
         manager,
@@ -219,6 +221,7 @@ async fn serve_while_busy(
             expect_continue: request.expect_continue,
             upgrade: request.upgrade,
         };
+        let shared = &shared.current();
         let complete = serve_request(shared, timer, &mut Downstream::H1(server), received).await;
         let next = server.machine.next_exchange();
         let goes_on = complete
@@ -410,7 +413,7 @@ async fn serve_http2(shared: &Rc<Shared>, stream: Stream, first: Bytes) {
                 streams.set(streams.get() + 1);
                 let active = ActiveStream(streams.clone());
                 // Boxed: a task moves its future about, when it is made and when it ends.
-                spawn_local(Box::pin(serve_stream(shared.clone(), active, request, respond)));
+                spawn_local(Box::pin(serve_stream(shared.current(), active, request, respond)));
             }
             Some(Some(Err(error))) => {
                 if error.is_library() {

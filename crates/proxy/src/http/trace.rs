@@ -2,7 +2,7 @@
 //!
 //! The decision is Envoy's: it is made once for a request, where its `x-request-id` is issued, and told to the next
 //! proxies in the id itself (the fifteenth digit of the UUID). So all proxies that a request meets agree, whatever
-//! share each of them is configured with. A `traceparent` (or B3) context is continued; the flag that it carries does
+//! share each of them is configured with. A `traceparent` (or B3, or Jaeger's) context is continued; the flag that it carries does
 //! not decide, since anybody may send it.
 //!
 //! A span is written into the exporter's buffer when the request's record is closed ([`export`]); nothing of it is
@@ -36,6 +36,8 @@ use crate::stats::Registry;
 /// Where the decision stands in a UUID.
 const REASON_AT: usize = 14;
 const UUID_BYTES: usize = 36;
+/// Jaeger's header.
+const UBER: &str = "uber-trace-id";
 
 /// Tracing as a connection manager does it.
 #[derive(Debug)]
@@ -130,6 +132,9 @@ pub(crate) fn begin(record: &mut Record) {
             let _ = fields.set("x-b3-parentspanid", parent.span_id_text());
         }
     }
+    if fields.contains(UBER) {
+        let _ = fields.set(UBER, context.uber());
+    }
     record.trace = Some(Trace {
         context,
         parent: parent.map_or(0, |parent| parent.span_id),
@@ -144,8 +149,10 @@ fn received(fields: &Fields) -> Option<Context> {
     if let Some(text) = fields.get(Known::B3) {
         return Context::from_b3(text);
     }
-    let trace = fields.get("x-b3-traceid")?;
-    Context::from_b3_parts(trace, fields.get("x-b3-spanid")?, fields.get("x-b3-sampled"))
+    if let Some(trace) = fields.get("x-b3-traceid") {
+        return Context::from_b3_parts(trace, fields.get("x-b3-spanid")?, fields.get("x-b3-sampled"));
+    }
+    Context::from_uber(fields.get(UBER)?)
 }
 
 /// Source: Envoy `ConnectionManagerUtility::mutateTracingRequestHeader`, in our words: a decision that the id carries
@@ -263,7 +270,10 @@ fn attributes(record: &Record, tracer: &Tracer, out: &mut Attributes<'_, '_>) {
     let longest = usize::try_from(tracer.ir.max_path_length).unwrap_or(usize::MAX);
     let path = &path[..path.len().min(longest)];
     let scheme = head.fields.get(Known::XForwardedProto).unwrap_or(b"http");
-    out.text("http.url", &[scheme, b"://", &head.authority[..], path].concat());
+    // An attribute of the operator's takes the place of one of these.
+    if !tracer.ir.tags.iter().any(|tag| &*tag.tag == "http.url") {
+        out.text("http.url", &[scheme, b"://", &head.authority[..], path].concat());
+    }
     out.text("http.method", head.method.as_str().as_bytes());
     out.text(
         "downstream_cluster",

@@ -223,6 +223,7 @@ async fn open(worker: &Rc<Worker>, name: &str, tcp: TcpStream) -> io::Result<Opt
     let connection = Rc::new(Connection {
         id: worker.next_connection_id(),
         listener: listener.ir.name.clone(),
+        chain: chain.name.clone(),
         direction: listener.ir.direction,
         local,
         remote,
@@ -294,6 +295,7 @@ fn refused(worker: &Rc<Worker>, listener: &Arc<Listener>, view: &View<'_>) {
     let connection = Connection {
         id: worker.next_connection_id(),
         listener: listener.ir.name.clone(),
+        chain: Text::default(),
         direction: listener.ir.direction,
         local: view.destination,
         remote: view.source,

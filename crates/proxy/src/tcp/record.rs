@@ -152,7 +152,7 @@ impl Facts for Record<'_> {
 
     fn truth(&self, attribute: &Attribute) -> Option<bool> {
         let is_mtls = *attribute == Attribute::ConnectionMtls;
-        is_mtls.then(|| matches!(self.connection.peer, Peer::Verified(_)))
+        is_mtls.then_some(matches!(self.connection.peer, Peer::Verified(_)))
     }
 
     fn duration(&self, attribute: &Attribute) -> Option<Duration> {

@@ -18,6 +18,7 @@ mod rootless;
 mod scaling;
 mod security;
 mod streams;
+mod tracing;
 mod traffic;
 mod wiretap;
 mod workers;
@@ -34,6 +35,7 @@ pub fn all() -> Vec<Scenario> {
         clinic::SCENARIOS,
         metrics::SCENARIOS,
         logs::SCENARIOS,
+        tracing::SCENARIOS,
         security::SCENARIOS,
         protocols::SCENARIOS,
         xds_grpc::SCENARIOS,

@@ -91,9 +91,8 @@ fn change(
     }
 }
 
-#[test]
-fn changes_of_metrics_reach_the_ends_that_they_are_meant_for() {
-    let telemetry = |namespace: &str, overrides| Telemetry {
+fn telemetry(namespace: &str, overrides: Vec<MetricChange>) -> Telemetry {
+    Telemetry {
         name: "default".into(),
         namespace: namespace.into(),
         selector: None,
@@ -103,7 +102,11 @@ fn changes_of_metrics_reach_the_ends_that_they_are_meant_for() {
         tracing: Vec::new(),
         origin: origin("Telemetry", namespace, "default"),
         age: 0,
-    };
+    }
+}
+
+#[test]
+fn changes_of_metrics_reach_the_ends_that_they_are_meant_for() {
     let sizes = Some("request_bytes");
     let configuration = Configuration {
         services: vec![service("web", 1, 80, Protocol::Http)],

@@ -333,6 +333,7 @@ impl Setup {
                 let connection = Rc::new(Connection {
                     id: accepting.next_connection_id(),
                     listener: "test".into(),
+                    chain: "test".into(),
                     direction,
                     local: address,
                     remote,
