@@ -58,6 +58,8 @@ pub struct Discovery {
     subscribed: [BTreeSet<Text>; 3],
     /// Answers that wait until nothing is warming any more.
     unanswered: Vec<(Ticket, Vec<Refusal>)>,
+    /// Clusters of the bootstrap: nobody else is asked for them, and nobody takes them away.
+    own_clusters: BTreeSet<Text>,
     seen_clusters: bool,
     seen_listeners: bool,
     /// Running on a file of that time, until the control plane has said what it knows.
@@ -101,6 +103,7 @@ impl Discovery {
         outlets: Outlets,
     ) -> Self {
         Self {
+            own_clusters: resources.clusters.keys().cloned().collect(),
             held: resources.into(),
             on_demand,
             resolved: HashMap::new(),
@@ -392,6 +395,7 @@ impl Discovery {
         if let Some(on_demand) = &self.on_demand {
             clusters = standing_clusters(&self.held);
             clusters.extend(on_demand.names().cloned());
+            clusters.retain(|name| !self.own_clusters.contains(name));
             // At once with the cluster, whose endpoints go by its name: one round trip less.
             endpoints.extend(on_demand.names().cloned());
         }
@@ -464,6 +468,7 @@ impl Discovery {
     fn forget(&mut self, kind: ResourceKind, name: &Text) {
         let all = &mut self.held;
         match kind {
+            ResourceKind::Cluster if self.own_clusters.contains(name) => {}
             ResourceKind::Cluster => {
                 drop(all.clusters.remove(name));
             }
