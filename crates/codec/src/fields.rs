@@ -114,6 +114,9 @@ const REMOVED: u8 = 2;
 /// `flags` of a line: its value is followed by CRLF at once, so its bytes can be copied out as they are.
 const EXACT: u8 = 4;
 
+/// `flags` of a line: HTTP/2 brought it as one that no compression table may hold (RFC 7541 §6.2.3).
+const NEVER_INDEXED: u8 = 8;
+
 /// Where one line is. Sixteen bytes, so four fit a cache line.
 #[derive(Clone, Copy, Debug)]
 struct Line {
@@ -201,6 +204,11 @@ impl Fields {
     /// All fields in order.
     pub fn iter(&self) -> impl Iterator<Item = Field<'_>> + Clone {
         self.live().map(|line| self.field(line))
+    }
+
+    /// All fields in order, and whether no compression table on the way may hold them.
+    pub(crate) fn iter_marked(&self) -> impl Iterator<Item = (Field<'_>, bool)> {
+        self.live().map(|line| (self.field(line), line.is(NEVER_INDEXED)))
     }
 
     /// The first field of this name, as its value.
@@ -587,7 +595,9 @@ impl Fields {
         value.iter().try_for_each(|part| check_value(part))?;
         let old = self.lines[index];
         let name = Self::name_range(old);
-        self.lines[index] = self.write_line(&NameSource::Line(old, name), value)?;
+        let mut line = self.write_line(&NameSource::Line(old, name), value)?;
+        line.flags |= old.flags & NEVER_INDEXED;
+        self.lines[index] = line;
         self.debug_check();
         Ok(())
     }
@@ -914,6 +924,39 @@ impl Received {
         }
     }
 
+    /// The block, for a decoder that writes lines to its end; each is then noted by [`Received::note_line`].
+    pub(crate) fn block_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.block
+    }
+
+    /// Notes the line `name: value CRLF` that the block ends with and whose characters have been checked. False when a
+    /// bound is exceeded.
+    pub(crate) fn note_line(
+        &mut self,
+        start: usize,
+        name_len: usize,
+        known: Option<Known>,
+        never_indexed: bool,
+    ) -> bool {
+        let (value, end) = (start + name_len + 2, self.block.len());
+        let value_len = end - value - 2;
+        let noted = self
+            .lines
+            .push_known(known, name_len, start, value, value_len, end);
+        if let Some(line) = self.lines.lines.last_mut()
+            && noted
+            && never_indexed
+        {
+            line.flags |= NEVER_INDEXED;
+        }
+        noted
+    }
+
+    /// The known names that stand on more than one line so far.
+    pub(crate) fn repeated(&self) -> KnownSet {
+        self.lines.repeated()
+    }
+
     /// The section.
     pub fn finish(self) -> Fields {
         self.lines.finish(self.block.into())
@@ -962,7 +1005,7 @@ fn check_value(value: &[u8]) -> Result<(), FieldError> {
 
 /// Whether every byte may stand in a field value. Eight at a time; a group that holds a control character (which a tab
 /// is, too) is looked at byte by byte.
-fn is_value(value: &[u8]) -> bool {
+pub(crate) fn is_value(value: &[u8]) -> bool {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const HIGH: u64 = 0x80 * ONES;
     let (groups, rest) = value.as_chunks::<8>();

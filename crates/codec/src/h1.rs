@@ -29,6 +29,9 @@ pub use body::BodyEvent;
 pub use client::{ClientConn, ClientNext, Response};
 pub use encode::EncodeError;
 pub use error::DecodeError;
+pub(crate) use encode::NEVER_TRAILERS;
+pub(crate) use framing::content_length;
+pub(crate) use head::check_authority;
 pub use server::{Request, ServerConn, ServerNext};
 
 /// How long a message's body is, as far as its head tells. What one side decoded can be handed to the other side's

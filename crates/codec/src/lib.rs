@@ -1,10 +1,11 @@
-//! HTTP/1.1 for the data path: messages, header fields and the protocol's state machines, without I/O.
+//! HTTP/1.1 and HTTP/2 for the data path: messages, header fields and the protocol's state machines, without I/O.
 //!
 //! - [`Fields`]: the header section. A received one stays one block of bytes with offsets; edits go beside it;
 //!   forwarding copies runs. HTTP/2 messages use the same type.
 //! - [`RequestHead`], [`ResponseHead`]: heads of any HTTP version, the request's target taken apart.
 //! - [`h1`]: the machines. [`h1::ServerConn`] reads requests and writes responses, [`h1::ClientConn`] the reverse.
 //!   They take bytes from the caller's `BytesMut` and put bytes into an [`Output`].
+//! - [`h2`]: the same for HTTP/2, with all streams of a connection in one machine.
 //! - [`forward`]: what a proxy must take out of a message before it sends it on.
 //!
 //! Where it sits: layer 0, no edge to another crate. Steps 4, 9 and 12 of the request path call it.
@@ -38,6 +39,7 @@
 pub mod fields;
 pub mod forward;
 pub mod h1;
+pub mod h2;
 mod message;
 mod output;
 

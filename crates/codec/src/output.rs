@@ -11,7 +11,7 @@ use bytes::{Buf, Bytes};
 
 /// Pieces up to this many bytes are copied behind the head instead of being queued by reference: a copy of this
 /// size costs less than another entry of a vectored write, and lets go of the buffer that the piece came from.
-const COPY_UP_TO: usize = 1024;
+pub(crate) const COPY_UP_TO: usize = 1024;
 /// Buffer that an empty queue keeps.
 const KEEP_CAPACITY: usize = 4096;
 

@@ -119,7 +119,7 @@ const OWN: KnownSet = KnownSet::of(&[
 ]);
 
 /// Fields that never go into a trailer section (RFC 9110 §6.5.1).
-const NEVER_TRAILERS: KnownSet = OWN
+pub(crate) const NEVER_TRAILERS: KnownSet = OWN
     .with(Known::Host)
     .with(Known::Trailer)
     .with(Known::Te)
