@@ -1,4 +1,4 @@
-//! What the HTTP/1.1 codec is worth: the same minimal hop in two forms, measured in turns in one run.
+//! What the codecs are worth. For HTTP/1.1: the same minimal hop in two forms, measured in turns in one run.
 //!
 //! Both forms have the same single-threaded loop, the same listener, the same pool (a stack of idle connections), no
 //! routing, and take the hop-by-hop fields out. `ours` drives `rajut-codec`'s two machines as the proxy does; `hyper` joins
@@ -7,8 +7,12 @@
 //! ```text
 //! rajut-bench-codec run RAJUT-BENCH [--rounds N] [--secs S] [--conns N]
 //! rajut-bench-codec ours|hyper PORT-OF-BACKEND
+//! rajut-bench-codec h2 [--rounds N]
 //! ```
+//!
+//! For HTTP/2 see `h2`.
 
+mod h2;
 mod on_codec;
 mod on_hyper;
 mod run;
@@ -58,8 +62,10 @@ fn main() -> Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     match words.first().map(String::as_str) {
         Some("run") => run::run(&words[1..]),
+        Some("h2") => h2::run(&words[1..]),
+        Some("h2-items") => h2::items(&words[1..]),
         Some(form @ ("ours" | "hyper")) => serve(form, &words[1..]),
-        _ => bail!("usage: rajut-bench-codec run RAJUT-BENCH [--rounds N] [--secs S] [--conns N]"),
+        _ => bail!("usage: rajut-bench-codec run RAJUT-BENCH [--rounds N] [--secs S] [--conns N], or h2 [--rounds N]"),
     }
 }
 

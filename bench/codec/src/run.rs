@@ -38,7 +38,7 @@ fn cpu_ns(pid: u32) -> Result<u64> {
     Ok(first.parse()?)
 }
 
-fn option(words: &[String], name: &str, usual: u32) -> Result<u32> {
+pub(crate) fn option(words: &[String], name: &str, usual: u32) -> Result<u32> {
     match words.iter().position(|word| word == name) {
         None => Ok(usual),
         Some(at) => Ok(words
@@ -48,7 +48,7 @@ fn option(words: &[String], name: &str, usual: u32) -> Result<u32> {
     }
 }
 
-fn median(values: &mut [f64]) -> f64 {
+pub(crate) fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     match values.len() {
         0 => f64::NAN,

@@ -11,7 +11,7 @@ pub(crate) mod tables;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use decoder::{Decoder, Malformed};
+pub(crate) use decoder::Decoder;
 pub(crate) use encoder::Encoder;
 
 /// The size of both tables before any settings (RFC 9113 §6.5.2).

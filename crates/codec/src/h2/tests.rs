@@ -324,7 +324,7 @@ fn a_request_is_taken_apart() {
     let head = frame_of(frame::HEADERS, WHOLE | frame::PADDED | frame::WITH_PRIORITY, 1, &padded);
     let Event::Head { stream, head, is_end: false } = side.event(&head) else { panic!() };
     assert_eq!((stream.id(), stream.slot()), (1, 0));
-    assert_eq!((head.head.method, head.head.authority_str()), (Method::Post, "w"));
+    assert_eq!((&head.head.method, head.head.authority_str()), (&Method::Post, "w"));
     assert_eq!((head.head.path(), head.head.scheme), (b"/".as_slice(), Some(Scheme::Http)));
     assert_eq!((head.body, head.expect_continue), (BodyLength::Exact(3), true));
     assert_eq!(head.head.fields.get(Known::Cookie), Some(b"a=1; b=2".as_slice()));
@@ -566,8 +566,10 @@ fn what_a_reset_stream_held_is_given_back() {
 
 #[test]
 fn sending_waits_for_the_windows_and_goes_on() {
-    let mut side = server();
-    side.conn.config.output_high = usize::MAX;
+    let mut side = server_with(Config {
+        output_high: usize::MAX,
+        ..Config::default()
+    });
     let one = side.request(1, END, GET);
     let two = side.request(3, END, GET);
     let head = ResponseHead::new(200);

@@ -118,7 +118,7 @@ impl<R: Role> Conn<R> {
     /// The head of the next frame that is there as a whole and may come here.
     #[inline]
     fn next_frame(&mut self, buf: &mut BytesMut) -> Result<Option<FrameHead>, DecodeError> {
-        if self.phase != Phase::Open && !self.open(buf)? {
+        if self.phase != Phase::Open && !self.preface(buf)? {
             return Ok(None);
         }
         let Some(head) = FrameHead::parse(buf) else { return Ok(None) };
@@ -138,7 +138,7 @@ impl<R: Role> Conn<R> {
 
     /// Whether frames may come: takes the preface.
     #[cold]
-    fn open(&mut self, buf: &mut BytesMut) -> Result<bool, DecodeError> {
+    fn preface(&mut self, buf: &mut BytesMut) -> Result<bool, DecodeError> {
         match self.phase {
             Phase::Failed => Err(DecodeError::OutOfStep),
             Phase::Preface => {
@@ -569,7 +569,7 @@ impl<R: Role> Conn<R> {
     /// A frame that must be answered: not for ever, and not to a peer that does not read.
     fn answerable(&mut self, out: &Output) -> Result<(), DecodeError> {
         self.budget.control(&self.config)?;
-        if out.remaining() > self.config.output_high + UNREAD_MAX {
+        if out.remaining() > self.config.output_high.saturating_add(UNREAD_MAX) {
             return Err(DecodeError::OutputFlood);
         }
         Ok(())

@@ -115,7 +115,8 @@ pub(crate) struct Fixed {
 macro_rules! fixed {
     (@class $known:ident) => { Class::Field(Some(Known::$known)) };
     (@class) => { Class::Field(None) };
-    (pseudo: $($pseudo:ident $pseudo_name:literal $pseudo_value:literal;)* fields: $($name:literal $value:literal $($known:ident)?;)*) => {
+    (pseudo { $($pseudo:ident $pseudo_name:literal $pseudo_value:literal;)* }
+     fields { $($name:literal $value:literal $($known:ident)?;)* }) => {
         /// RFC 7541, appendix A; the first entry has the index 1.
         pub(crate) static FIXED: [Fixed; 61] = [
             $(Fixed {
@@ -141,7 +142,7 @@ macro_rules! fixed {
 }
 
 fixed! {
-    pseudo:
+    pseudo {
     Authority ":authority" "";
     Method ":method" "GET";
     Method ":method" "POST";
@@ -156,7 +157,8 @@ fixed! {
     Status ":status" "400";
     Status ":status" "404";
     Status ":status" "500";
-    fields:
+    }
+    fields {
     "accept-charset" "";
     "accept-encoding" "gzip, deflate" AcceptEncoding;
     "accept-language" "";
@@ -204,6 +206,7 @@ fixed! {
     "vary" "";
     "via" "" Via;
     "www-authenticate" "";
+    }
 }
 
 impl Fixed {

@@ -1,6 +1,6 @@
 //! The RFC's own examples (RFC 7541, appendix C), the rules of the format, and the encoder against the decoder.
 
-use super::{Decoder, Encoder, Malformed, read_integer, write_integer};
+use super::{Decoder, Encoder, decoder::Malformed, read_integer, write_integer};
 use crate::{
     Fields, Known, KnownSet,
     h2::{
