@@ -250,12 +250,12 @@ fn run<T>(future: impl Future<Output = T>) -> T {
         .enable_time()
         .build()
         .unwrap();
-    let bounded = async { tokio::time::timeout(Duration::from_secs(60), future).await };
+    let bounded = async { tokio::time::timeout(Duration::from_secs(5), future).await };
     runtime.block_on(bounded).expect("the conversation comes to an end")
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 60, max_shrink_time: 15_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn our_server_and_the_crates_client_agree(

@@ -37,6 +37,7 @@ pub(crate) struct Ours<R: Role> {
     cuts: Cuts,
     /// The largest cut.
     most: usize,
+    turns: usize,
     /// By slot.
     streams: Vec<Option<Ongoing>>,
 }
@@ -90,6 +91,7 @@ impl<R: Role> Ours<R> {
             pipe,
             cuts: Cuts(seed),
             most,
+            turns: 0,
             streams: Vec::new(),
         }
     }
@@ -101,6 +103,11 @@ impl<R: Role> Ours<R> {
 
     fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         let mut moved = false;
+        // Large bodies would take for ever in small cuts.
+        self.turns += 1;
+        if self.turns > 2_000 {
+            self.most = 20_000;
+        }
         while self.out.has_remaining() {
             let chunk = self.out.chunk();
             let cut = self.cuts.next(self.most).min(chunk.len());
