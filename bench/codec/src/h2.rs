@@ -77,9 +77,9 @@ const SHAPES: [Shape; 4] = [
 
 const FORMS: [&str; 2] = ["ours", "h2"];
 /// Turns before anything is measured.
-const WARM: usize = 2_000;
+const WARM: usize = 500;
 /// Turns of one round of a form.
-const TURNS: usize = 20_000;
+const TURNS: usize = 4_000;
 
 /// A hop between its two peers.
 struct Scene {
@@ -188,7 +188,11 @@ pub(crate) fn items(words: &[String]) -> Result<()> {
 fn instructions(form: &str, shape: Shape) -> Result<f64> {
     let count = |turns: usize| -> Result<f64> {
         let output = Command::new("valgrind")
-            .args(["--tool=callgrind", "--callgrind-out-file=/dev/null", "--collect-atstart=no"])
+            .args([
+                "--tool=callgrind",
+                "--callgrind-out-file=/dev/null",
+                "--collect-atstart=no",
+            ])
             .arg("--toggle-collect=*Hop*turn*")
             .arg(std::env::current_exe()?)
             .args(["h2-items", form, shape.name, &turns.to_string()])
@@ -201,7 +205,7 @@ fn instructions(form: &str, shape: Shape) -> Result<f64> {
         let number = line.rsplit(' ').next().context("a number")?;
         Ok(number.parse()?)
     };
-    let (few, many) = (500, 1_500);
+    let (few, many) = (200, 600);
     let turns = (many - few) as f64;
     Ok((count(many)? - count(few)?) / turns / shape.at_once as f64)
 }
@@ -228,7 +232,11 @@ pub(crate) fn run(words: &[String]) -> Result<()> {
             }
         }
         let [ours, theirs] = costs.map(|mut values| crate::run::median(&mut values));
-        print!("| {} | {ours:.0} | {theirs:.0} | {:.2} |", shape.what, ours / theirs);
+        print!(
+            "| {} | {ours:.0} | {theirs:.0} | {:.2} |",
+            shape.what,
+            ours / theirs
+        );
         if has_valgrind {
             let [ours, theirs] = [instructions(FORMS[0], shape)?, instructions(FORMS[1], shape)?];
             println!(" {ours:.0} | {theirs:.0} | {:.2} |", ours / theirs);

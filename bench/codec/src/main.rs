@@ -65,7 +65,9 @@ fn main() -> Result<()> {
         Some("h2") => h2::run(&words[1..]),
         Some("h2-items") => h2::items(&words[1..]),
         Some(form @ ("ours" | "hyper")) => serve(form, &words[1..]),
-        _ => bail!("usage: rajut-bench-codec run RAJUT-BENCH [--rounds N] [--secs S] [--conns N], or h2 [--rounds N]"),
+        _ => bail!(
+            "usage: rajut-bench-codec run RAJUT-BENCH [--rounds N] [--secs S] [--conns N], or h2 [--rounds N]"
+        ),
     }
 }
 

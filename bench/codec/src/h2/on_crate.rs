@@ -131,7 +131,9 @@ impl CrateHop {
             self.server = Some(connection?);
             self.handshake = None;
         }
-        let Some(server) = &mut self.server else { return Ok(()) };
+        let Some(server) = &mut self.server else {
+            return Ok(());
+        };
         while let Poll::Ready(accepted) = server.poll_accept(cx) {
             let (request, respond) = accepted.context("the connection goes on")??;
             let exchange = exchange(request, respond, self.send.clone());
@@ -194,8 +196,11 @@ impl Hop for CrateHop {
         let (from_client, from_backend) = (!wires.from_client.is_empty(), !wires.from_backend.is_empty());
         fill(&self.downstream, &mut wires.from_client);
         fill(&self.upstream, &mut wires.from_backend);
-        self.poll(from_client, from_backend).expect("both peers speak HTTP/2");
-        wires.to_client.append(&mut self.downstream.0.borrow_mut().written);
+        self.poll(from_client, from_backend)
+            .expect("both peers speak HTTP/2");
+        wires
+            .to_client
+            .append(&mut self.downstream.0.borrow_mut().written);
         wires.to_backend.append(&mut self.upstream.0.borrow_mut().written);
     }
 }

@@ -59,7 +59,11 @@ impl OurHop {
                 *place(&mut self.upstream, stream) = Some(up);
                 *place(&mut self.downstream, up) = Some(stream);
             }
-            Event::Data { stream, mut data, is_end } => {
+            Event::Data {
+                stream,
+                mut data,
+                is_end,
+            } => {
                 let size = data.len();
                 if let Some(up) = self.upstream[stream.slot()] {
                     let sent = self
@@ -84,7 +88,11 @@ impl OurHop {
                         .expect("the stream is open");
                 }
             }
-            Event::Data { stream, mut data, is_end } => {
+            Event::Data {
+                stream,
+                mut data,
+                is_end,
+            } => {
                 let size = data.len();
                 if let Some(down) = self.downstream[stream.slot()] {
                     let sent = self

@@ -64,7 +64,10 @@ impl Client {
         let mut head = RequestHead::new(Method::Post, "/clinic.Visits/Watch");
         head.authority = Bytes::from_static(b"visits.clinic:9090");
         head.fields = fields(&[("te", "trailers"), ("content-type", "application/grpc")])?;
-        self.stream = Some(self.conn.open(&head, Scheme::Http, BodyLength::Unknown, &mut self.out)?);
+        self.stream = Some(
+            self.conn
+                .open(&head, Scheme::Http, BodyLength::Unknown, &mut self.out)?,
+        );
         Ok(())
     }
 
@@ -91,10 +94,16 @@ impl Client {
             ("accept-language", "en-GB,en;q=0.9"),
             ("content-type", "application/json"),
             ("content-length", "100"),
-            ("authorization", "Bearer eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJwb3J0YWwifQ.c2lnbmF0dXJl"),
+            (
+                "authorization",
+                "Bearer eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJwb3J0YWwifQ.c2lnbmF0dXJl",
+            ),
             ("x-tenant", "north"),
             ("x-request-id", &format!("8f14e45f-ceea-467e-bd8a-{number:012x}")),
-            ("traceparent", &format!("00-0af7651916cd43dd8448eb21{number:08x}-b7ad6b7169203331-01")),
+            (
+                "traceparent",
+                &format!("00-0af7651916cd43dd8448eb21{number:08x}-b7ad6b7169203331-01"),
+            ),
         ])?;
         let length = BodyLength::Exact(BODY.len() as u64);
         let stream = self.conn.open(&self.head, Scheme::Http, length, &mut self.out)?;

@@ -107,9 +107,7 @@ impl Role for Client {
     const IS_SERVER: bool = false;
 
     fn head(decoded: DecodedSection, _allow_protocol: bool) -> Result<(Response, HeadFacts), DecodeError> {
-        let response = decoded
-            .section
-            .into_response(decoded.is_end, decoded.bodiless)?;
+        let response = decoded.section.into_response(decoded.is_end, decoded.bodiless)?;
         let bodiless = decoded.bodiless || matches!(response.head.status, 204 | 304);
         let facts = HeadFacts {
             informational: response.head.is_informational(),
@@ -293,7 +291,11 @@ impl<R: Role> Conn<R> {
         };
         let mut conn = Self {
             config,
-            phase: if R::IS_SERVER { Phase::Preface } else { Phase::Settings },
+            phase: if R::IS_SERVER {
+                Phase::Preface
+            } else {
+                Phase::Settings
+            },
             peer: PeerSettings {
                 initial_window: DEFAULT_WINDOW,
                 max_frame: SEND_FRAME_MAX,
@@ -341,7 +343,10 @@ impl<R: Role> Conn<R> {
             (frame::SETTING_INITIAL_WINDOW_SIZE, config.stream_window),
             (frame::SETTING_MAX_FRAME_SIZE, config.max_frame_size),
             (frame::SETTING_MAX_HEADER_LIST_SIZE, list_size),
-            (frame::SETTING_MAX_CONCURRENT_STREAMS, config.max_concurrent_streams),
+            (
+                frame::SETTING_MAX_CONCURRENT_STREAMS,
+                config.max_concurrent_streams,
+            ),
             role,
         ];
         // A client bears no streams of the server's, and what is off need not be said.
@@ -385,7 +390,10 @@ impl<R: Role> Conn<R> {
 
     /// Bytes that the machine holds beside its own size.
     pub fn capacity(&self) -> usize {
-        let partial = self.partial.as_ref().map_or(0, |partial| partial.block.capacity());
+        let partial = self
+            .partial
+            .as_ref()
+            .map_or(0, |partial| partial.block.capacity());
         self.streams.capacity()
             + self.decoder.capacity()
             + self.encoder.capacity()
@@ -431,7 +439,11 @@ impl<R: Role> Conn<R> {
     /// Resets a stream from our side.
     fn reset_stream(&mut self, key: StreamKey, reason: Reason, out: &mut Output) {
         out.append(|out| frame::write_number(frame::RST_STREAM, key.id, reason.0, out));
-        if self.streams.get(key).is_some_and(|stream| stream.recv != super::streams::Half::Done) {
+        if self
+            .streams
+            .get(key)
+            .is_some_and(|stream| stream.recv != super::streams::Half::Done)
+        {
             self.note_reset(key.id);
         }
         self.forget(key, out);

@@ -152,7 +152,11 @@ pub(crate) fn frame_block(start: usize, stream: u32, end_stream: bool, max: usiz
     out.truncate(start);
     let last = block.len().div_ceil(max) - 1;
     for (index, part) in block.chunks(max).enumerate() {
-        let (kind, flags) = if index == 0 { (HEADERS, flags) } else { (CONTINUATION, 0) };
+        let (kind, flags) = if index == 0 {
+            (HEADERS, flags)
+        } else {
+            (CONTINUATION, 0)
+        };
         let head = FrameHead {
             len: part.len(),
             kind,
@@ -210,6 +214,13 @@ mod tests {
             seen.push((head.kind, head.flags, head.len));
             rest = &rest[HEAD + head.len..];
         }
-        assert_eq!(seen, [(HEADERS, END_STREAM, 10), (CONTINUATION, 0, 10), (CONTINUATION, END_HEADERS, 5)]);
+        assert_eq!(
+            seen,
+            [
+                (HEADERS, END_STREAM, 10),
+                (CONTINUATION, 0, 10),
+                (CONTINUATION, END_HEADERS, 5)
+            ]
+        );
     }
 }

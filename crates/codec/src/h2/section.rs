@@ -201,7 +201,9 @@ impl Section {
         if places.has(Pseudo::Status) {
             return Err(DecodeError::PseudoUnknown);
         }
-        let method = places.of(Pseudo::Method, &fields).ok_or(DecodeError::PseudoMissing)?;
+        let method = places
+            .of(Pseudo::Method, &fields)
+            .ok_or(DecodeError::PseudoMissing)?;
         let method = Method::known(&method)
             .or_else(|| Method::from_bytes(&method))
             .ok_or(DecodeError::Method)?;
@@ -336,9 +338,13 @@ fn target(
             Ok((None, bytes::Bytes::new(), TargetForm::Authority))
         };
     }
-    let scheme = places.of(Pseudo::Scheme, fields).ok_or(DecodeError::PseudoMissing)?;
+    let scheme = places
+        .of(Pseudo::Scheme, fields)
+        .ok_or(DecodeError::PseudoMissing)?;
     let scheme = Scheme::from_bytes(&scheme).ok_or(DecodeError::Scheme)?;
-    let path = places.of(Pseudo::Path, fields).ok_or(DecodeError::PseudoMissing)?;
+    let path = places
+        .of(Pseudo::Path, fields)
+        .ok_or(DecodeError::PseudoMissing)?;
     let is_valid = path.iter().fold(true, |valid, byte| valid & is_path_byte(*byte));
     let form = match path.first() {
         Some(b'/') if is_valid => TargetForm::Origin,

@@ -151,7 +151,9 @@ impl Streams {
     /// As `get`, to change it.
     #[inline]
     pub(crate) fn get_mut(&mut self, key: StreamKey) -> Option<&mut Stream> {
-        self.slots.get_mut(key.slot()).filter(|stream| stream.id == key.id)
+        self.slots
+            .get_mut(key.slot())
+            .filter(|stream| stream.id == key.id)
     }
 
     /// Takes a stream out.
@@ -178,7 +180,9 @@ impl Streams {
 
     /// The open stream with the highest identifier.
     pub(crate) fn highest(&self) -> Option<StreamKey> {
-        self.by_id.last().map(|(id, slot)| StreamKey { id: *id, slot: *slot })
+        self.by_id
+            .last()
+            .map(|(id, slot)| StreamKey { id: *id, slot: *slot })
     }
 
     /// Bytes that the table holds.

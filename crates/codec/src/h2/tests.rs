@@ -42,7 +42,12 @@ fn frames(out: &mut Output) -> Vec<(u8, u8, u32, Vec<u8>)> {
     let mut seen = Vec::new();
     while let Some(head) = FrameHead::parse(rest) {
         let end = frame::HEAD + head.len;
-        seen.push((head.kind, head.flags, head.stream, rest[frame::HEAD..end].to_vec()));
+        seen.push((
+            head.kind,
+            head.flags,
+            head.stream,
+            rest[frame::HEAD..end].to_vec(),
+        ));
         rest = &rest[end..];
     }
     assert!(rest.is_empty());
@@ -65,8 +70,16 @@ fn server_with(config: Config) -> Side<ServerConn> {
         buf: BytesMut::new(),
     };
     side.buf.extend_from_slice(frame::PREFACE);
-    assert!(side.take(&frame_of(frame::SETTINGS, 0, 0, &[])).unwrap().is_none());
-    assert!(side.take(&frame_of(frame::SETTINGS, frame::ACK, 0, &[])).unwrap().is_none());
+    assert!(
+        side.take(&frame_of(frame::SETTINGS, 0, 0, &[]))
+            .unwrap()
+            .is_none()
+    );
+    assert!(
+        side.take(&frame_of(frame::SETTINGS, frame::ACK, 0, &[]))
+            .unwrap()
+            .is_none()
+    );
     frames(&mut side.out);
     side
 }
@@ -83,8 +96,16 @@ fn client_with(settings: &[u8]) -> Side<ClientConn> {
         out,
         buf: BytesMut::new(),
     };
-    assert!(side.take(&frame_of(frame::SETTINGS, 0, 0, settings)).unwrap().is_none());
-    assert!(side.take(&frame_of(frame::SETTINGS, frame::ACK, 0, &[])).unwrap().is_none());
+    assert!(
+        side.take(&frame_of(frame::SETTINGS, 0, 0, settings))
+            .unwrap()
+            .is_none()
+    );
+    assert!(
+        side.take(&frame_of(frame::SETTINGS, frame::ACK, 0, &[]))
+            .unwrap()
+            .is_none()
+    );
     frames(&mut side.out);
     side
 }
@@ -142,7 +163,9 @@ impl Side<ClientConn> {
     fn open(&mut self, method: Method, length: BodyLength) -> StreamKey {
         let mut head = RequestHead::new(method, "/");
         head.authority = Bytes::from_static(b"w");
-        self.conn.open(&head, Scheme::Http, length, &mut self.out).unwrap()
+        self.conn
+            .open(&head, Scheme::Http, length, &mut self.out)
+            .unwrap()
     }
 }
 
@@ -175,7 +198,10 @@ fn what_ends_a_connection() {
         (DecodeError::FrameTooLarge, frame_of(frame::DATA, 0, 1, &big)),
         (DecodeError::FrameStream, frame_of(frame::DATA, 0, 0, b"x")),
         (DecodeError::FrameStream, frame_of(frame::HEADERS, WHOLE, 0, GET)),
-        (DecodeError::FrameStream, frame_of(frame::RST_STREAM, 0, 0, &[0; 4])),
+        (
+            DecodeError::FrameStream,
+            frame_of(frame::RST_STREAM, 0, 0, &[0; 4]),
+        ),
         (DecodeError::FrameStream, frame_of(frame::SETTINGS, 0, 1, &[])),
         (DecodeError::FrameStream, frame_of(frame::PING, 0, 1, &[0; 8])),
         (DecodeError::FrameStream, frame_of(frame::GOAWAY, 0, 1, &[0; 8])),
@@ -183,38 +209,98 @@ fn what_ends_a_connection() {
         (DecodeError::FrameSize, frame_of(frame::PRIORITY, 0, 1, &[0; 4])),
         (DecodeError::FrameSize, frame_of(frame::RST_STREAM, 0, 1, &[0; 3])),
         (DecodeError::FrameSize, frame_of(frame::SETTINGS, 0, 0, &[0; 5])),
-        (DecodeError::FrameSize, frame_of(frame::SETTINGS, frame::ACK, 0, &[0; 6])),
+        (
+            DecodeError::FrameSize,
+            frame_of(frame::SETTINGS, frame::ACK, 0, &[0; 6]),
+        ),
         (DecodeError::FrameSize, frame_of(frame::PING, 0, 0, &[0; 7])),
         (DecodeError::FrameSize, frame_of(frame::GOAWAY, 0, 0, &[0; 7])),
-        (DecodeError::FrameSize, frame_of(frame::WINDOW_UPDATE, 0, 0, &[0; 3])),
-        (DecodeError::FrameSize, frame_of(frame::HEADERS, WHOLE | frame::WITH_PRIORITY, 1, &[0; 4])),
-        (DecodeError::Padding, frame_of(frame::HEADERS, WHOLE | frame::PADDED, 1, &[9, 0x82])),
-        (DecodeError::Continuation, frame_of(frame::CONTINUATION, WHOLE, 1, GET)),
         (
-            DecodeError::Continuation,
-            [frame_of(frame::HEADERS, 0, 1, GET), frame_of(frame::PING, 0, 0, &[0; 8])].concat(),
+            DecodeError::FrameSize,
+            frame_of(frame::WINDOW_UPDATE, 0, 0, &[0; 3]),
+        ),
+        (
+            DecodeError::FrameSize,
+            frame_of(frame::HEADERS, WHOLE | frame::WITH_PRIORITY, 1, &[0; 4]),
+        ),
+        (
+            DecodeError::Padding,
+            frame_of(frame::HEADERS, WHOLE | frame::PADDED, 1, &[9, 0x82]),
         ),
         (
             DecodeError::Continuation,
-            [frame_of(frame::HEADERS, 0, 1, GET), frame_of(frame::CONTINUATION, WHOLE, 3, &[])].concat(),
+            frame_of(frame::CONTINUATION, WHOLE, 1, GET),
         ),
-        (DecodeError::PushPromise, frame_of(frame::PUSH_PROMISE, WHOLE, 1, &[0, 0, 0, 2])),
-        (DecodeError::Setting, frame_of(frame::SETTINGS, 0, 0, &[0, 2, 0, 0, 0, 2])),
-        (DecodeError::Setting, frame_of(frame::SETTINGS, 0, 0, &[0, 5, 0, 0, 0x3f, 0xff])),
-        (DecodeError::SettingWindow, frame_of(frame::SETTINGS, 0, 0, &[0, 4, 0x80, 0, 0, 0])),
-        (DecodeError::SettingsAck, frame_of(frame::SETTINGS, frame::ACK, 0, &[])),
+        (
+            DecodeError::Continuation,
+            [
+                frame_of(frame::HEADERS, 0, 1, GET),
+                frame_of(frame::PING, 0, 0, &[0; 8]),
+            ]
+            .concat(),
+        ),
+        (
+            DecodeError::Continuation,
+            [
+                frame_of(frame::HEADERS, 0, 1, GET),
+                frame_of(frame::CONTINUATION, WHOLE, 3, &[]),
+            ]
+            .concat(),
+        ),
+        (
+            DecodeError::PushPromise,
+            frame_of(frame::PUSH_PROMISE, WHOLE, 1, &[0, 0, 0, 2]),
+        ),
+        (
+            DecodeError::Setting,
+            frame_of(frame::SETTINGS, 0, 0, &[0, 2, 0, 0, 0, 2]),
+        ),
+        (
+            DecodeError::Setting,
+            frame_of(frame::SETTINGS, 0, 0, &[0, 5, 0, 0, 0x3f, 0xff]),
+        ),
+        (
+            DecodeError::SettingWindow,
+            frame_of(frame::SETTINGS, 0, 0, &[0, 4, 0x80, 0, 0, 0]),
+        ),
+        (
+            DecodeError::SettingsAck,
+            frame_of(frame::SETTINGS, frame::ACK, 0, &[]),
+        ),
         (DecodeError::IdleStream, frame_of(frame::DATA, 0, 1, b"x")),
-        (DecodeError::IdleStream, frame_of(frame::RST_STREAM, 0, 1, &[0; 4])),
-        (DecodeError::IdleStream, frame_of(frame::WINDOW_UPDATE, 0, 1, &[0, 0, 0, 1])),
-        (DecodeError::IdleStream, frame_of(frame::WINDOW_UPDATE, 0, 2, &[0, 0, 0, 1])),
+        (
+            DecodeError::IdleStream,
+            frame_of(frame::RST_STREAM, 0, 1, &[0; 4]),
+        ),
+        (
+            DecodeError::IdleStream,
+            frame_of(frame::WINDOW_UPDATE, 0, 1, &[0, 0, 0, 1]),
+        ),
+        (
+            DecodeError::IdleStream,
+            frame_of(frame::WINDOW_UPDATE, 0, 2, &[0, 0, 0, 1]),
+        ),
         (DecodeError::StreamId, frame_of(frame::HEADERS, WHOLE, 2, GET)),
         (
             DecodeError::StreamClosed,
-            [frame_of(frame::HEADERS, WHOLE, 5, GET), frame_of(frame::HEADERS, WHOLE, 3, GET)].concat(),
+            [
+                frame_of(frame::HEADERS, WHOLE, 5, GET),
+                frame_of(frame::HEADERS, WHOLE, 3, GET),
+            ]
+            .concat(),
         ),
-        (DecodeError::WindowUpdateZero, frame_of(frame::WINDOW_UPDATE, 0, 0, &[0; 4])),
-        (DecodeError::WindowOverflow, frame_of(frame::WINDOW_UPDATE, 0, 0, &[0x7f, 0xff, 0xff, 0xff])),
-        (DecodeError::Compression, frame_of(frame::HEADERS, WHOLE, 1, &[0xff])),
+        (
+            DecodeError::WindowUpdateZero,
+            frame_of(frame::WINDOW_UPDATE, 0, 0, &[0; 4]),
+        ),
+        (
+            DecodeError::WindowOverflow,
+            frame_of(frame::WINDOW_UPDATE, 0, 0, &[0x7f, 0xff, 0xff, 0xff]),
+        ),
+        (
+            DecodeError::Compression,
+            frame_of(frame::HEADERS, WHOLE, 1, &[0xff]),
+        ),
         (
             // A stream's window grows beyond its maximum by a setting.
             DecodeError::SettingWindow,
@@ -238,12 +324,18 @@ fn a_connection_begins_with_the_preface_and_settings() {
     let mut buf = BytesMut::from(&b"PRI * HTTP/2.0\r\n"[..]);
     assert!(conn.receive(&mut buf, &mut out).unwrap().is_none());
     buf.extend_from_slice(b"GET / HTTP/1.1\r\n");
-    assert_eq!(conn.receive(&mut buf, &mut out).unwrap_err(), DecodeError::Preface);
+    assert_eq!(
+        conn.receive(&mut buf, &mut out).unwrap_err(),
+        DecodeError::Preface
+    );
 
     let mut conn = ServerConn::new(Config::default(), &mut out);
     let mut buf = BytesMut::from(&frame::PREFACE[..]);
     buf.extend_from_slice(&frame_of(frame::PING, 0, 0, &[0; 8]));
-    assert_eq!(conn.receive(&mut buf, &mut out).unwrap_err(), DecodeError::SettingsMissing);
+    assert_eq!(
+        conn.receive(&mut buf, &mut out).unwrap_err(),
+        DecodeError::SettingsMissing
+    );
 
     let mut out = Output::new();
     let _client = ClientConn::new(Config::default(), &mut out);
@@ -255,7 +347,15 @@ fn a_connection_begins_with_the_preface_and_settings() {
 fn requests_that_are_none() {
     let with = |name: &str, value: &str| [GET, &literal(name, value)].concat();
     let path = |value: &str| {
-        let mut block = vec![0x82, 0x86, 0x41, 0x01, b'w', 0x04, u8::try_from(value.len()).unwrap()];
+        let mut block = vec![
+            0x82,
+            0x86,
+            0x41,
+            0x01,
+            b'w',
+            0x04,
+            u8::try_from(value.len()).unwrap(),
+        ];
         block.extend_from_slice(value.as_bytes());
         block
     };
@@ -265,11 +365,20 @@ fn requests_that_are_none() {
         (DecodeError::PseudoMissing, vec![0x82, 0x86, 0x41, 1, b'w']),
         (DecodeError::HostMissing, vec![0x82, 0x86, 0x84]),
         (DecodeError::HostMissing, vec![0x82, 0x86, 0x84, 0x41, 0]),
-        (DecodeError::HostInvalid, [&[0x82, 0x86, 0x84, 0x41, 3][..], b"a@b"].concat()),
+        (
+            DecodeError::HostInvalid,
+            [&[0x82, 0x86, 0x84, 0x41, 3][..], b"a@b"].concat(),
+        ),
         (DecodeError::HostMismatch, with("host", "other")),
-        (DecodeError::HostDuplicate, [with("host", "w"), literal("host", "w")].concat()),
+        (
+            DecodeError::HostDuplicate,
+            [with("host", "w"), literal("host", "w")].concat(),
+        ),
         (DecodeError::PseudoUnknown, [&[0x88][..], GET].concat()),
-        (DecodeError::PseudoUnknown, [&literal(":protocol", "websocket")[..], GET].concat()),
+        (
+            DecodeError::PseudoUnknown,
+            [&literal(":protocol", "websocket")[..], GET].concat(),
+        ),
         (DecodeError::PseudoDuplicate, [&[0x82][..], GET].concat()),
         (DecodeError::PseudoOrder, [&literal("a", "b")[..], GET].concat()),
         (DecodeError::Target, path("")),
@@ -277,9 +386,18 @@ fn requests_that_are_none() {
         (DecodeError::Target, path("*")),
         (DecodeError::Target, path("/a b")),
         (DecodeError::Target, path("/a#b")),
-        (DecodeError::Target, [&literal(":method", "CONNECT")[..], &GET[1..]].concat()),
-        (DecodeError::Method, [&literal(":method", "G T")[..], &GET[1..]].concat()),
-        (DecodeError::Scheme, [&[0x82, 0x84, 0x41, 1, b'w'][..], &literal(":scheme", "ftp")].concat()),
+        (
+            DecodeError::Target,
+            [&literal(":method", "CONNECT")[..], &GET[1..]].concat(),
+        ),
+        (
+            DecodeError::Method,
+            [&literal(":method", "G T")[..], &GET[1..]].concat(),
+        ),
+        (
+            DecodeError::Scheme,
+            [&[0x82, 0x84, 0x41, 1, b'w'][..], &literal(":scheme", "ftp")].concat(),
+        ),
         (DecodeError::ConnectionField, with("connection", "close")),
         (DecodeError::ConnectionField, with("transfer-encoding", "chunked")),
         (DecodeError::ConnectionField, with("upgrade", "websocket")),
@@ -300,7 +418,12 @@ fn requests_that_are_none() {
         (DecodeError::ContentLengthMismatch, with("content-length", "1")),
     ];
     for (wanted, block) in cases {
-        assert_eq!(Side::<ServerConn>::refused(block), *wanted, "{}", String::from_utf8_lossy(block));
+        assert_eq!(
+            Side::<ServerConn>::refused(block),
+            *wanted,
+            "{}",
+            String::from_utf8_lossy(block)
+        );
     }
 }
 
@@ -321,11 +444,29 @@ fn a_request_is_taken_apart() {
     // Padded, with a priority.
     let padded = [&[3, 0, 0, 0, 0, 16][..], &block, &[0; 3]].concat();
     let mut side = server();
-    let head = frame_of(frame::HEADERS, WHOLE | frame::PADDED | frame::WITH_PRIORITY, 1, &padded);
-    let Event::Head { stream, head, is_end: false } = side.event(&head) else { panic!() };
+    let head = frame_of(
+        frame::HEADERS,
+        WHOLE | frame::PADDED | frame::WITH_PRIORITY,
+        1,
+        &padded,
+    );
+    let Event::Head {
+        stream,
+        head,
+        is_end: false,
+    } = side.event(&head)
+    else {
+        panic!()
+    };
     assert_eq!((stream.id(), stream.slot()), (1, 0));
-    assert_eq!((&head.head.method, head.head.authority_str()), (&Method::Post, "w"));
-    assert_eq!((head.head.path(), head.head.scheme), (b"/".as_slice(), Some(Scheme::Http)));
+    assert_eq!(
+        (&head.head.method, head.head.authority_str()),
+        (&Method::Post, "w")
+    );
+    assert_eq!(
+        (head.head.path(), head.head.scheme),
+        (b"/".as_slice(), Some(Scheme::Http))
+    );
     assert_eq!((head.body, head.expect_continue), (BodyLength::Exact(3), true));
     assert_eq!(head.head.fields.get(Known::Cookie), Some(b"a=1; b=2".as_slice()));
     assert!(!head.head.fields.contains(Known::Host));
@@ -333,12 +474,19 @@ fn a_request_is_taken_apart() {
 
     // The body comes in pieces and ends with trailers.
     let piece = frame_of(frame::DATA, frame::PADDED, 1, b"\x02ab\0\0");
-    let Event::Data { data, is_end: false, .. } = side.event(&piece) else { panic!() };
+    let Event::Data {
+        data, is_end: false, ..
+    } = side.event(&piece)
+    else {
+        panic!()
+    };
     assert_eq!(data, "ab");
     let last = frame_of(frame::DATA, 0, 1, b"c");
     assert!(matches!(side.event(&last), Event::Data { is_end: false, .. }));
     let trailers = frame_of(frame::HEADERS, END | WHOLE, 1, &literal("x-sum", "7"));
-    let Event::Trailers { fields, .. } = side.event(&trailers) else { panic!() };
+    let Event::Trailers { fields, .. } = side.event(&trailers) else {
+        panic!()
+    };
     assert_eq!(fields.get("x-sum"), Some(b"7".as_slice()));
     assert!(side.conn.is_open(stream), "the response is still to come");
 }
@@ -357,7 +505,12 @@ fn a_head_in_many_frames_is_one() {
     for byte in before {
         assert!(side.take(&[*byte]).unwrap().is_none());
     }
-    let Event::Head { head, is_end: true, .. } = side.event(&[*last]) else { panic!() };
+    let Event::Head {
+        head, is_end: true, ..
+    } = side.event(&[*last])
+    else {
+        panic!()
+    };
     assert_eq!(head.head.fields.get("a"), Some(b"b".as_slice()));
     assert_eq!(head.body, BodyLength::Empty);
 }
@@ -366,21 +519,44 @@ fn a_head_in_many_frames_is_one() {
 fn broken_stream(fields: &[(&str, &str)], bytes: &[u8]) -> DecodeError {
     let mut side = server();
     let mut block = POST.to_vec();
-    fields.iter().for_each(|(name, value)| block.extend(literal(name, value)));
+    fields
+        .iter()
+        .for_each(|(name, value)| block.extend(literal(name, value)));
     let key = side.request(1, 0, &block);
     side.buf.extend_from_slice(bytes);
     loop {
-        match side.conn.receive(&mut side.buf, &mut side.out).unwrap().expect("a reset") {
-            Event::Reset { stream, reason, error } => {
+        match side
+            .conn
+            .receive(&mut side.buf, &mut side.out)
+            .unwrap()
+            .expect("a reset")
+        {
+            Event::Reset {
+                stream,
+                reason,
+                error,
+            } => {
                 let error = error.expect("for our reason");
                 assert_eq!((stream, reason), (key, error.reason()));
                 let code = reason.0.to_be_bytes().to_vec();
                 assert_eq!(frames(&mut side.out).pop(), Some((frame::RST_STREAM, 0, 1, code)));
                 assert!(!side.conn.is_open(key));
                 // What was under way does no harm.
-                assert!(side.take(&frame_of(frame::DATA, 0, 1, b"late")).unwrap().is_none());
-                assert!(side.take(&frame_of(frame::WINDOW_UPDATE, 0, 1, &[0, 0, 0, 1])).unwrap().is_none());
-                assert!(side.take(&frame_of(frame::RST_STREAM, 0, 1, &[0; 4])).unwrap().is_none());
+                assert!(
+                    side.take(&frame_of(frame::DATA, 0, 1, b"late"))
+                        .unwrap()
+                        .is_none()
+                );
+                assert!(
+                    side.take(&frame_of(frame::WINDOW_UPDATE, 0, 1, &[0, 0, 0, 1]))
+                        .unwrap()
+                        .is_none()
+                );
+                assert!(
+                    side.take(&frame_of(frame::RST_STREAM, 0, 1, &[0; 4]))
+                        .unwrap()
+                        .is_none()
+                );
                 side.request(3, END, GET);
                 return error;
             }
@@ -395,18 +571,58 @@ fn what_resets_a_stream() {
     let trailers = |flags, block: &[u8]| frame_of(frame::HEADERS, flags | WHOLE, 1, block);
     let long = literal("x", &"v".repeat(100));
     let cases: &[(DecodeError, &[(&str, &str)], Vec<u8>)] = &[
-        (DecodeError::ContentLengthMismatch, &[("content-length", "3")], data(0, b"abcd")),
-        (DecodeError::ContentLengthMismatch, &[("content-length", "3")], data(END, b"ab")),
-        (DecodeError::ContentLengthMismatch, &[("content-length", "3")], trailers(END, &[])),
-        (DecodeError::StreamClosed, &[], [data(END, b"a"), data(0, b"b")].concat()),
-        (DecodeError::StreamClosed, &[], [data(END, b"a"), trailers(END, &[])].concat()),
+        (
+            DecodeError::ContentLengthMismatch,
+            &[("content-length", "3")],
+            data(0, b"abcd"),
+        ),
+        (
+            DecodeError::ContentLengthMismatch,
+            &[("content-length", "3")],
+            data(END, b"ab"),
+        ),
+        (
+            DecodeError::ContentLengthMismatch,
+            &[("content-length", "3")],
+            trailers(END, &[]),
+        ),
+        (
+            DecodeError::StreamClosed,
+            &[],
+            [data(END, b"a"), data(0, b"b")].concat(),
+        ),
+        (
+            DecodeError::StreamClosed,
+            &[],
+            [data(END, b"a"), trailers(END, &[])].concat(),
+        ),
         (DecodeError::TrailersNotLast, &[], trailers(0, &long)),
         (DecodeError::PseudoInTrailers, &[], trailers(END, &[0x82])),
-        (DecodeError::TrailerForbidden, &[], trailers(END, &literal("content-length", "1"))),
-        (DecodeError::ConnectionField, &[], trailers(END, &literal("connection", "x"))),
-        (DecodeError::TrailersTooLarge, &[], trailers(END, &long.repeat(65))),
-        (DecodeError::WindowUpdateZero, &[], frame_of(frame::WINDOW_UPDATE, 0, 1, &[0; 4])),
-        (DecodeError::WindowOverflow, &[], frame_of(frame::WINDOW_UPDATE, 0, 1, &[0x7f, 255, 255, 255])),
+        (
+            DecodeError::TrailerForbidden,
+            &[],
+            trailers(END, &literal("content-length", "1")),
+        ),
+        (
+            DecodeError::ConnectionField,
+            &[],
+            trailers(END, &literal("connection", "x")),
+        ),
+        (
+            DecodeError::TrailersTooLarge,
+            &[],
+            trailers(END, &long.repeat(65)),
+        ),
+        (
+            DecodeError::WindowUpdateZero,
+            &[],
+            frame_of(frame::WINDOW_UPDATE, 0, 1, &[0; 4]),
+        ),
+        (
+            DecodeError::WindowOverflow,
+            &[],
+            frame_of(frame::WINDOW_UPDATE, 0, 1, &[0x7f, 255, 255, 255]),
+        ),
     ];
     for (wanted, fields, bytes) in cases {
         assert_eq!(broken_stream(fields, bytes), *wanted, "{bytes:?}");
@@ -415,7 +631,10 @@ fn what_resets_a_stream() {
 
 #[test]
 fn a_head_that_is_too_large_is_answered() {
-    for (fields, wanted) in [(101, DecodeError::TooManyHeaders), (95, DecodeError::HeadTooLarge)] {
+    for (fields, wanted) in [
+        (101, DecodeError::TooManyHeaders),
+        (95, DecodeError::HeadTooLarge),
+    ] {
         let mut side = server_with(Config {
             max_head_bytes: 10_000,
             ..Config::default()
@@ -426,13 +645,20 @@ fn a_head_that_is_too_large_is_answered() {
             block.extend(literal(&format!("x-{number}"), &value));
         }
         let got = side.event(&frame_of(frame::HEADERS, WHOLE, 1, &block));
-        assert!(matches!(got, Event::Refused { id: 1, error } if error == wanted), "{got:?}");
+        assert!(
+            matches!(got, Event::Refused { id: 1, error } if error == wanted),
+            "{got:?}"
+        );
         let sent = frames(&mut side.out);
         assert_eq!((sent[0].0, sent[0].1), (frame::HEADERS, END | WHOLE));
         assert_eq!(sent[1], (frame::RST_STREAM, 0, 1, vec![0; 4]));
         // The body that was under way is passed over, with its trailers.
         assert!(side.take(&frame_of(frame::DATA, 0, 1, b"x")).unwrap().is_none());
-        assert!(side.take(&frame_of(frame::HEADERS, END | WHOLE, 1, &literal("a", "b"))).unwrap().is_none());
+        assert!(
+            side.take(&frame_of(frame::HEADERS, END | WHOLE, 1, &literal("a", "b")))
+                .unwrap()
+                .is_none()
+        );
     }
 }
 
@@ -445,7 +671,13 @@ fn streams_at_once_are_bounded() {
     let first = side.request(1, END, GET);
     side.request(3, 0, GET);
     let got = side.event(&frame_of(frame::HEADERS, END | WHOLE, 5, GET));
-    assert!(matches!(got, Event::Refused { id: 5, error: DecodeError::TooManyStreams }));
+    assert!(matches!(
+        got,
+        Event::Refused {
+            id: 5,
+            error: DecodeError::TooManyStreams
+        }
+    ));
     let code = Reason::REFUSED_STREAM.0.to_be_bytes().to_vec();
     assert_eq!(frames(&mut side.out), [(frame::RST_STREAM, 0, 5, code)]);
     side.conn
@@ -453,7 +685,9 @@ fn streams_at_once_are_bounded() {
         .unwrap();
     assert_eq!(side.request(7, END, GET).slot(), first.slot());
     assert_eq!(side.conn.encode_end(first, &mut side.out), Ok(()));
-    let again = side.conn.encode_data(first, &mut Bytes::from_static(b"x"), false, &mut side.out);
+    let again = side
+        .conn
+        .encode_data(first, &mut Bytes::from_static(b"x"), false, &mut side.out);
     assert_eq!(again, Err(EncodeError::Closed), "the old key is void");
 }
 
@@ -495,7 +729,11 @@ fn what_floods_at_once_is_borne_over_time() {
     for second in 0..100 {
         side.conn.note_time(second * 10);
         for _ in 0..1_000 {
-            assert!(side.take(&frame_of(frame::PING, 0, 0, &[7; 8])).unwrap().is_none());
+            assert!(
+                side.take(&frame_of(frame::PING, 0, 0, &[7; 8]))
+                    .unwrap()
+                    .is_none()
+            );
         }
         assert_eq!(frames(&mut side.out).len(), 1_000);
     }
@@ -524,7 +762,16 @@ fn the_windows_bind_the_peer_until_data_is_released() {
     side.conn.release(key, 10_000, &mut side.out);
     assert!(data(&mut side, 900));
     let event = side.event(&frame_of(frame::DATA, 0, 1, &[0]));
-    assert!(matches!(event, Event::Reset { error: Some(DecodeError::WindowExceeded), .. }), "{event:?}");
+    assert!(
+        matches!(
+            event,
+            Event::Reset {
+                error: Some(DecodeError::WindowExceeded),
+                ..
+            }
+        ),
+        "{event:?}"
+    );
 
     // The connection's window.
     let mut side = server_with(Config {
@@ -555,8 +802,13 @@ fn what_a_reset_stream_held_is_given_back() {
             0 => side.conn.reset(key, Reason::CANCEL, &mut side.out),
             1 => drop(side.event(&frame_of(frame::RST_STREAM, 0, id, &[0; 4]))),
             _ => {
-                side.conn.encode_head(key, &ResponseHead::new(200), BodyLength::Empty, &mut side.out).unwrap();
-                assert!(matches!(side.event(&frame_of(frame::DATA, END, id, &[])), Event::Data { is_end: true, .. }));
+                side.conn
+                    .encode_head(key, &ResponseHead::new(200), BodyLength::Empty, &mut side.out)
+                    .unwrap();
+                assert!(matches!(
+                    side.event(&frame_of(frame::DATA, END, id, &[])),
+                    Event::Data { is_end: true, .. }
+                ));
             }
         }
         assert_eq!(side.conn.stream_count(), 0);
@@ -574,32 +826,52 @@ fn sending_waits_for_the_windows_and_goes_on() {
     let two = side.request(3, END, GET);
     let head = ResponseHead::new(200);
     for key in [one, two] {
-        side.conn.encode_head(key, &head, BodyLength::Unknown, &mut side.out).unwrap();
+        side.conn
+            .encode_head(key, &head, BodyLength::Unknown, &mut side.out)
+            .unwrap();
     }
     frames(&mut side.out);
     // The connection and each stream may send 65,535.
     let mut piece = Bytes::from(vec![1; 60_000]);
-    side.conn.encode_data(one, &mut piece, true, &mut side.out).unwrap();
+    side.conn
+        .encode_data(one, &mut piece, true, &mut side.out)
+        .unwrap();
     assert!(piece.is_empty());
     let mut rest = Bytes::from(vec![2; 70_000]);
-    side.conn.encode_data(two, &mut rest, true, &mut side.out).unwrap();
+    side.conn
+        .encode_data(two, &mut rest, true, &mut side.out)
+        .unwrap();
     assert_eq!(rest.len(), 70_000 - 5_535);
     let sent = frames(&mut side.out);
-    assert!(sent.iter().all(|(kind, _, _, payload)| *kind == frame::DATA && payload.len() <= 16_384));
-    assert_eq!(sent.iter().map(|sent| sent.1).collect::<Vec<_>>(), [0, 0, 0, END, 0]);
+    assert!(
+        sent.iter()
+            .all(|(kind, _, _, payload)| *kind == frame::DATA && payload.len() <= 16_384)
+    );
+    assert_eq!(
+        sent.iter().map(|sent| sent.1).collect::<Vec<_>>(),
+        [0, 0, 0, END, 0]
+    );
     assert_eq!(side.conn.next_writable(&side.out), None);
     // The connection's window opens: the stream's own is used up in the middle.
-    assert!(side.take(&frame_of(frame::WINDOW_UPDATE, 0, 0, &100_000_u32.to_be_bytes())).unwrap().is_none());
+    assert!(
+        side.take(&frame_of(frame::WINDOW_UPDATE, 0, 0, &100_000_u32.to_be_bytes()))
+            .unwrap()
+            .is_none()
+    );
     assert_eq!(side.conn.next_writable(&side.out), Some(two));
     assert_eq!(side.conn.next_writable(&side.out), None);
-    side.conn.encode_data(two, &mut rest, true, &mut side.out).unwrap();
+    side.conn
+        .encode_data(two, &mut rest, true, &mut side.out)
+        .unwrap();
     assert_eq!(rest.len(), 4_465);
     assert_eq!(side.conn.next_writable(&side.out), None);
     // A larger initial window reaches open streams.
     let settings = frame_of(frame::SETTINGS, 0, 0, &[0, 4, 0, 2, 0, 0]);
     assert!(side.take(&settings).unwrap().is_none());
     assert_eq!(side.conn.next_writable(&side.out), Some(two));
-    side.conn.encode_data(two, &mut rest, true, &mut side.out).unwrap();
+    side.conn
+        .encode_data(two, &mut rest, true, &mut side.out)
+        .unwrap();
     assert!(rest.is_empty());
     assert_eq!(side.conn.stream_count(), 0);
 }
@@ -608,20 +880,32 @@ fn sending_waits_for_the_windows_and_goes_on() {
 fn a_smaller_initial_window_can_make_a_window_negative() {
     let mut side = server();
     let key = side.request(1, END, GET);
-    side.conn.encode_head(key, &ResponseHead::new(200), BodyLength::Unknown, &mut side.out).unwrap();
+    side.conn
+        .encode_head(key, &ResponseHead::new(200), BodyLength::Unknown, &mut side.out)
+        .unwrap();
     let mut piece = Bytes::from(vec![0; 50_000]);
-    side.conn.encode_data(key, &mut piece, false, &mut side.out).unwrap();
-    assert!(side.take(&frame_of(frame::SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 100])).unwrap().is_none());
+    side.conn
+        .encode_data(key, &mut piece, false, &mut side.out)
+        .unwrap();
+    assert!(
+        side.take(&frame_of(frame::SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 100]))
+            .unwrap()
+            .is_none()
+    );
     frames(&mut side.out);
     let mut more = Bytes::from_static(b"more");
-    side.conn.encode_data(key, &mut more, true, &mut side.out).unwrap();
+    side.conn
+        .encode_data(key, &mut more, true, &mut side.out)
+        .unwrap();
     assert_eq!(more.len(), 4);
     let update = |bytes: u32| frame_of(frame::WINDOW_UPDATE, 0, 1, &bytes.to_be_bytes());
     assert!(side.take(&update(49_900)).unwrap().is_none());
     assert_eq!(side.conn.next_writable(&side.out), None);
     assert!(side.take(&update(1)).unwrap().is_none());
     assert_eq!(side.conn.next_writable(&side.out), Some(key));
-    side.conn.encode_data(key, &mut more, true, &mut side.out).unwrap();
+    side.conn
+        .encode_data(key, &mut more, true, &mut side.out)
+        .unwrap();
     assert_eq!(more.len(), 3);
 }
 
@@ -634,16 +918,22 @@ fn room_in_the_output_bounds_what_is_taken_and_streams_take_turns() {
     let keys = [side.request(1, END, GET), side.request(3, END, GET)];
     let mut pieces = [Bytes::from(vec![0; 200_000]), Bytes::from(vec![0; 200_000])];
     for (key, piece) in keys.iter().zip(&mut pieces) {
-        side.conn.encode_head(*key, &ResponseHead::new(200), BodyLength::Unknown, &mut side.out).unwrap();
+        side.conn
+            .encode_head(*key, &ResponseHead::new(200), BodyLength::Unknown, &mut side.out)
+            .unwrap();
         side.conn.encode_data(*key, piece, true, &mut side.out).unwrap();
     }
     let mut turns = Vec::new();
     loop {
         assert!(side.out.remaining() < 64 * 1024 + 17 * 1024);
         frames(&mut side.out);
-        let Some(key) = side.conn.next_writable(&side.out) else { break };
+        let Some(key) = side.conn.next_writable(&side.out) else {
+            break;
+        };
         turns.push(key.slot());
-        side.conn.encode_data(key, &mut pieces[key.slot()], true, &mut side.out).unwrap();
+        side.conn
+            .encode_data(key, &mut pieces[key.slot()], true, &mut side.out)
+            .unwrap();
     }
     assert!(pieces.iter().all(Bytes::is_empty));
     assert_eq!(turns[..4], [0, 1, 0, 1], "{turns:?}");
@@ -654,12 +944,21 @@ fn bodies_are_as_long_as_announced() {
     let mut side = client();
     let key = side.open(Method::Post, BodyLength::Exact(3));
     let out = &mut side.out;
-    let too_long = side.conn.encode_data(key, &mut Bytes::from_static(b"abcd"), false, out);
+    let too_long = side
+        .conn
+        .encode_data(key, &mut Bytes::from_static(b"abcd"), false, out);
     assert_eq!(too_long, Err(EncodeError::BodyTooLong));
-    side.conn.encode_data(key, &mut Bytes::from_static(b"ab"), false, out).unwrap();
+    side.conn
+        .encode_data(key, &mut Bytes::from_static(b"ab"), false, out)
+        .unwrap();
     assert_eq!(side.conn.encode_end(key, out), Err(EncodeError::BodyTooShort));
-    assert_eq!(side.conn.encode_trailers(key, &Fields::new(), out), Err(EncodeError::BodyTooShort));
-    side.conn.encode_data(key, &mut Bytes::from_static(b"c"), true, out).unwrap();
+    assert_eq!(
+        side.conn.encode_trailers(key, &Fields::new(), out),
+        Err(EncodeError::BodyTooShort)
+    );
+    side.conn
+        .encode_data(key, &mut Bytes::from_static(b"c"), true, out)
+        .unwrap();
     assert_eq!(side.conn.encode_end(key, out), Ok(()));
 }
 
@@ -668,24 +967,74 @@ fn responses_and_their_rules() {
     let status = |code: &str, fields: &[(&str, &str)]| {
         let mut block = vec![0x08, 3];
         block.extend_from_slice(code.as_bytes());
-        fields.iter().for_each(|(name, value)| block.extend(literal(name, value)));
+        fields
+            .iter()
+            .for_each(|(name, value)| block.extend(literal(name, value)));
         block
     };
     let head = |flags, block: &[u8]| frame_of(frame::HEADERS, flags | WHOLE, 1, block);
-    let informational = |n: usize| (0..n).flat_map(|_| head(0, &status("103", &[]))).collect::<Vec<_>>();
+    let informational = |n: usize| {
+        (0..n)
+            .flat_map(|_| head(0, &status("103", &[])))
+            .collect::<Vec<_>>()
+    };
     let cases: &[(Method, Option<DecodeError>, Vec<u8>)] = &[
-        (Method::Get, None, [informational(2), head(END, &status("200", &[]))].concat()),
-        (Method::Get, Some(DecodeError::TooManyInformational), informational(17)),
-        (Method::Get, Some(DecodeError::InformationalEnd), head(END, &status("103", &[]))),
-        (Method::Get, Some(DecodeError::Status), head(END, &status("101", &[]))),
-        (Method::Get, Some(DecodeError::Status), head(END, &status("099", &[]))),
-        (Method::Get, Some(DecodeError::Status), head(END, &status("2x0", &[]))),
+        (
+            Method::Get,
+            None,
+            [informational(2), head(END, &status("200", &[]))].concat(),
+        ),
+        (
+            Method::Get,
+            Some(DecodeError::TooManyInformational),
+            informational(17),
+        ),
+        (
+            Method::Get,
+            Some(DecodeError::InformationalEnd),
+            head(END, &status("103", &[])),
+        ),
+        (
+            Method::Get,
+            Some(DecodeError::Status),
+            head(END, &status("101", &[])),
+        ),
+        (
+            Method::Get,
+            Some(DecodeError::Status),
+            head(END, &status("099", &[])),
+        ),
+        (
+            Method::Get,
+            Some(DecodeError::Status),
+            head(END, &status("2x0", &[])),
+        ),
         (Method::Get, Some(DecodeError::PseudoMissing), head(END, &[])),
-        (Method::Get, Some(DecodeError::PseudoUnknown), head(END, &[0x88, 0x82])),
-        (Method::Get, Some(DecodeError::UnexpectedData), frame_of(frame::DATA, 0, 1, b"x")),
-        (Method::Get, Some(DecodeError::ContentLengthMismatch), head(END, &status("200", &[("content-length", "5")]))),
-        (Method::Head, None, head(END, &status("200", &[("content-length", "5")]))),
-        (Method::Get, None, head(END, &status("304", &[("content-length", "5")]))),
+        (
+            Method::Get,
+            Some(DecodeError::PseudoUnknown),
+            head(END, &[0x88, 0x82]),
+        ),
+        (
+            Method::Get,
+            Some(DecodeError::UnexpectedData),
+            frame_of(frame::DATA, 0, 1, b"x"),
+        ),
+        (
+            Method::Get,
+            Some(DecodeError::ContentLengthMismatch),
+            head(END, &status("200", &[("content-length", "5")])),
+        ),
+        (
+            Method::Head,
+            None,
+            head(END, &status("200", &[("content-length", "5")])),
+        ),
+        (
+            Method::Get,
+            None,
+            head(END, &status("304", &[("content-length", "5")])),
+        ),
         (
             Method::Head,
             Some(DecodeError::ContentLengthMismatch),
@@ -698,7 +1047,12 @@ fn responses_and_their_rules() {
         side.buf.extend_from_slice(bytes);
         let mut error = None;
         while let Some(event) = side.conn.receive(&mut side.buf, &mut side.out).unwrap() {
-            if let Event::Reset { error: Some(broken), stream, .. } = event {
+            if let Event::Reset {
+                error: Some(broken),
+                stream,
+                ..
+            } = event
+            {
                 assert_eq!(stream, key);
                 error = Some(broken);
             }
@@ -711,13 +1065,28 @@ fn responses_and_their_rules() {
 #[test]
 fn a_server_that_leaves_gives_requests_back() {
     let mut side = client();
-    let keys: Vec<_> = (0..3).map(|_| side.open(Method::Get, BodyLength::Empty)).collect();
+    let keys: Vec<_> = (0..3)
+        .map(|_| side.open(Method::Get, BodyLength::Empty))
+        .collect();
     let goaway = frame_of(frame::GOAWAY, 0, 0, &[0, 0, 0, 1, 0, 0, 0, 0]);
-    assert!(matches!(side.event(&goaway), Event::GoAway { last: 1, reason: Reason::NO_ERROR }));
+    assert!(matches!(
+        side.event(&goaway),
+        Event::GoAway {
+            last: 1,
+            reason: Reason::NO_ERROR
+        }
+    ));
     assert!(!side.conn.can_open() && side.conn.is_leaving() && !side.conn.is_drained());
     for key in [keys[2], keys[1]] {
         let event = side.event(&[]);
-        let Event::Reset { stream, reason, error: None } = event else { panic!("{event:?}") };
+        let Event::Reset {
+            stream,
+            reason,
+            error: None,
+        } = event
+        else {
+            panic!("{event:?}")
+        };
         assert_eq!((stream, reason), (key, Reason::REFUSED_STREAM));
     }
     let response = frame_of(frame::HEADERS, END | WHOLE, 1, &[0x88]);
@@ -731,16 +1100,28 @@ fn a_server_leaves_in_two_steps() {
     let first = side.request(1, END, GET);
     side.conn.shutdown(&mut side.out);
     let sent = frames(&mut side.out);
-    assert_eq!((sent[0].0, &sent[0].3[..4]), (frame::GOAWAY, &[0x7f, 255, 255, 255][..]));
+    assert_eq!(
+        (sent[0].0, &sent[0].3[..4]),
+        (frame::GOAWAY, &[0x7f, 255, 255, 255][..])
+    );
     // A request that was under way is taken; then the answer to the PING names the last one.
     side.request(3, END, GET);
     let pong = frame_of(frame::PING, frame::ACK, 0, &sent[1].3);
     assert!(side.take(&pong).unwrap().is_none());
     assert_eq!(frames(&mut side.out)[0].3[..4], [0, 0, 0, 3]);
-    assert!(side.take(&frame_of(frame::HEADERS, END | WHOLE, 5, GET)).unwrap().is_none());
+    assert!(
+        side.take(&frame_of(frame::HEADERS, END | WHOLE, 5, GET))
+            .unwrap()
+            .is_none()
+    );
     assert!(!side.conn.is_drained());
-    side.conn.encode_head(first, &ResponseHead::new(204), BodyLength::Empty, &mut side.out).unwrap();
-    assert!(matches!(side.event(&frame_of(frame::RST_STREAM, 0, 3, &[0; 4])), Event::Reset { .. }));
+    side.conn
+        .encode_head(first, &ResponseHead::new(204), BodyLength::Empty, &mut side.out)
+        .unwrap();
+    assert!(matches!(
+        side.event(&frame_of(frame::RST_STREAM, 0, 3, &[0; 4])),
+        Event::Reset { .. }
+    ));
     assert!(side.conn.is_drained());
 }
 
@@ -750,9 +1131,16 @@ fn settings_of_the_server_bind_the_client() {
     assert!(side.conn.can_open() && side.conn.allows_protocol());
     side.open(Method::Get, BodyLength::Empty);
     assert!(!side.conn.can_open());
-    let refused = side.conn.open(&RequestHead::new(Method::Get, "/"), Scheme::Http, BodyLength::Empty, &mut side.out);
+    let refused = side.conn.open(
+        &RequestHead::new(Method::Get, "/"),
+        Scheme::Http,
+        BodyLength::Empty,
+        &mut side.out,
+    );
     assert_eq!(refused, Err(EncodeError::NoStream));
-    let push = side.take(&frame_of(frame::SETTINGS, 0, 0, &[0, 2, 0, 0, 0, 1])).unwrap_err();
+    let push = side
+        .take(&frame_of(frame::SETTINGS, 0, 0, &[0, 2, 0, 0, 0, 1]))
+        .unwrap_err();
     assert_eq!(push, DecodeError::Setting);
 }
 
@@ -762,10 +1150,22 @@ fn what_a_client_can_not_send() {
     let mut open = |method, path: &'static str, authority: &'static str| {
         let mut head = RequestHead::new(method, path);
         head.authority = Bytes::from_static(authority.as_bytes());
-        side.conn.open(&head, Scheme::Http, BodyLength::Empty, &mut side.out).map(StreamKey::id)
+        side.conn
+            .open(&head, Scheme::Http, BodyLength::Empty, &mut side.out)
+            .map(StreamKey::id)
     };
-    for (path, authority) in [("/a b", "w"), ("a", "w"), ("*", "w"), ("/", "a@b"), ("/\r\n", "w")] {
-        assert_eq!(open(Method::Get, path, authority), Err(EncodeError::InvalidHead), "{path}");
+    for (path, authority) in [
+        ("/a b", "w"),
+        ("a", "w"),
+        ("*", "w"),
+        ("/", "a@b"),
+        ("/\r\n", "w"),
+    ] {
+        assert_eq!(
+            open(Method::Get, path, authority),
+            Err(EncodeError::InvalidHead),
+            "{path}"
+        );
     }
     assert_eq!(open(Method::Connect, "", ""), Err(EncodeError::InvalidHead));
     assert_eq!(open(Method::Connect, "", "w:1"), Ok(1));
@@ -791,22 +1191,41 @@ fn an_extended_connect_is_an_upgrade() {
         enable_connect_protocol: true,
         ..Config::default()
     });
-    let block = [&literal(":method", "CONNECT")[..], &literal(":protocol", "websocket"), &GET[1..]].concat();
-    let Event::Head { head, stream, .. } = side.event(&frame_of(frame::HEADERS, WHOLE, 1, &block)) else { panic!() };
+    let block = [
+        &literal(":method", "CONNECT")[..],
+        &literal(":protocol", "websocket"),
+        &GET[1..],
+    ]
+    .concat();
+    let Event::Head { head, stream, .. } = side.event(&frame_of(frame::HEADERS, WHOLE, 1, &block)) else {
+        panic!()
+    };
     assert!(head.upgrade && head.body == BodyLength::Tunnel);
-    assert_eq!(head.head.fields.get(Known::Upgrade), Some(b"websocket".as_slice()));
-    side.conn.encode_head(stream, &ResponseHead::new(200), BodyLength::Tunnel, &mut side.out).unwrap();
-    side.conn.encode_data(stream, &mut Bytes::from_static(b"hi"), false, &mut side.out).unwrap();
+    assert_eq!(
+        head.head.fields.get(Known::Upgrade),
+        Some(b"websocket".as_slice())
+    );
+    side.conn
+        .encode_head(stream, &ResponseHead::new(200), BodyLength::Tunnel, &mut side.out)
+        .unwrap();
+    side.conn
+        .encode_data(stream, &mut Bytes::from_static(b"hi"), false, &mut side.out)
+        .unwrap();
 
     let mut side = client_with(&[0, 8, 0, 0, 0, 1]);
-    let sent = side.conn.open(&head.head, Scheme::Http, BodyLength::Tunnel, &mut side.out).unwrap();
+    let sent = side
+        .conn
+        .open(&head.head, Scheme::Http, BodyLength::Tunnel, &mut side.out)
+        .unwrap();
     assert!(side.conn.is_open(sent));
     let mut other = server_with(Config {
         enable_connect_protocol: true,
         ..Config::default()
     });
     let bytes = side.out.copy_to_bytes(side.out.remaining());
-    let Event::Head { head: again, .. } = other.event(&bytes) else { panic!() };
+    let Event::Head { head: again, .. } = other.event(&bytes) else {
+        panic!()
+    };
     assert_eq!(again.head, head.head);
 }
 
@@ -825,7 +1244,9 @@ fn an_idle_connection_is_small() {
     let mut side = server();
     for number in 0..500_u32 {
         let key = side.request(2 * number + 1, END, GET);
-        side.conn.encode_head(key, &ResponseHead::new(204), BodyLength::Empty, &mut side.out).unwrap();
+        side.conn
+            .encode_head(key, &ResponseHead::new(204), BodyLength::Empty, &mut side.out)
+            .unwrap();
         frames(&mut side.out);
     }
     let size = size_of_val(&side.conn) + side.conn.capacity();

@@ -29,12 +29,16 @@ fn recorded(plan: &[Exchange]) -> Vec<u8> {
         let mut head = RequestHead::new(method, "/records");
         head.authority = Bytes::from_static(b"clinic");
         head.fields = fields_of(&exchange.request.fields);
-        let key = client.open(&head, Scheme::Http, BodyLength::Unknown, &mut out).unwrap();
+        let key = client
+            .open(&head, Scheme::Http, BodyLength::Unknown, &mut out)
+            .unwrap();
         for mut piece in exchange.request.pieces() {
             client.encode_data(key, &mut piece, false, &mut out).unwrap();
         }
         if let Some(trailers) = &exchange.request.trailers {
-            client.encode_trailers(key, &fields_of(trailers), &mut out).unwrap();
+            client
+                .encode_trailers(key, &fields_of(trailers), &mut out)
+                .unwrap();
         }
         bytes.extend_from_slice(&out.copy_to_bytes(out.remaining()));
     }
@@ -76,16 +80,22 @@ fn feed<R: Role>(
 fn feed_server(bytes: &[u8], seed: u64) {
     let mut out = Output::new();
     let mut server = ServerConn::new(Config::default(), &mut out);
-    feed(&mut server, &mut out, bytes, seed, |server, event, out| match event {
-        Event::Head { stream, head, .. } => {
-            assert_eq!(head.head.fields.check_invariants(), Ok(()));
-            // Some of the keys are void; that is told, never a panic.
-            let _ = server.encode_head(stream, &ResponseHead::new(200), BodyLength::Unknown, out);
-            let _ = server.encode_data(stream, &mut Bytes::from(vec![0; 5_000]), seed % 2 == 0, out);
-        }
-        Event::Data { stream, data, .. } => server.release(stream, data.len(), out),
-        _ => {}
-    });
+    feed(
+        &mut server,
+        &mut out,
+        bytes,
+        seed,
+        |server, event, out| match event {
+            Event::Head { stream, head, .. } => {
+                assert_eq!(head.head.fields.check_invariants(), Ok(()));
+                // Some of the keys are void; that is told, never a panic.
+                let _ = server.encode_head(stream, &ResponseHead::new(200), BodyLength::Unknown, out);
+                let _ = server.encode_data(stream, &mut Bytes::from(vec![0; 5_000]), seed % 2 == 0, out);
+            }
+            Event::Data { stream, data, .. } => server.release(stream, data.len(), out),
+            _ => {}
+        },
+    );
 }
 
 fn feed_client(bytes: &[u8], seed: u64) {
@@ -94,7 +104,9 @@ fn feed_client(bytes: &[u8], seed: u64) {
     for _ in 0..4 {
         let mut head = RequestHead::new(Method::Get, "/");
         head.authority = Bytes::from_static(b"w");
-        client.open(&head, Scheme::Http, BodyLength::Unknown, &mut out).unwrap();
+        client
+            .open(&head, Scheme::Http, BodyLength::Unknown, &mut out)
+            .unwrap();
     }
     feed(&mut client, &mut out, bytes, seed, |client, event, out| {
         if let Event::Data { stream, data, .. } = event {
@@ -117,7 +129,8 @@ fn damage() -> impl Strategy<Value = Damage> {
         (any::<usize>(), any::<u8>()).prop_map(|(at, bits)| Damage::Flip(at, bits)),
         (any::<usize>(), 0..200_usize).prop_map(|(at, size)| Damage::Cut(at, size)),
         (any::<usize>(), 0..200_usize).prop_map(|(at, size)| Damage::Repeat(at, size)),
-        (any::<usize>(), prop::collection::vec(any::<u8>(), 0..30)).prop_map(|(at, new)| Damage::Insert(at, new)),
+        (any::<usize>(), prop::collection::vec(any::<u8>(), 0..30))
+            .prop_map(|(at, new)| Damage::Insert(at, new)),
     ]
 }
 
@@ -152,7 +165,10 @@ fn apply(bytes: &mut Vec<u8>, damage: &Damage) {
 fn any_frame() -> impl Strategy<Value = Vec<u8>> {
     let payload = prop_oneof![
         prop::collection::vec(any::<u8>(), 0..40),
-        prop::collection::vec(prop_oneof![Just(0x82_u8), Just(0x86), Just(0x84), Just(0x88), Just(0xbe)], 0..8),
+        prop::collection::vec(
+            prop_oneof![Just(0x82_u8), Just(0x86), Just(0x84), Just(0x88), Just(0xbe)],
+            0..8
+        ),
         Just(vec![0x82, 0x86, 0x84, 0x41, 1, b'w']),
         prop::collection::vec(any::<u8>(), 4),
         prop::collection::vec(any::<u8>(), 8),

@@ -22,7 +22,10 @@ pub(crate) struct Cuts(pub(crate) u64);
 
 impl Cuts {
     pub(crate) fn next(&mut self, most: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         1 + usize::try_from(self.0 >> 33).unwrap() % most
     }
 }
@@ -112,10 +115,12 @@ impl<R: Role> Ours<R> {
             let chunk = self.out.chunk();
             let cut = self.cuts.next(self.most).min(chunk.len());
             match Pin::new(&mut self.pipe).poll_write(cx, &chunk[..cut]) {
-                Poll::Ready(written) => {
-                    self.out.advance(written?);
+                Poll::Ready(Ok(written)) => {
+                    self.out.advance(written);
                     moved = true;
                 }
+                // The other side has gone; what it said before is still to be read.
+                Poll::Ready(Err(_)) => self.out.clear(),
                 Poll::Pending => break,
             }
         }
@@ -148,7 +153,9 @@ impl<R: Role> Ours<R> {
         if let Some(ongoing) = &mut taken {
             while let Some(mut piece) = ongoing.pieces.pop() {
                 let end = ongoing.pieces.is_empty() && ongoing.then.is_none();
-                self.conn.encode_data(key, &mut piece, end, &mut self.out).unwrap();
+                self.conn
+                    .encode_data(key, &mut piece, end, &mut self.out)
+                    .unwrap();
                 if !piece.is_empty() {
                     ongoing.pieces.push(piece);
                     break;
@@ -178,12 +185,19 @@ impl<R: Role> Ours<R> {
         }
         let part = self.cuts.next(data.len().max(1));
         self.conn.release(stream, part, &mut self.out);
-        self.conn.release(stream, data.len() - part.min(data.len()), &mut self.out);
+        self.conn
+            .release(stream, data.len() - part.min(data.len()), &mut self.out);
     }
 }
 
 /// Answers what the plan says until the client goes away; what was seen of each request.
-pub(crate) async fn serve(pipe: DuplexStream, config: Config, plan: Vec<Exchange>, seed: u64, most: usize) -> Vec<Seen> {
+pub(crate) async fn serve(
+    pipe: DuplexStream,
+    config: Config,
+    plan: Vec<Exchange>,
+    seed: u64,
+    most: usize,
+) -> Vec<Seen> {
     let mut out = Output::new();
     let conn = ServerConn::new(config, &mut out);
     let mut ours: Ours<Server> = Ours::new(conn, out, pipe, seed, most);
@@ -192,7 +206,10 @@ pub(crate) async fn serve(pipe: DuplexStream, config: Config, plan: Vec<Exchange
         while let Some(event) = ours.conn.receive(&mut ours.buf, &mut ours.out).unwrap() {
             match event {
                 Event::Head { stream, head, is_end } => {
-                    let number: usize = std::str::from_utf8(&head.head.path()[1..]).unwrap().parse().unwrap();
+                    let number: usize = std::str::from_utf8(&head.head.path()[1..])
+                        .unwrap()
+                        .parse()
+                        .unwrap();
                     assert_eq!(head.head.authority_str(), "clinic:80");
                     *ours.ongoing(stream) = Some(Ongoing {
                         number,
@@ -215,7 +232,11 @@ pub(crate) async fn serve(pipe: DuplexStream, config: Config, plan: Vec<Exchange
                     }
                     ours.ended(stream, true, &plan, &mut seen);
                 }
-                Event::Reset { stream, reason, error } => {
+                Event::Reset {
+                    stream,
+                    reason,
+                    error,
+                } => {
                     assert_eq!(error, None);
                     if let Some(ongoing) = ours.ongoing(stream).take() {
                         seen[ongoing.number] = Seen::Reset(reason.0);
@@ -236,7 +257,9 @@ pub(crate) async fn serve(pipe: DuplexStream, config: Config, plan: Vec<Exchange
 impl Ours<Server> {
     /// A request is whole: note it, and answer.
     fn ended(&mut self, stream: StreamKey, is_end: bool, plan: &[Exchange], seen: &mut [Seen]) {
-        let Some(ongoing) = self.ongoing(stream) else { return };
+        let Some(ongoing) = self.ongoing(stream) else {
+            return;
+        };
         ongoing.received |= is_end;
         if is_end && plan[ongoing.number].end == End::Whole {
             self.answer(stream, plan, seen);
@@ -256,24 +279,32 @@ impl Ours<Server> {
         }
         if exchange.informational {
             let head = ResponseHead::new(103);
-            self.conn.encode_informational(stream, &head, &mut self.out).unwrap();
+            self.conn
+                .encode_informational(stream, &head, &mut self.out)
+                .unwrap();
         }
         let mut head = ResponseHead::new(exchange.status);
         head.fields = fields_of(&exchange.response.section());
         match exchange.end {
             End::Whole => {
                 let length = length_of(&exchange.response);
-                self.conn.encode_head(stream, &head, length, &mut self.out).unwrap();
+                self.conn
+                    .encode_head(stream, &head, length, &mut self.out)
+                    .unwrap();
                 self.pump(stream);
             }
             End::ServerResets(code) => {
-                self.conn.encode_head(stream, &head, BodyLength::Unknown, &mut self.out).unwrap();
+                self.conn
+                    .encode_head(stream, &head, BodyLength::Unknown, &mut self.out)
+                    .unwrap();
                 self.conn.reset(stream, Reason(code), &mut self.out);
                 *self.ongoing(stream) = None;
             }
             // The client resets when it has the head.
             End::ClientResets => {
-                self.conn.encode_head(stream, &head, BodyLength::Unknown, &mut self.out).unwrap();
+                self.conn
+                    .encode_head(stream, &head, BodyLength::Unknown, &mut self.out)
+                    .unwrap();
                 let ongoing = self.ongoing(stream).as_mut().unwrap();
                 ongoing.pieces.clear();
                 ongoing.then = None;
@@ -283,7 +314,13 @@ impl Ours<Server> {
 }
 
 /// Sends what the plan says, all at once as far as the server lets; what was seen of each response.
-pub(crate) async fn ask(pipe: DuplexStream, config: Config, plan: Vec<Exchange>, seed: u64, most: usize) -> Vec<Seen> {
+pub(crate) async fn ask(
+    pipe: DuplexStream,
+    config: Config,
+    plan: Vec<Exchange>,
+    seed: u64,
+    most: usize,
+) -> Vec<Seen> {
     let mut out = Output::new();
     let conn = ClientConn::new(config, &mut out);
     let mut ours: Ours<Client> = Ours::new(conn, out, pipe, seed, most);
@@ -315,7 +352,10 @@ impl Ours<Client> {
         head.authority = Bytes::from_static(b"clinic:80");
         head.fields = fields_of(&exchange.request.section());
         let length = length_of(&exchange.request);
-        let key = self.conn.open(&head, Scheme::Http, length, &mut self.out).unwrap();
+        let key = self
+            .conn
+            .open(&head, Scheme::Http, length, &mut self.out)
+            .unwrap();
         let mut ongoing = Ongoing {
             key: Some(key),
             number,
@@ -330,7 +370,9 @@ impl Ours<Client> {
         match event {
             Event::Head { head, .. } if head.head.is_informational() => assert_eq!(head.head.status, 103),
             Event::Head { stream, head, is_end } => {
-                let Some(ongoing) = self.ongoing(stream) else { return };
+                let Some(ongoing) = self.ongoing(stream) else {
+                    return;
+                };
                 ongoing.start = head.head.status.to_string();
                 ongoing.fields = section_of(&head.head.fields);
                 let number = ongoing.number;
@@ -352,7 +394,11 @@ impl Ours<Client> {
                 }
                 self.ended(stream, true, seen);
             }
-            Event::Reset { stream, reason, error } => {
+            Event::Reset {
+                stream,
+                reason,
+                error,
+            } => {
                 assert_eq!(error, None);
                 if let Some(ongoing) = self.ongoing(stream).take()
                     && ongoing.key == Some(stream)
@@ -369,7 +415,9 @@ impl Ours<Client> {
     }
 
     fn ended(&mut self, stream: StreamKey, is_end: bool, seen: &mut [Seen]) {
-        let Some(ongoing) = self.ongoing(stream).as_mut().filter(|_| is_end) else { return };
+        let Some(ongoing) = self.ongoing(stream).as_mut().filter(|_| is_end) else {
+            return;
+        };
         ongoing.received = true;
         let received = std::mem::take(ongoing);
         let number = received.number;

@@ -132,14 +132,18 @@ fn message() -> impl Strategy<Value = Message> {
         section
     };
     let trailers = prop_oneof![2 => Just(None), 1 => section(5).prop_map(allowed).prop_map(Some)];
-    (section(15), prop::collection::vec(size, 0..5), trailers, any::<bool>()).prop_map(
-        |(fields, pieces, trailers, announced)| Message {
+    (
+        section(15),
+        prop::collection::vec(size, 0..5),
+        trailers,
+        any::<bool>(),
+    )
+        .prop_map(|(fields, pieces, trailers, announced)| Message {
             fields,
             pieces,
             trailers,
             announced,
-        },
-    )
+        })
 }
 
 pub(crate) fn exchange() -> impl Strategy<Value = Exchange> {
@@ -150,19 +154,28 @@ pub(crate) fn exchange() -> impl Strategy<Value = Exchange> {
     ];
     let method = prop_oneof![Just("GET"), Just("POST"), Just("PUT"), Just("REPORT")];
     let status = prop_oneof![Just(200_u16), Just(404), Just(503), Just(299)];
-    (method, message(), status, any::<bool>(), message(), end, prop::option::of(0..4_usize)).prop_map(
-        |(method, mut request, status, informational, response, end, crumbs)| {
-            for crumb in 0..crumbs.unwrap_or(0) {
-                request.fields.push(("cookie".into(), format!("c{crumb}=1")));
-            }
-            Exchange {
-                method,
-                request,
-                status,
-                informational,
-                response,
-                end,
-            }
-        },
+    (
+        method,
+        message(),
+        status,
+        any::<bool>(),
+        message(),
+        end,
+        prop::option::of(0..4_usize),
     )
+        .prop_map(
+            |(method, mut request, status, informational, response, end, crumbs)| {
+                for crumb in 0..crumbs.unwrap_or(0) {
+                    request.fields.push(("cookie".into(), format!("c{crumb}=1")));
+                }
+                Exchange {
+                    method,
+                    request,
+                    status,
+                    informational,
+                    response,
+                    end,
+                }
+            },
+        )
 }

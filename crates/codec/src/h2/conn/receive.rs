@@ -121,7 +121,9 @@ impl<R: Role> Conn<R> {
         if self.phase != Phase::Open && !self.preface(buf)? {
             return Ok(None);
         }
-        let Some(head) = FrameHead::parse(buf) else { return Ok(None) };
+        let Some(head) = FrameHead::parse(buf) else {
+            return Ok(None);
+        };
         if head.len > self.config.max_frame_size as usize {
             return Err(DecodeError::FrameTooLarge);
         }
@@ -178,7 +180,9 @@ impl<R: Role> Conn<R> {
         self.recv_window -= i64::from(charged);
         let is_end = head.has(frame::END_STREAM);
         let size = place.len() as u64;
-        let Some(stream) = self.streams.get_mut(key) else { return Ok(None) };
+        let Some(stream) = self.streams.get_mut(key) else {
+            return Ok(None);
+        };
         let error = match stream.recv {
             Half::Head => Some(DecodeError::UnexpectedData),
             Half::Done => Some(DecodeError::StreamClosed),
@@ -259,7 +263,11 @@ impl<R: Role> Conn<R> {
         } else {
             id % 2 == 1 && id < self.next_own
         };
-        if was_used { Ok(()) } else { Err(DecodeError::IdleStream) }
+        if was_used {
+            Ok(())
+        } else {
+            Err(DecodeError::IdleStream)
+        }
     }
 
     fn headers(&mut self, head: FrameHead, payload: &[u8], out: &mut Output) -> Taken<R> {
@@ -385,7 +393,9 @@ impl<R: Role> Conn<R> {
         };
         let broken = |error| Fault::Stream(key, error);
         let (head, facts) = R::head(decoded, false).map_err(broken)?;
-        let Some(stream) = self.streams.get_mut(key) else { return Ok(None) };
+        let Some(stream) = self.streams.get_mut(key) else {
+            return Ok(None);
+        };
         if facts.informational {
             stream.informational += 1;
             if is_end {
@@ -470,7 +480,12 @@ impl<R: Role> Conn<R> {
             self.budget.control(&self.config)?;
             return Ok(None);
         };
-        if R::IS_SERVER && self.streams.get(stream).is_some_and(|stream| stream.send == Half::Head) {
+        if R::IS_SERVER
+            && self
+                .streams
+                .get(stream)
+                .is_some_and(|stream| stream.send == Half::Head)
+        {
             self.budget.reset(&self.config)?;
         }
         self.forget(stream, out);
@@ -653,9 +668,14 @@ impl<R: Role> Conn<R> {
             return Ok(None);
         }
         let Some(key) = self.streams.find(head.stream) else {
-            return self.check_not_idle(head.stream).map(|()| None).map_err(Fault::from);
+            return self
+                .check_not_idle(head.stream)
+                .map(|()| None)
+                .map_err(Fault::from);
         };
-        let Some(stream) = self.streams.get_mut(key) else { return Ok(None) };
+        let Some(stream) = self.streams.get_mut(key) else {
+            return Ok(None);
+        };
         if increment == 0 {
             return Err(Fault::Stream(key, DecodeError::WindowUpdateZero));
         }

@@ -101,7 +101,11 @@ impl<R: Role> Conn<R> {
             // Both are at most 2^31-1.
             let room = usize::try_from(window.min(max)).unwrap_or(0);
             let is_rest = piece.len() <= room;
-            let part = if is_rest { std::mem::take(piece) } else { piece.split_to(room) };
+            let part = if is_rest {
+                std::mem::take(piece)
+            } else {
+                piece.split_to(room)
+            };
             let sent = part.len() as u64;
             state.send_window -= part.len() as i64;
             self.send_window -= part.len() as i64;
@@ -169,7 +173,9 @@ impl<R: Role> Conn<R> {
     /// everything.
     pub fn release(&mut self, stream: StreamKey, bytes: usize, out: &mut Output) {
         let half = self.config.stream_window / 2;
-        let Some(state) = self.streams.get_mut(stream) else { return };
+        let Some(state) = self.streams.get_mut(stream) else {
+            return;
+        };
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(state.held);
         state.held -= bytes;
         if state.recv != Half::Done {
@@ -335,7 +341,9 @@ impl Conn<Client> {
             return Err(EncodeError::NoStream);
         }
         let protocol = match head.fields.get(Known::Upgrade) {
-            Some(protocol) if length == BodyLength::Tunnel && head.method != Method::Connect => Some(protocol),
+            Some(protocol) if length == BodyLength::Tunnel && head.method != Method::Connect => {
+                Some(protocol)
+            }
             _ => None,
         };
         if protocol.is_some() && !self.peer.connect_protocol {
@@ -347,7 +355,11 @@ impl Conn<Client> {
         self.next_own += 2;
         let is_end = length == BodyLength::Empty;
         self.header_frame(id, is_end, out, |encoder, out| {
-            let method = if protocol.is_some() { "CONNECT" } else { head.method.as_str() };
+            let method = if protocol.is_some() {
+                "CONNECT"
+            } else {
+                head.method.as_str()
+            };
             encoder.pseudo(Pseudo::Method, method.as_bytes(), out);
             if let Some(protocol) = protocol {
                 encoder.pseudo(Pseudo::Protocol, protocol, out);

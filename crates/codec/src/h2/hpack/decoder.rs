@@ -112,7 +112,11 @@ impl Decoder {
         if prefix == 6 {
             self.table.insert(entry);
         }
-        let mark = if never_indexed { Mark::NeverIndexed } else { Mark::None };
+        let mark = if never_indexed {
+            Mark::NeverIndexed
+        } else {
+            Mark::None
+        };
         section.take(start, name_len, class, is_valid, mark);
         Ok(())
     }

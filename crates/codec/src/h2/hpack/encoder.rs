@@ -207,7 +207,8 @@ impl Encoder {
         };
         self.literal(item, 6, 0x40, out);
         self.scratch.clear();
-        self.scratch.reserve(item.name.len() + item.value.len() + LINE_OVERHEAD);
+        self.scratch
+            .reserve(item.name.len() + item.value.len() + LINE_OVERHEAD);
         for part in [item.name, b": ", item.value, b"\r\n"] {
             self.scratch.extend_from_slice(part);
         }
@@ -229,7 +230,10 @@ impl Encoder {
         // An entry that has been evicted is behind the last one.
         let at = FIXED.len() + 1 + newest_first;
         let entry = self.table.get(at)?;
-        let (name, value) = (entry.name(), &entry.line[entry.name_len + 2..entry.line.len() - 2]);
+        let (name, value) = (
+            entry.name(),
+            &entry.line[entry.name_len + 2..entry.line.len() - 2],
+        );
         let is_it = entry.class == item.class && value == item.value && name == item.name;
         is_it.then_some(at)
     }

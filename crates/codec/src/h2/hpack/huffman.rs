@@ -73,7 +73,10 @@ const LENGTHS: [Length; LONGEST + 1] = {
         symbol += COUNTS[bits] as usize;
         bits += 1;
     }
-    assert!(symbol == SYMBOLS.len() && code == 1 << LONGEST, "the code is complete");
+    assert!(
+        symbol == SYMBOLS.len() && code == 1 << LONGEST,
+        "the code is complete"
+    );
     lengths
 };
 
@@ -213,8 +216,16 @@ mod tests {
     fn the_rfcs_examples() {
         // RFC 7541, appendix C.4.1, C.4.3, C.6.1.
         let examples: [(&[u8], &[u8]); 4] = [
-            (b"www.example.com", &[0xf1, 0xe3, 0xc2, 0xe5, 0xf2, 0x3a, 0x6b, 0xa0, 0xab, 0x90, 0xf4, 0xff]),
-            (b"custom-value", &[0x25, 0xa8, 0x49, 0xe9, 0x5b, 0xb8, 0xe8, 0xb4, 0xbf]),
+            (
+                b"www.example.com",
+                &[
+                    0xf1, 0xe3, 0xc2, 0xe5, 0xf2, 0x3a, 0x6b, 0xa0, 0xab, 0x90, 0xf4, 0xff,
+                ],
+            ),
+            (
+                b"custom-value",
+                &[0x25, 0xa8, 0x49, 0xe9, 0x5b, 0xb8, 0xe8, 0xb4, 0xbf],
+            ),
             (b"302", &[0x64, 0x02]),
             (b"", &[]),
         ];

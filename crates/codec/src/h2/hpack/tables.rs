@@ -329,7 +329,9 @@ impl Table {
 
     fn evict(&mut self, until: usize) {
         while self.size > until {
-            let Some(oldest) = self.places.pop_front() else { return };
+            let Some(oldest) = self.places.pop_front() else {
+                return;
+            };
             self.size -= usize::from(oldest.len) - LINE_OVERHEAD + ENTRY_OVERHEAD;
         }
     }

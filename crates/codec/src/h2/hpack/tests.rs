@@ -64,7 +64,10 @@ fn integers() {
 fn single_fields() {
     let mut decoder = Decoder::new();
     let literal = bytes("400a 6375 7374 6f6d 2d6b 6579 0d63 7573 746f 6d2d 6865 6164 6572");
-    assert_eq!(decode(&mut decoder, &literal).unwrap(), ["custom-key: custom-header"]);
+    assert_eq!(
+        decode(&mut decoder, &literal).unwrap(),
+        ["custom-key: custom-header"]
+    );
     assert_eq!(decoder.table_size(), 55);
     let mut decoder = Decoder::new();
     let without = bytes("040c 2f73 616d 706c 652f 7061 7468");
@@ -94,7 +97,12 @@ fn requests() {
             (lines, decoder.table_size())
         };
         let (lines, size) = next(0);
-        let begin = [":method: GET", ":scheme: http", ":path: /", ":authority: www.example.com"];
+        let begin = [
+            ":method: GET",
+            ":scheme: http",
+            ":path: /",
+            ":authority: www.example.com",
+        ];
         assert_eq!((lines, size), (begin.map(str::to_owned).to_vec(), 57));
         let (lines, size) = next(1);
         assert_eq!(lines[..4], begin);
@@ -140,9 +148,15 @@ fn responses_with_a_small_table() {
             "location: https://www.example.com",
         ];
         let (lines, size) = next(0);
-        assert_eq!((lines[0].as_str(), &lines[1..], size), (":status: 302", &fields.map(str::to_owned)[..], 222));
+        assert_eq!(
+            (lines[0].as_str(), &lines[1..], size),
+            (":status: 302", &fields.map(str::to_owned)[..], 222)
+        );
         let (lines, size) = next(1);
-        assert_eq!((lines[0].as_str(), &lines[1..], size), (":status: 307", &fields.map(str::to_owned)[..], 222));
+        assert_eq!(
+            (lines[0].as_str(), &lines[1..], size),
+            (":status: 307", &fields.map(str::to_owned)[..], 222)
+        );
         let (lines, size) = next(2);
         let wanted = [
             ":status: 200",
@@ -174,10 +188,17 @@ fn what_breaks_the_format() {
         assert_eq!(result, Err(Malformed), "{what}");
     }
     // A change to 4,096 and back to 0 is right.
-    assert_eq!(decode(&mut Decoder::new(), &bytes("3fe11f 20 82")).unwrap().len(), 1);
+    assert_eq!(
+        decode(&mut Decoder::new(), &bytes("3fe11f 20 82")).unwrap().len(),
+        1
+    );
     let mut decoder = Decoder::new();
     decoder.allow(100);
-    assert_eq!(decode(&mut decoder, &[0x82]), Err(Malformed), "a smaller table must be announced");
+    assert_eq!(
+        decode(&mut decoder, &[0x82]),
+        Err(Malformed),
+        "a smaller table must be announced"
+    );
     assert_eq!(decode(&mut decoder, &bytes("3f45 82")).unwrap().len(), 1);
 }
 
@@ -187,10 +208,16 @@ fn what_breaks_the_message_leaves_the_table_right() {
     assert_eq!(broken(&bytes("00 00 0162")), Some(DecodeError::HeaderName));
     assert_eq!(broken(&bytes("00 0161 0100")), Some(DecodeError::HeaderValue));
     assert_eq!(broken(&bytes("00 0161 022061")), Some(DecodeError::HeaderValue));
-    assert_eq!(broken(&bytes("00 033a6162 0161")), Some(DecodeError::PseudoUnknown));
+    assert_eq!(
+        broken(&bytes("00 033a6162 0161")),
+        Some(DecodeError::PseudoUnknown)
+    );
     assert_eq!(broken(&bytes("82 82")), Some(DecodeError::PseudoDuplicate));
     assert_eq!(broken(&bytes("00 0161 0162 82")), Some(DecodeError::PseudoOrder));
-    assert_eq!(broken(&bytes("00 0a636f6e6e656374696f6e 0161")), Some(DecodeError::ConnectionField));
+    assert_eq!(
+        broken(&bytes("00 0a636f6e6e656374696f6e 0161")),
+        Some(DecodeError::ConnectionField)
+    );
     // An invalid field that entered the table is invalid again when it is referred to; its valid name is not.
     let mut decoder = Decoder::new();
     let mut section = Section::new(LIMITS, SizeHint::default());
@@ -211,19 +238,24 @@ fn limits_hold_and_the_table_is_kept() {
     let mut block = Vec::new();
     encoder.begin(&mut block);
     encoder.fields(&fields, KnownSet::EMPTY, &mut block);
-    block.extend(bytes("400a 6375 7374 6f6d 2d6b 6579 0d63 7573 746f 6d2d 6865 6164 6572"));
-    for (bytes, count, wanted) in [(100_000, 100, DecodeError::TooManyHeaders), (500, 1000, DecodeError::HeadTooLarge)] {
+    block.extend(bytes(
+        "400a 6375 7374 6f6d 2d6b 6579 0d63 7573 746f 6d2d 6865 6164 6572",
+    ));
+    for (bytes, count, wanted) in [
+        (100_000, 100, DecodeError::TooManyHeaders),
+        (500, 1000, DecodeError::HeadTooLarge),
+    ] {
         let mut decoder = Decoder::new();
-        let limits = SectionLimits {
-            bytes,
-            fields: count,
-        };
+        let limits = SectionLimits { bytes, fields: count };
         let mut section = Section::new(limits, SizeHint::default());
         decoder.decode(&block, &mut section).unwrap();
         let (lines, error) = section.lines();
         assert_eq!(error, Some(wanted));
         assert!(lines.len() <= 100);
-        assert_eq!(decode(&mut decoder, &[0xbe]).unwrap(), ["custom-key: custom-header"]);
+        assert_eq!(
+            decode(&mut decoder, &[0xbe]).unwrap(),
+            ["custom-key: custom-header"]
+        );
     }
 }
 
@@ -314,11 +346,18 @@ fn the_peers_table_size_is_kept_to_and_announced() {
     assert_eq!(out[0], 0x20);
     decoder.allow(200);
     assert_eq!(decode(&mut decoder, &out).unwrap(), ["x-a: 1"]);
-    assert_eq!(decoder.table_size(), 36, "it was seen before, so it enters at once");
+    assert_eq!(
+        decoder.table_size(),
+        36,
+        "it was seen before, so it enters at once"
+    );
     encoder.resize(0);
     decoder.allow(0);
     for _ in 0..3 {
-        assert_eq!(decode(&mut decoder, &encoded(&mut encoder, &fields)).unwrap(), ["x-a: 1"]);
+        assert_eq!(
+            decode(&mut decoder, &encoded(&mut encoder, &fields)).unwrap(),
+            ["x-a: 1"]
+        );
         assert_eq!(decoder.table_size(), 0);
     }
 }
@@ -332,7 +371,12 @@ fn many_different_fields_never_get_the_tables_out_of_step() {
         for _ in 0..8 {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             let (name, value) = (state >> 60, (state >> 50) % 97);
-            fields.append(format!("x-{name}").as_str(), "v".repeat(usize::try_from(value).unwrap())).unwrap();
+            fields
+                .append(
+                    format!("x-{name}").as_str(),
+                    "v".repeat(usize::try_from(value).unwrap()),
+                )
+                .unwrap();
         }
         let mut out = Vec::new();
         encoder.begin(&mut out);
@@ -341,7 +385,13 @@ fn many_different_fields_never_get_the_tables_out_of_step() {
         let lines = decode(&mut decoder, &out).unwrap();
         let wanted: Vec<String> = fields
             .iter()
-            .map(|field| format!("{}: {}", String::from_utf8_lossy(field.name), String::from_utf8_lossy(field.value)))
+            .map(|field| {
+                format!(
+                    "{}: {}",
+                    String::from_utf8_lossy(field.name),
+                    String::from_utf8_lossy(field.value)
+                )
+            })
             .collect();
         assert_eq!(lines[1..], wanted);
         if state % 50 == 0 {
