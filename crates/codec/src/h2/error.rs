@@ -3,7 +3,7 @@
 
 use thiserror::Error;
 
-/// An error code of RST_STREAM and GOAWAY (RFC 9113 §7), known or not.
+/// An error code of `RST_STREAM` and GOAWAY (RFC 9113 §7), known or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Reason(pub u32);
 
@@ -114,7 +114,7 @@ rules! {
     SettingWindow "setting_window" FLOW_CONTROL_ERROR "the initial window is too large";
     /// An acknowledgement of settings that were not sent, or with content.
     SettingsAck "settings_ack" PROTOCOL_ERROR "unexpected acknowledgement of settings";
-    /// PUSH_PROMISE: a server gets none, and as a client we have forbidden it.
+    /// `PUSH_PROMISE`: a server gets none, and as a client we have forbidden it.
     PushPromise "push_promise" PROTOCOL_ERROR "unexpected PUSH_PROMISE";
     /// A frame on a stream that was never opened (RFC 9113 §5.1).
     IdleStream "idle_stream" PROTOCOL_ERROR "a frame on a stream that was never opened";
@@ -122,7 +122,7 @@ rules! {
     StreamId "stream_id" PROTOCOL_ERROR "invalid stream identifier";
     /// DATA or HEADERS on a stream that its sender had ended (RFC 9113 §5.1).
     StreamClosed "stream_closed" STREAM_CLOSED "a frame on a closed stream";
-    /// A WINDOW_UPDATE of 0 (RFC 9113 §6.9).
+    /// A `WINDOW_UPDATE` of 0 (RFC 9113 §6.9).
     WindowUpdateZero "window_update_zero" PROTOCOL_ERROR "a window update of 0";
     /// A window beyond 2^31-1 (RFC 9113 §6.9.1).
     WindowOverflow "window_overflow" FLOW_CONTROL_ERROR "a window exceeds its maximum";

@@ -50,9 +50,9 @@ impl FrameHead {
     /// The head at the start of the bytes, if it is there whole.
     #[inline]
     pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
-        let [a, b, c, kind, flags, stream @ ..] = *bytes.first_chunk::<HEAD>()?;
+        let [high, middle, low, kind, flags, stream @ ..] = *bytes.first_chunk::<HEAD>()?;
         Some(Self {
-            len: u32::from_be_bytes([0, a, b, c]) as usize,
+            len: u32::from_be_bytes([0, high, middle, low]) as usize,
             kind,
             flags,
             // The first bit is reserved and ignored.
@@ -64,9 +64,11 @@ impl FrameHead {
     #[inline]
     pub(crate) fn to_bytes(self) -> [u8; HEAD] {
         // Frames that we make are at most 2^24-1 long.
-        let [_, a, b, c] = u32::try_from(self.len).unwrap_or(u32::MAX).to_be_bytes();
-        let [d, e, f, g] = self.stream.to_be_bytes();
-        [a, b, c, self.kind, self.flags, d, e, f, g]
+        let [_, high, middle, low] = u32::try_from(self.len).unwrap_or(u32::MAX).to_be_bytes();
+        let stream = self.stream.to_be_bytes();
+        [
+            high, middle, low, self.kind, self.flags, stream[0], stream[1], stream[2], stream[3],
+        ]
     }
 
     pub(crate) const fn has(self, flag: u8) -> bool {

@@ -47,6 +47,10 @@ fn read_long_integer(input: &mut &[u8], start: usize) -> Option<usize> {
 }
 
 /// Writes an integer behind the bits `first` of its first byte.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "each cast is of a value below 256"
+)]
 #[inline]
 pub(crate) fn write_integer(value: usize, prefix: u32, first: u8, out: &mut Vec<u8>) {
     let mask = (1_u8 << prefix) - 1;

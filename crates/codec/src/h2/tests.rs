@@ -1,4 +1,8 @@
 //! Each rule of the connection by hand-made frames, for both roles.
+#![expect(clippy::too_many_lines, reason = "tables of cases")]
+#![expect(clippy::type_complexity, reason = "said once, in a table")]
+#![expect(clippy::needless_for_each, reason = "shorter")]
+#![expect(clippy::single_match, reason = "events that do not matter are named as such")]
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -9,7 +13,7 @@ use super::{
 };
 use crate::{Fields, Known, Method, Output, RequestHead, ResponseHead, Scheme};
 
-/// GET / of http://w: indexes 2, 6, 4 and a literal `:authority`.
+/// GET / of scheme http and authority w: indexes 2, 6, 4 and a literal `:authority`.
 const GET: &[u8] = &[0x82, 0x86, 0x84, 0x41, 0x01, b'w'];
 /// As GET, but POST.
 const POST: &[u8] = &[0x83, 0x86, 0x84, 0x41, 0x01, b'w'];

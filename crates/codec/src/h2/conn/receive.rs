@@ -65,7 +65,7 @@ impl<R: Role> Conn<R> {
             match taken {
                 Ok(Some(event)) => return Ok(Some(event)),
                 Ok(None) => {}
-                Err(fault) => return self.fault(fault, out).map(Some),
+                Err(fault) => return self.fault(&fault, out).map(Some),
             }
         }
     }
@@ -90,8 +90,8 @@ impl<R: Role> Conn<R> {
     }
 
     #[cold]
-    fn fault(&mut self, fault: Fault, out: &mut Output) -> Result<Event<R::Head>, DecodeError> {
-        let error = match fault {
+    fn fault(&mut self, fault: &Fault, out: &mut Output) -> Result<Event<R::Head>, DecodeError> {
+        let error = match *fault {
             Fault::Connection(error) => error,
             Fault::Stream(stream, error) => match self.budget.reset(&self.config) {
                 Ok(()) => {
@@ -636,21 +636,17 @@ impl<R: Role> Conn<R> {
     #[cold]
     fn next_refused(&mut self, out: &mut Output) -> Option<Event<R::Head>> {
         let above = self.refusing_above?;
-        match self.streams.highest().filter(|stream| stream.id > above) {
-            Some(stream) => {
-                self.note_reset(stream.id);
-                self.forget(stream, out);
-                Some(Event::Reset {
-                    stream,
-                    reason: Reason::REFUSED_STREAM,
-                    error: None,
-                })
-            }
-            None => {
-                self.refusing_above = None;
-                None
-            }
-        }
+        let Some(stream) = self.streams.highest().filter(|stream| stream.id > above) else {
+            self.refusing_above = None;
+            return None;
+        };
+        self.note_reset(stream.id);
+        self.forget(stream, out);
+        Some(Event::Reset {
+            stream,
+            reason: Reason::REFUSED_STREAM,
+            error: None,
+        })
     }
 
     fn window_update(&mut self, head: FrameHead, payload: &[u8]) -> Taken<R> {

@@ -106,11 +106,12 @@ impl<R: Role> Conn<R> {
             } else {
                 piece.split_to(room)
             };
-            let sent = part.len() as u64;
-            state.send_window -= part.len() as i64;
-            self.send_window -= part.len() as i64;
+            // At most the window.
+            let sent = i64::try_from(part.len()).unwrap_or(window);
+            state.send_window -= sent;
+            self.send_window -= sent;
             if state.send_left != UNKNOWN {
-                state.send_left -= sent;
+                state.send_left -= part.len() as u64;
             }
             self.budget.sent_data();
             write_data(stream.id, part, end && is_rest, out);

@@ -262,6 +262,7 @@ impl Encoder {
 }
 
 /// For each known name the index of its first entry in the fixed table, or 0.
+#[expect(clippy::cast_possible_truncation, reason = "at most 61")]
 static FIXED_NAMES: [u8; Known::all().len()] = {
     let mut indexes = [0; Known::all().len()];
     let mut at = FIXED_LEN;

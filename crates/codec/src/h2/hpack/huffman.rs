@@ -81,6 +81,7 @@ const LENGTHS: [Length; LONGEST + 1] = {
 };
 
 /// Per byte: its code and how many bits that has.
+#[expect(clippy::cast_possible_truncation, reason = "at most 30")]
 static CODES: [(u32, u8); 256] = {
     let mut codes = [(0, 0); 256];
     let mut bits = 1;
@@ -99,6 +100,7 @@ static CODES: [(u32, u8); 256] = {
 };
 
 /// Per ten bits: the symbol with whose code they begin and that code's length, 0 for a longer code.
+#[expect(clippy::cast_possible_truncation, reason = "at most 255")]
 static TABLE: [(u8, u8); 1 << AHEAD] = {
     let mut table = [(0, 0); 1 << AHEAD];
     let mut byte = 0;
@@ -162,6 +164,7 @@ pub(crate) fn decode(input: &[u8], out: &mut Vec<u8>) -> Result<(), Malformed> {
 }
 
 /// The symbol of a code longer than the table's; none for the end of the string.
+#[expect(clippy::cast_possible_truncation, reason = "at most 30 bits")]
 #[cold]
 fn find_long(bits: u64) -> Option<(u8, u32)> {
     for (length, codes) in LENGTHS.iter().enumerate().skip(AHEAD + 1) {

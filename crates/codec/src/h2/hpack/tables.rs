@@ -59,6 +59,7 @@ impl Class {
 }
 
 /// Bytes of a name in HTTP/2 (RFC 9113 §8.2.1): a token without upper-case letters.
+#[expect(clippy::cast_possible_truncation, reason = "below 256")]
 static NAME_BYTES: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = 0;

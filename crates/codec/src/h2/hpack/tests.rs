@@ -394,7 +394,7 @@ fn many_different_fields_never_get_the_tables_out_of_step() {
             })
             .collect();
         assert_eq!(lines[1..], wanted);
-        if state % 50 == 0 {
+        if state.is_multiple_of(50) {
             let size = usize::try_from(state >> 52).unwrap();
             encoder.resize(size);
             decoder.allow(size.min(4096));
