@@ -23,7 +23,6 @@ const FENCES: &[Fence] = &[
     Fence {
         text: "HeaderMap",
         places: &[
-            "proxy/src/http/codec",
             "proxy/src/http/tests",
             "codec/tests",
             "codec/examples",

@@ -6,10 +6,8 @@
 //! out again copies neighbouring untouched lines in one go. Order and the case of names are kept.
 //!
 //! This module knows no syntax of any HTTP version: it neither parses nor frames. HTTP/1 hands it a block with
-//! offsets (`FieldsBuilder`), HTTP/2 pairs of name and value ([`Received`]). The only form it knows is the
-//! line `name: value CRLF` in which it keeps its own bytes, so that they are ready to be copied out. A library's own
-//! form of the section can travel along unread ([`Fields::carry`]), so that the side that sends it on by the same
-//! library applies the changes ([`Fields::changes`]) instead of building it again.
+//! offsets (`FieldsBuilder`), HTTP/2 writes it line by line (`Received`). The only form it knows is the
+//! line `name: value CRLF` in which it keeps its own bytes, so that they are ready to be copied out.
 //!
 //! - Bounds: at most [`MAX_LINES`] entries (removed ones included) and [`MAX_EDIT_BYTES`] of edits per section.
 //!   The received block is bounded by the decoder's limits.
@@ -20,8 +18,6 @@
 mod known;
 #[cfg(test)]
 mod tests;
-
-use std::{any::Any, cell::Cell};
 
 use bytes::Bytes;
 use thiserror::Error;
@@ -140,25 +136,12 @@ impl Line {
     }
 }
 
-/// What happened to a field since [`Fields::carry`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change<'a> {
-    /// It has gone; it was the only one of its name.
-    Removed(Field<'a>),
-    /// It has another value, a buffer of its own; it was the only one of its name.
-    Replaced(Field<'a>, Bytes),
-    /// It was added at the end.
-    Added(Field<'a>, Bytes),
-}
-
-/// The header or trailer section of one message. A copy of it carries nothing ([`Fields::carry`]).
+/// The header or trailer section of one message.
+#[derive(Clone)]
 pub struct Fields {
     block: Bytes,
     edits: Vec<u8>,
     lines: Vec<Line>,
-    /// The section as a library had it; belongs to the first `carried_lines` lines.
-    carried: Cell<Option<Box<dyn Any + Send>>>,
-    carried_lines: u16,
     /// Per known name: 0 = absent, 1..=254 = one plus the index of its first line, 255 = search.
     first: [u8; Known::COUNT],
     removed: u16,
@@ -247,58 +230,10 @@ impl Fields {
         Some(self.shared(line))
     }
 
-    /// All fields as (name, value) where the value is a buffer of its own: a slice of the received block, or of one
-    /// copy of the edits; for handing a message to a library that wants owned values.
-    pub fn iter_shared(&self) -> impl Iterator<Item = (Field<'_>, Bytes)> {
-        let edits = self.shared_edits();
-        self.live()
-            .map(move |line| (self.field(line), self.shared_of(line, &edits)))
-    }
-
-    /// A part of the received block that was put [`aside`](Received::aside), not copied.
-    ///
-    /// # Panics
-    /// Where the block does not have it.
-    pub fn part(&self, place: std::ops::Range<usize>) -> Bytes {
+    /// A part of the received block that belongs to no field (a pseudo header field's value), not copied. The block must
+    /// have it.
+    pub(crate) fn part(&self, place: std::ops::Range<usize>) -> Bytes {
         self.block.slice(place)
-    }
-
-    /// Lets the section as a library received it travel along: one entry for each field that is here now, in any order.
-    /// Nothing here reads it, and it is not copied with the section.
-    pub fn carry(&mut self, library: Box<dyn Any + Send>) {
-        self.carried.set(Some(library));
-        // At most `MAX_LINES`.
-        self.carried_lines = u16::try_from(self.lines.len()).unwrap_or(u16::MAX);
-    }
-
-    /// Gives the library's form back, once, if it is a `T` and [`Fields::changes`] tells all that it needs to become this
-    /// section: what was removed or replaced since must have been the only field of its name.
-    pub fn take_carried<T: Any>(&self) -> Option<Box<T>> {
-        let carried = self.carried.take()?;
-        let told = self.received().iter().all(|line| {
-            let single = Known::from_number(line.known).is_some_and(|known| !self.multiple.contains(known));
-            single || !line.is(EDITED | REMOVED)
-        });
-        if told { carried.downcast().ok() } else { None }
-    }
-
-    /// What is different since [`Fields::carry`], in order.
-    pub fn changes(&self) -> impl Iterator<Item = Change<'_>> {
-        let edits = self.shared_edits();
-        let received = self.received().len();
-        self.lines
-            .iter()
-            .enumerate()
-            .filter(|(_, line)| line.is(EDITED | REMOVED))
-            .filter_map(move |(index, line)| {
-                let field = self.field(*line);
-                match (index < received, line.is(REMOVED)) {
-                    (true, true) => Some(Change::Removed(field)),
-                    (true, false) => Some(Change::Replaced(field, self.shared_of(*line, &edits))),
-                    (false, false) => Some(Change::Added(field, self.shared_of(*line, &edits))),
-                    (false, true) => None,
-                }
-            })
     }
 
     /// Whether a field of this name is there.
@@ -414,8 +349,6 @@ impl Fields {
         self.first = [0; Known::COUNT];
         self.removed = 0;
         self.multiple = KnownSet::EMPTY;
-        self.carried.set(None);
-        self.carried_lines = 0;
     }
 
     /// Writes all fields but those in `skip` as lines `name: value CRLF`, neighbouring untouched ones in one copy.
@@ -531,22 +464,6 @@ impl Fields {
         } else {
             self.block.slice(start..start + line.value_len as usize)
         }
-    }
-
-    /// The edits as one buffer of which values can be parts.
-    fn shared_edits(&self) -> Bytes {
-        Bytes::copy_from_slice(&self.edits)
-    }
-
-    fn shared_of(&self, line: Line, edits: &Bytes) -> Bytes {
-        let start = line.value as usize;
-        let store = if line.is(EDITED) { edits } else { &self.block };
-        store.slice(start..start + line.value_len as usize)
-    }
-
-    /// The lines to which what is carried belongs.
-    fn received(&self) -> &[Line] {
-        &self.lines[..usize::from(self.carried_lines)]
     }
 
     fn flush(&self, run: Option<(u8, usize, usize)>, out: &mut Vec<u8>) {
@@ -734,23 +651,6 @@ impl Default for Fields {
             first: [0; Known::COUNT],
             removed: 0,
             multiple: KnownSet::EMPTY,
-            carried: Cell::new(None),
-            carried_lines: 0,
-        }
-    }
-}
-
-impl Clone for Fields {
-    fn clone(&self) -> Self {
-        Self {
-            block: self.block.clone(),
-            edits: self.edits.clone(),
-            lines: self.lines.clone(),
-            first: self.first,
-            removed: self.removed,
-            multiple: self.multiple,
-            carried: Cell::new(None),
-            carried_lines: 0,
         }
     }
 }
@@ -864,63 +764,26 @@ impl FieldsBuilder {
             first: self.first,
             removed: 0,
             multiple: self.repeated,
-            carried: Cell::new(None),
-            carried_lines: 0,
         };
         fields.debug_check();
         fields
     }
 }
 
-/// A section that arrives as pairs of name and value: the block is written here, once, and is shared like one that
-/// arrived as lines. Bounds: [`MAX_LINES`]; bytes are the caller's to bound.
+/// A section that a decoder writes: the block is made here, once, and is shared like one that arrived as lines. Bounds:
+/// [`MAX_LINES`]; bytes are the caller's to bound.
 #[derive(Debug)]
-pub struct Received {
+pub(crate) struct Received {
     block: Vec<u8>,
     lines: FieldsBuilder,
 }
 
 impl Received {
     /// With room for `lines` fields of `bytes` bytes in all (names, values and four bytes each).
-    pub fn with_capacity(lines: usize, bytes: usize) -> Self {
+    pub(crate) fn with_capacity(lines: usize, bytes: usize) -> Self {
         Self {
             block: Vec::with_capacity(bytes),
             lines: FieldsBuilder::with_capacity(lines),
-        }
-    }
-
-    /// Puts bytes into the block that belong to no field (a path); where they are, for [`Fields::part`].
-    pub fn aside(&mut self, bytes: &[u8]) -> std::ops::Range<usize> {
-        let start = self.block.len();
-        self.block.extend_from_slice(bytes);
-        start..self.block.len()
-    }
-
-    /// The next field, its value without surrounding white space; tells which known name it is.
-    ///
-    /// # Errors
-    /// As [`Fields::append`].
-    pub fn push(&mut self, name: &[u8], value: &[u8]) -> Result<Option<Known>, FieldError> {
-        check_value(value)?;
-        let value = trim(value);
-        let start = self.block.len();
-        let at = start + name.len() + 2;
-        let known = Known::classify(name);
-        if known.is_none() {
-            check_name(name)?;
-        }
-        self.block.extend_from_slice(name);
-        self.block.extend_from_slice(b": ");
-        self.block.extend_from_slice(value);
-        self.block.extend_from_slice(b"\r\n");
-        let end = self.block.len();
-        if self
-            .lines
-            .push_known(known, name.len(), start, at, value.len(), end)
-        {
-            Ok(known)
-        } else {
-            Err(FieldError::TooLarge)
         }
     }
 
@@ -958,7 +821,7 @@ impl Received {
     }
 
     /// The section.
-    pub fn finish(self) -> Fields {
+    pub(crate) fn finish(self) -> Fields {
         self.lines.finish(self.block.into())
     }
 }

@@ -43,7 +43,7 @@ pub mod h2;
 mod message;
 mod output;
 
-pub use fields::{Change, Field, FieldError, Fields, Known, KnownSet, Name, Received};
+pub use fields::{Field, FieldError, Fields, Known, KnownSet, Name};
 pub use message::{
     Method, OtherMethod, RequestHead, ResponseHead, Scheme, TargetForm, Version, reason_phrase,
     split_authority,

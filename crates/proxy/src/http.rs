@@ -1,7 +1,5 @@
 //! Steps 4 to 12 of walk one for HTTP. [`serve`] reads top to bottom; `forward.rs` is its middle.
 
-pub(crate) mod batch;
-pub(crate) mod codec;
 mod deadline;
 pub(crate) mod downstream;
 pub mod filters;

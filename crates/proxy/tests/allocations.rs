@@ -22,11 +22,10 @@ static ALLOCATOR: Counting = Counting;
 /// Of an HTTP/1.1 request without a body: for each of the two heads the list of its lines and the lines that the proxy wrote into
 /// it. Nothing for buffers, timers, decisions, pools or counters.
 const PER_REQUEST: u64 = 4;
-/// Of a request by HTTP/2 on both sides, without a body and answered with a small one. Six are `h2`'s: two for the map of
-/// each head that it reads, and the path and the authority of the request that it writes. Ours are six for each head (its
-/// block, its lines, the box of the map that is carried, the edits, and two for values that are parts of a copy of them),
-/// one for what of the request's block is shared, and the stream's task, future and exchange.
-const PER_HTTP2_REQUEST: u64 = 22;
+/// Of a request by HTTP/2 on both sides, without a body and answered with a small one. For each of the two heads its block, the
+/// list of its lines, what of the block is shared, and the lines that the proxy wrote into it; the stream's task, its future
+/// and its exchange. Nothing for frames, windows, compression or queues.
+const PER_HTTP2_REQUEST: u64 = 11;
 /// The counter is one for the whole program.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 const WARM: u32 = 100;

@@ -34,9 +34,10 @@ impl Budget {
         Ok(())
     }
 
-    /// We sent a DATA frame, which the peer may answer with two window updates.
-    pub(crate) fn sent_data(&mut self) {
-        self.control = self.control.saturating_sub(2);
+    /// We sent a head or a DATA frame, which the peer may answer with two window updates, a PING by which it measures, and the
+    /// reset of a stream that has just ended.
+    pub(crate) fn sent(&mut self) {
+        self.control = self.control.saturating_sub(4);
     }
 
     /// A stream that was reset before it was of use.

@@ -30,8 +30,8 @@ pub struct Config {
     pub max_informational: u8,
     /// Streams that may be reset in ten seconds, by the peer before they were answered or for its mistakes. Default 2,000.
     pub max_resets: u32,
-    /// Frames in ten seconds that carry nothing: PING, SETTINGS, PRIORITY, unknown ones, empty DATA, frames on closed streams,
-    /// and `WINDOW_UPDATE` beyond two for each DATA frame that we sent. Default 4,000.
+    /// Frames in ten seconds that carry nothing: PING, SETTINGS, PRIORITY, `WINDOW_UPDATE`, unknown ones, empty DATA, frames on
+    /// closed streams; beyond four for each head and DATA frame that we sent. Default 4,000.
     pub max_control_frames: u32,
     /// Bytes of output from which [`Conn::encode_data`](super::Conn::encode_data) takes no more. Default 64 KiB.
     pub output_high: usize,

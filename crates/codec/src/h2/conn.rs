@@ -222,6 +222,8 @@ pub struct Conn<R: Role> {
     /// What the peer may send on the connection, and what is released of it and not told.
     recv_window: i64,
     credit: u32,
+    /// Bytes of streams that have gone which the caller has not released.
+    orphaned: u32,
     send_window: i64,
     /// The initial window of streams that the peer has acknowledged.
     acked_window: u32,
@@ -305,6 +307,7 @@ impl<R: Role> Conn<R> {
             streams: Streams::default(),
             recv_window: DEFAULT_WINDOW.into(),
             credit: 0,
+            orphaned: 0,
             send_window: DEFAULT_WINDOW.into(),
             acked_window: DEFAULT_WINDOW,
             unacked: 1,
@@ -372,6 +375,11 @@ impl<R: Role> Conn<R> {
         self.budget.note_time(seconds);
     }
 
+    /// Whether the peer's settings have come.
+    pub fn is_settled(&self) -> bool {
+        self.phase == Phase::Open
+    }
+
     /// Open streams.
     pub fn stream_count(&self) -> usize {
         self.streams.len()
@@ -412,19 +420,20 @@ impl<R: Role> Conn<R> {
         }
     }
 
-    /// Takes a stream out of the tables; what the caller still holds of it counts as released.
-    fn forget(&mut self, key: StreamKey, out: &mut Output) {
+    /// Takes a stream out of the tables. What the caller still holds of it goes on to count against the connection's
+    /// window until it is released.
+    fn forget(&mut self, key: StreamKey) {
         if let Some(stream) = self.streams.remove(key) {
             if stream.waiting {
                 self.waiting.retain(|waiting| *waiting != key);
             }
-            self.credit_connection(stream.held, out);
+            self.orphaned = self.orphaned.saturating_add(stream.held);
         }
     }
 
-    fn forget_if_done(&mut self, key: StreamKey, out: &mut Output) {
+    fn forget_if_done(&mut self, key: StreamKey) {
         if self.streams.get(key).is_some_and(super::streams::Stream::is_done) {
-            self.forget(key, out);
+            self.forget(key);
         }
     }
 
@@ -446,7 +455,7 @@ impl<R: Role> Conn<R> {
         {
             self.note_reset(key.id);
         }
-        self.forget(key, out);
+        self.forget(key);
     }
 }
 

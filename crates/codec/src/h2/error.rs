@@ -173,12 +173,10 @@ rules! {
     Scheme "scheme" PROTOCOL_ERROR "unsupported scheme";
     /// The path has a forbidden character or form, or CONNECT has one.
     Target "target" PROTOCOL_ERROR "invalid path";
-    /// Neither `:authority` nor `host`, or an empty one.
+    /// CONNECT without `:authority`.
     HostMissing "host_missing" PROTOCOL_ERROR "the authority is missing";
-    /// `host` more than once.
+    /// `host` more than once, and no `:authority`.
     HostDuplicate "host_duplicate" PROTOCOL_ERROR "more than one host field";
-    /// `:authority` and `host` say two things (RFC 9113 §8.3.1).
-    HostMismatch "host_mismatch" PROTOCOL_ERROR "authority and host differ";
     /// The authority is no `host[:port]`.
     HostInvalid "host_invalid" PROTOCOL_ERROR "invalid authority";
     /// The status is not three digits from 100, or 101.

@@ -354,30 +354,28 @@ fn target(
     Ok((Some(scheme), path, form))
 }
 
-/// The authority, from `:authority` or else from `host` (RFC 9113 §8.3.1); `host` is taken out.
+/// The authority, from `:authority` or else from `host` (RFC 9113 §8.3.1); `host` is taken out, so that nobody behind us can
+/// read another one. Empty where there is none: what is to be answered then is the caller's to say.
 fn authority(
     places: &Places,
     fields: &mut Fields,
     repeated: KnownSet,
     needs_port: bool,
 ) -> Result<bytes::Bytes, DecodeError> {
-    if repeated.contains(Known::Host) {
-        return Err(DecodeError::HostDuplicate);
-    }
-    let named = places.of(Pseudo::Authority, fields);
+    let named = places
+        .of(Pseudo::Authority, fields)
+        .filter(|named| !named.is_empty());
     let authority = match (named, fields.get_shared(Known::Host)) {
-        // Two hosts in one request are read differently by two servers.
-        (Some(named), Some(host)) if !named.eq_ignore_ascii_case(&host) => {
-            return Err(DecodeError::HostMismatch);
-        }
+        // Envoy leaves `host` out too.
         (Some(named), _) => named,
+        (None, _) if repeated.contains(Known::Host) => return Err(DecodeError::HostDuplicate),
         (None, Some(host)) if !needs_port => host,
-        (None, _) => return Err(DecodeError::HostMissing),
+        (None, _) if needs_port => return Err(DecodeError::HostMissing),
+        (None, _) => return Ok(bytes::Bytes::new()),
     };
-    if authority.is_empty() {
-        return Err(DecodeError::HostMissing);
+    if !authority.is_empty() {
+        h1::check_authority(&authority, needs_port).map_err(|_| DecodeError::HostInvalid)?;
     }
-    h1::check_authority(&authority, needs_port).map_err(|_| DecodeError::HostInvalid)?;
     fields.remove(Known::Host);
     Ok(authority)
 }

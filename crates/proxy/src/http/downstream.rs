@@ -2,7 +2,11 @@
 
 use std::task::{Context, Poll};
 
-use rajut_codec::{Fields, ResponseHead, h1::BodyLength};
+use rajut_codec::{
+    Fields, ResponseHead,
+    h1::BodyLength,
+    h2::{Reason, Server},
+};
 
 use super::{
     h1, h2,
@@ -15,7 +19,7 @@ pub(crate) enum Downstream<'c> {
     /// An HTTP/1 connection, lent for the exchange.
     H1(&'c mut h1::Server),
     /// An HTTP/2 stream.
-    H2(h2::ServerStream),
+    H2(h2::Stream<Server>),
 }
 
 impl Downstream<'_> {
@@ -23,7 +27,7 @@ impl Downstream<'_> {
     pub(crate) fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, DownstreamError>> {
         match self {
             Self::H1(server) => server.poll_piece(cx),
-            Self::H2(stream) => stream.poll_piece(cx),
+            Self::H2(stream) => stream.poll_piece(cx).map_err(DownstreamError::from),
         }
     }
 
@@ -40,7 +44,7 @@ impl Downstream<'_> {
     pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         match self {
             Self::H1(server) => server.poll_gone(cx),
-            Self::H2(stream) => stream.poll_gone(cx).map(|()| true),
+            Self::H2(stream) => stream.poll_lost(cx).map(|_| true),
         }
     }
 
@@ -54,7 +58,7 @@ impl Downstream<'_> {
             Self::H1(server) => server
                 .push_head(head, length)
                 .map_err(|_| DownstreamError::Malformed(502)),
-            Self::H2(stream) => stream.push_head(head, length),
+            Self::H2(stream) => stream.push_head(head, length).map_err(DownstreamError::from),
         }
     }
 
@@ -63,7 +67,7 @@ impl Downstream<'_> {
             Self::H1(server) => server
                 .push_informational(head)
                 .map_err(|_| DownstreamError::Malformed(502)),
-            Self::H2(stream) => stream.push_informational(head),
+            Self::H2(stream) => stream.push_informational(head).map_err(DownstreamError::from),
         }
     }
 
@@ -79,7 +83,7 @@ impl Downstream<'_> {
         match self {
             // The upstream sent more or less than it announced: the client must see a broken connection.
             Self::H1(server) => server.push(piece).map_err(|_| DownstreamError::Malformed(502)),
-            Self::H2(stream) => stream.push(piece),
+            Self::H2(stream) => stream.push(piece).map_err(DownstreamError::from),
         }
     }
 
@@ -89,14 +93,14 @@ impl Downstream<'_> {
             Self::H1(server) => server
                 .push_trailers(fields)
                 .map_err(|_| DownstreamError::Malformed(502)),
-            Self::H2(stream) => stream.push_trailers(fields),
+            Self::H2(stream) => stream.push_trailers(fields).map_err(DownstreamError::from),
         }
     }
 
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), DownstreamError>> {
         match self {
             Self::H1(server) => server.poll_flush(cx).map_err(|_| DownstreamError::Gone),
-            Self::H2(stream) => stream.poll_flush(cx),
+            Self::H2(stream) => stream.poll_flush(cx).map_err(DownstreamError::from),
         }
     }
 
@@ -112,7 +116,7 @@ impl Downstream<'_> {
                     drop(rajut_platform::socket::set_reset_on_close(socket));
                 }
             }
-            Self::H2(stream) => stream.reset(::h2::Reason::INTERNAL_ERROR),
+            Self::H2(stream) => stream.reset(Reason::INTERNAL_ERROR),
         }
     }
 

@@ -687,7 +687,8 @@ impl Forwarding<'_, '_> {
         relay: &mut Relay,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Failure>> {
-        if !self.source.sent && exchange.broken.is_none() {
+        // What was handed over may still wait for the server's windows.
+        if exchange.broken.is_none() && (!self.source.sent || exchange.upstream.has_unsent()) {
             self.poll_send(exchange, cx)?;
         }
         if relay.tunnel && self.source.sent && !relay.upstream_shut {

@@ -1,10 +1,12 @@
 //! Steps 4 to 12 of walk one: HTTP connections, and each request on them.
 //!
 //! [`serve_request`] is the walk itself. An HTTP/1 connection serves its requests one after the other in one task; an
-//! HTTP/2 connection has a task per stream. What it does not do: accept connections or TLS (`listener/`, `tls/`).
+//! HTTP/2 connection (`serve/http2.rs`) has a task per stream. What it does not do: accept connections or TLS (`listener/`, `tls/`).
 //!
 //! Bounds: heads as the connection manager says, pipelined bytes 64 KiB, what is read and thrown away after an early
-//! answer [`DISCARD_MAX`] within [`LINGER`], streams as `h2.rs` says.
+//! answer [`DISCARD_MAX`] within [`LINGER`], streams as `h2.rs` of this folder says.
+
+mod http2;
 
 use std::{
     cell::{Cell, RefCell},
@@ -26,17 +28,14 @@ use rajut_ir::{
     http::Codec,
     route::{Forward, RouteActionKind},
 };
-use tokio::{io::AsyncReadExt, task::spawn_local, time::Instant};
+use tokio::{io::AsyncReadExt, time::Instant};
 
 use super::{
-    batch::{Batch, Batched, batched},
-    codec::convert,
     deadline::Deadlines,
     downstream::Downstream,
     filters::Routes,
     forward::{self, Ended, Forwarding},
     h1::{self, HeadError},
-    h2::{self, ServerStream},
     headers,
     manager::Manager,
     message::Request,
@@ -93,7 +92,7 @@ pub async fn serve_connection(
     if speaks_http2(&shared, &mut stream, &mut first).await {
         stats.add(index, ManagerCounter::CxHttp2);
         // Boxed, as is the other: the task of a connection carries only what its version needs.
-        Box::pin(serve_http2(&shared, stream, first.freeze())).await;
+        Box::pin(http2::serve_http2(&shared, stream, first)).await;
     } else {
         stats.add(index, ManagerCounter::CxHttp1);
         Box::pin(serve_http1(&shared, stream, first)).await;
@@ -355,136 +354,6 @@ async fn linger(server: &mut h1::Server) {
     };
     // A peer that neither reads nor closes is not waited for.
     let _ = tokio::time::timeout(LINGER, close).await;
-}
-
-async fn serve_http2(shared: &Rc<Shared>, stream: Stream, first: Bytes) {
-    let ir = shared.manager.ir();
-    let stats = shared.manager.stats();
-    let index = shared.worker.index;
-    let Some((mut connection, batch)) = handshake(shared, stream, first).await else {
-        stats.add(index, ManagerCounter::CxProtocolError);
-        return;
-    };
-    let streams = Rc::new(Cell::new(0_u32));
-    let opened = Instant::now();
-    let mut idle_since = opened;
-    let mut timer = Timer::default();
-    let mut drain = pin!(shared.worker.drain_started());
-    let mut closing = false;
-    // Asked for only where it is used: from then on `h2` looks for a ping whenever it is polled.
-    let keepalive = ir.http2.keepalive;
-    let ping_pong = keepalive.and_then(|_| connection.ping_pong());
-    let mut pings = pin!(h2::keep_alive(ping_pong, keepalive));
-    loop {
-        let accepted = poll_fn(|cx| {
-            if let Poll::Ready(accepted) = connection.poll_accept(cx) {
-                return Poll::Ready(Some(accepted));
-            }
-            if batch.poll_flush(cx) == Poll::Ready(true)
-                && let Poll::Ready(accepted) = connection.poll_accept(cx)
-            {
-                return Poll::Ready(Some(accepted));
-            }
-            if pings.as_mut().poll(cx).is_ready() {
-                // As if the client had closed it: it does not answer.
-                return Poll::Ready(Some(None));
-            }
-            if !closing && drain.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(None);
-            }
-            if streams.get() > 0 {
-                idle_since = clock::now();
-            }
-            let idle = ir.idle_timeout.map(|limit| idle_since + limit);
-            let old = ir.max_connection_duration.map(|longest| opened + longest);
-            let deadline = if closing {
-                None
-            } else {
-                idle.into_iter().chain(old).min()
-            };
-            if timer.poll(cx, deadline) {
-                return Poll::Ready(None);
-            }
-            Poll::Pending
-        })
-        .await;
-        match accepted {
-            Some(Some(Ok((request, respond)))) => {
-                streams.set(streams.get() + 1);
-                let active = ActiveStream(streams.clone());
-                // Boxed: a task moves its future about, when it is made and when it ends.
-                spawn_local(Box::pin(serve_stream(shared.current(), active, request, respond)));
-            }
-            Some(Some(Err(error))) => {
-                if error.is_library() {
-                    stats.add(index, ManagerCounter::CxProtocolError);
-                    tracing::debug!(client = %shared.connection.remote, %error, "HTTP/2 connection refused");
-                }
-                return;
-            }
-            Some(None) => return,
-            None => {
-                // GOAWAY with the last stream; what is under way finishes.
-                closing = true;
-                connection.graceful_shutdown();
-            }
-        }
-    }
-}
-
-/// The settings both ways, within the time for a head; `None` where they don't come.
-async fn handshake(
-    shared: &Shared,
-    stream: Stream,
-    first: Bytes,
-) -> Option<(::h2::server::Connection<Batched, Bytes>, Batch)> {
-    let ir = shared.manager.ir();
-    let head_bytes = ir.max_request_headers_kb.saturating_mul(1024);
-    let limit = ir
-        .request_headers_timeout
-        .or(ir.idle_timeout)
-        .unwrap_or(Duration::MAX);
-    let (io, batch) = batched(stream, first);
-    let handshake = h2::server_builder(&ir.http2, head_bytes).handshake::<_, Bytes>(io);
-    let connection = tokio::time::timeout(limit, handshake).await.ok()?.ok()?;
-    batch.collect();
-    Some((connection, batch))
-}
-
-/// Counts a stream as open until dropped.
-struct ActiveStream(Rc<Cell<u32>>);
-
-impl Drop for ActiveStream {
-    fn drop(&mut self) {
-        self.0.set(self.0.get().saturating_sub(1));
-    }
-}
-
-/// The task of one stream. The head is read before, so that the task does not carry what it came as.
-fn serve_stream(
-    shared: Rc<Shared>,
-    active: ActiveStream,
-    request: http::Request<::h2::RecvStream>,
-    respond: ::h2::server::SendResponse<Bytes>,
-) -> impl Future<Output = ()> {
-    let (parts, body) = request.into_parts();
-    let is_head = parts.method == http::Method::HEAD;
-    let received = convert::request_from_h2(parts, body.is_end_stream());
-    let mut downstream = Downstream::H2(ServerStream::new(body, respond, is_head));
-    async move {
-        if let Ok(request) = received {
-            let mut timer = shared.worker.timers.borrow();
-            serve_request(&shared, &mut timer, &mut downstream, request).await;
-            shared.worker.timers.give_back(timer);
-        } else {
-            let mut record = Record::open(shared.clone(), RequestHead::default(), Instant::now());
-            let failure = FailureKind::MalformedRequest { status: 400 }.into();
-            record.note(&failure);
-            // A client that is gone needs no answer.
-            let _ = reply::failure(&mut record, &mut downstream, &failure, false);
-        }
-        drop(active);
-    }
 }
 
 /// One request: steps 4 to 12. `false`: its connection can't go on.
@@ -760,20 +629,4 @@ async fn flush(shared: &Shared, timer: &mut Timer, downstream: &mut Downstream<'
         }
     })
     .await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn size<A, B, C, D, F: Future>(_: fn(A, B, C, D) -> F) -> usize {
-        size_of::<F>()
-    }
-
-    #[test]
-    fn the_task_of_a_stream_is_small() {
-        // What a stream costs beside the bytes of its heads and of one piece of its body.
-        let size = size(serve_stream);
-        assert!(size <= 4096, "{size} bytes");
-    }
 }

@@ -1,32 +1,29 @@
 //! Step 9 of walk one: one request on one upstream connection, over either version.
 
 use std::{
-    future::Future,
+    future::poll_fn,
     io,
-    pin::Pin,
     task::{Context, Poll, ready},
 };
 
-use h2::client::ResponseFuture;
 use rajut_codec::{
     Known, RequestHead, ResponseHead, Scheme,
     h1::{BodyEvent, BodyLength, DecodeError},
+    h2::{Client, EncodeError, Reason},
 };
 
 use super::pool::{H1Connection, H2Lease};
 use crate::{
     failure::{Failure, FailureKind},
     http::{
-        codec::convert,
-        h2::{Receiver, Sender},
+        h2::{Lost, Stream},
         message::Piece,
     },
     stats::istio::Ends,
 };
 
-/// Looks for the server's settings before an upgrade over a new HTTP/2 connection, and the pause between two.
-const SETTINGS_LOOKS: u32 = 200;
-const SETTINGS_PAUSE: std::time::Duration = std::time::Duration::from_millis(5);
+/// How long the settings of a new HTTP/2 connection are waited for, before an upgrade.
+const SETTINGS_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// A response's head: one of several interim ones, or the final one with what body follows.
 #[derive(Debug)]
@@ -54,20 +51,25 @@ impl Upstream {
     /// Before an upgrade over HTTP/2: waits for the setting that allows it, which a new connection does not know yet.
     pub(crate) async fn wait_for_upgrades(&self) {
         let Self::H2(exchange) = self else { return };
-        // `h2` does not tell when settings arrive.
-        for _ in 0..SETTINGS_LOOKS {
-            if exchange.lease.takes_extended_connect() {
-                return;
-            }
-            tokio::time::sleep(SETTINGS_PAUSE).await;
-        }
+        let link = exchange.lease.link();
+        let settled = poll_fn(|cx| link.poll_settled(cx));
+        // A server that says nothing takes none.
+        let _ = tokio::time::timeout(SETTINGS_WAIT, settled).await;
     }
 
     /// Whether more of the request may be pushed.
     pub(crate) fn has_room(&self) -> bool {
         match self {
             Self::H1(exchange) => exchange.connection.transport.has_room(),
-            Self::H2(exchange) => exchange.sender.as_ref().is_none_or(Sender::has_room),
+            Self::H2(exchange) => exchange.stream.as_ref().is_none_or(Stream::has_room),
+        }
+    }
+
+    /// Whether something that was pushed waits to be sent.
+    pub(crate) fn has_unsent(&self) -> bool {
+        match self {
+            Self::H1(exchange) => !exchange.connection.transport.output.is_empty(),
+            Self::H2(exchange) => exchange.stream.as_ref().is_some_and(|stream| !stream.has_room()),
         }
     }
 
@@ -83,8 +85,8 @@ impl Upstream {
                 };
                 pushed.map_err(|error| Failure::new(FailureKind::Internal, error.to_string()))
             }
-            Self::H2(exchange) => match &mut exchange.sender {
-                Some(sender) => sender.push(piece).map_err(|error| failure_of_h2(&error)),
+            Self::H2(exchange) => match &mut exchange.stream {
+                Some(stream) => stream.push(piece).map_err(failure_of_h2),
                 None => Ok(()),
             },
         }
@@ -93,8 +95,8 @@ impl Upstream {
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         match self {
             Self::H1(exchange) => exchange.poll_flush(cx),
-            Self::H2(exchange) => match &mut exchange.sender {
-                Some(sender) => sender.poll_flush(cx).map_err(|error| failure_of_h2(&error)),
+            Self::H2(exchange) => match &mut exchange.stream {
+                Some(stream) => stream.poll_flush(cx).map_err(failure_of_h2),
                 None => Poll::Ready(Ok(())),
             },
         }
@@ -112,8 +114,8 @@ impl Upstream {
     pub(crate) fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, Failure>> {
         match self {
             Self::H1(exchange) => exchange.poll_piece(cx),
-            Self::H2(exchange) => match &mut exchange.receiver {
-                Some(receiver) => receiver.poll_piece(cx).map_err(|error| failure_of_h2(&error)),
+            Self::H2(exchange) => match &mut exchange.stream {
+                Some(stream) => stream.poll_piece(cx).map_err(failure_of_h2),
                 None => Poll::Ready(Ok(Piece::End)),
             },
         }
@@ -123,7 +125,7 @@ impl Upstream {
     pub(crate) fn is_at_end(&self) -> bool {
         match self {
             Self::H1(_) => false,
-            Self::H2(exchange) => exchange.receiver.as_ref().is_some_and(Receiver::is_at_end),
+            Self::H2(exchange) => exchange.stream.as_ref().is_some_and(Stream::is_at_end),
         }
     }
 
@@ -203,10 +205,10 @@ impl Upstream {
         match self {
             Self::H1(exchange) => exchange.connection.release(),
             Self::H2(mut exchange) => {
-                if let Some(sender) = &mut exchange.sender
-                    && !sender.is_done()
+                if let Some(stream) = &mut exchange.stream
+                    && !stream.is_done()
                 {
-                    sender.reset(h2::Reason::NO_ERROR);
+                    stream.reset(Reason::NO_ERROR);
                 }
             }
         }
@@ -324,99 +326,78 @@ fn failure_of_h1(error: DecodeError) -> Failure {
     }
 }
 
-/// What an error of `h2` means.
-pub(crate) fn failure_of_h2(error: &h2::Error) -> Failure {
-    if error.is_io() {
-        return FailureKind::UpstreamClosed.into();
-    }
-    match error.reason() {
-        // RFC 9113 §8.7: not processed. A GOAWAY with NO_ERROR reaches a stream only if it is above the last one.
-        Some(h2::Reason::REFUSED_STREAM) => FailureKind::StreamRefused.into(),
-        Some(h2::Reason::NO_ERROR) if error.is_go_away() => FailureKind::StaleConnection.into(),
-        Some(reason) if error.is_remote() => Failure::new(FailureKind::UpstreamReset, reason.description()),
-        Some(reason) => Failure::new(FailureKind::UpstreamProtocol, reason.description()),
-        None => FailureKind::UpstreamReset.into(),
+/// What the loss of a stream means.
+fn failure_of_h2(lost: Lost) -> Failure {
+    match lost {
+        Lost::Closed => FailureKind::UpstreamClosed.into(),
+        // RFC 9113 §8.7: not processed.
+        Lost::Reset(Reason::REFUSED_STREAM) => FailureKind::StreamRefused.into(),
+        Lost::Unseen => FailureKind::StaleConnection.into(),
+        Lost::Reset(reason) => Failure::new(FailureKind::UpstreamReset, reason.name()),
+        Lost::Malformed(error) => Failure::new(FailureKind::UpstreamProtocol, error.name()),
+        Lost::Unsendable(error) => Failure::new(FailureKind::Internal, error.to_string()),
+        Lost::Given => FailureKind::Internal.into(),
     }
 }
 
 /// One stream of an HTTP/2 connection.
 #[derive(Debug)]
 pub(crate) struct H2Exchange {
+    // Before the lease, so that its place is free when that says so.
+    stream: Option<Stream<Client>>,
     lease: H2Lease,
     scheme: Scheme,
-    response: Option<ResponseFuture>,
-    sender: Option<Sender>,
-    receiver: Option<Receiver>,
-    informational: u8,
     /// The request was an upgrade: a 2xx starts the tunnel.
     upgrade: bool,
 }
 
-/// Interim responses before the final one.
-const INFORMATIONAL_MAX: u8 = 16;
-
 impl H2Exchange {
     pub(crate) const fn new(lease: H2Lease, scheme: Scheme) -> Self {
         Self {
+            stream: None,
             lease,
             scheme,
-            response: None,
-            sender: None,
-            receiver: None,
-            informational: 0,
             upgrade: false,
         }
     }
 
     fn push_head(&mut self, head: &RequestHead, length: BodyLength) -> Result<(), Failure> {
-        let request = convert::request_to_h2(head, self.scheme)
-            .map_err(|_| Failure::new(FailureKind::Internal, "the request's head has no HTTP/2 form"))?;
-        self.upgrade = head.fields.contains(Known::Upgrade) || head.method == rajut_codec::Method::Connect;
-        if head.fields.contains(Known::Upgrade) && !self.lease.takes_extended_connect() {
+        let is_upgrade = head.fields.contains(Known::Upgrade);
+        self.upgrade = is_upgrade || head.method == rajut_codec::Method::Connect;
+        if is_upgrade && !self.lease.link().takes_extended_connect() {
             return Err(Failure::new(
                 FailureKind::UpgradeRefused,
                 "the endpoint does not take extended CONNECT",
             ));
         }
-        let end = length == BodyLength::Empty && !self.upgrade;
-        let (response, stream) = self
+        let length = if self.upgrade { BodyLength::Tunnel } else { length };
+        let stream = self
             .lease
-            .send(request, end)
-            // Nothing has been sent: the connection is going away.
-            .map_err(|error| Failure::new(FailureKind::StaleConnection, error.to_string()))?;
-        self.response = Some(response);
-        self.sender = (!end).then(|| Sender::new(stream, length, head.version));
+            .link()
+            .open(head, self.scheme, length)
+            .map_err(|error| match error {
+                // Nothing has been sent: the connection is going away.
+                EncodeError::NoStream => Failure::new(FailureKind::StaleConnection, error.to_string()),
+                error => Failure::new(FailureKind::Internal, error.to_string()),
+            })?;
+        self.stream = Some(stream);
         Ok(())
     }
 
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Head, Failure>> {
-        let Some(response) = &mut self.response else {
+        let Some(stream) = &mut self.stream else {
             return Poll::Ready(Err(FailureKind::Internal.into()));
         };
-        if let Poll::Ready(Some(interim)) = response.poll_informational(cx) {
-            let interim = interim.map_err(|error| failure_of_h2(&error))?;
-            self.informational += 1;
-            if self.informational > INFORMATIONAL_MAX {
-                return Poll::Ready(Err(Failure::new(
-                    FailureKind::UpstreamProtocol,
-                    "too many interim responses",
-                )));
-            }
-            let (head, _) = convert::response_from_h2(interim.into_parts().0, false)
-                .map_err(|_| Failure::from(FailureKind::UpstreamProtocol))?;
-            return Poll::Ready(Ok(Head::Informational(head)));
+        let mut response = ready!(stream.poll_head(cx)).map_err(failure_of_h2)?;
+        if response.head.is_informational() {
+            return Poll::Ready(Ok(Head::Informational(response.head)));
         }
-        let response = ready!(Pin::new(response).poll(cx)).map_err(|error| failure_of_h2(&error))?;
         self.lease.note_answer();
-        let (parts, body) = response.into_parts();
-        let (mut head, mut length) = convert::response_from_h2(parts, body.is_end_stream())
-            .map_err(|_| Failure::from(FailureKind::UpstreamProtocol))?;
-        if self.upgrade && (200..=299).contains(&head.status) {
-            length = BodyLength::Tunnel;
+        if self.upgrade && (200..=299).contains(&response.head.status) {
+            response.body = BodyLength::Tunnel;
             // Length and coding mean nothing in a tunnel (RFC 9110 §9.3.6).
-            head.fields.remove(Known::ContentLength);
+            response.head.fields.remove(Known::ContentLength);
         }
-        self.receiver = Some(Receiver::new(body));
-        Poll::Ready(Ok(Head::Final(head, length)))
+        Poll::Ready(Ok(Head::Final(response.head, response.body)))
     }
 }

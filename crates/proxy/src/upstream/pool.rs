@@ -22,18 +22,18 @@ use std::{
     future::poll_fn,
     hash::{BuildHasherDefault, Hasher},
     net::SocketAddr,
-    pin::{Pin, pin},
+    pin::pin,
     rc::{Rc, Weak},
     sync::Arc,
     task::{Context, Poll, Waker},
     time::Duration,
 };
 
-use bytes::Bytes;
-use h2::client::{ResponseFuture, SendRequest};
+use bytes::BytesMut;
 use rajut_codec::{
     Known, ResponseHead, Scheme, Version,
     h1::{ClientConn, ClientNext, Limits},
+    h2::Client,
 };
 use rajut_ir::cluster::{Http2Options, UpstreamProtocol};
 use rajut_platform::socket::{IdleState, idle_state};
@@ -53,8 +53,7 @@ use crate::{
     epoch::Config,
     failure::{Failure, FailureKind},
     http::{
-        batch::{Batch, Batched, batched},
-        h2::{CONNECTION_WINDOW, DATA_FRAME_BUDGET, SEND_BUFFER, STREAM_WINDOW, STREAMS_DEFAULT, keep_alive},
+        h2::{self, Driver, Ended, KeepAlive, Link},
         transport::Transport,
     },
     stats::{ClusterCounter, istio::Ends},
@@ -69,6 +68,10 @@ pub const IDLE_MAX: usize = 1024;
 pub const UNSURE_IDLE: Duration = Duration::from_millis(1500);
 /// A connection is retired this long before the server said that it will close it.
 const KEEP_ALIVE_MARGIN: Duration = Duration::from_secs(1);
+/// Bytes of a response's head over HTTP/2.
+const RESPONSE_HEAD_MAX: usize = 64 * 1024;
+/// How long the last frames of an HTTP/2 connection may take to be written.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// Time between two rounds of the janitor.
 const SWEEP: Duration = Duration::from_secs(1);
 
@@ -148,12 +151,11 @@ pub(crate) struct H1Connection {
 /// An HTTP/2 connection to a host.
 #[derive(Debug)]
 pub(crate) struct H2Connection {
-    send: SendRequest<Bytes>,
+    link: Rc<Link<Client>>,
     streams: Cell<u32>,
     requests: Cell<u32>,
-    /// No new streams: GOAWAY, an error, used up.
+    /// No new streams: used up, or old.
     closed: Cell<bool>,
-    limit: u32,
     opened: Instant,
     local: Option<SocketAddr>,
     freed: Notify,
@@ -177,25 +179,13 @@ impl Drop for H2Lease {
 }
 
 impl H2Lease {
-    pub(crate) fn send(
-        &mut self,
-        request: http::Request<()>,
-        end: bool,
-    ) -> Result<(ResponseFuture, h2::SendStream<Bytes>), h2::Error> {
-        let sent = self.connection.send.clone().send_request(request, end);
-        if sent.is_err() {
-            self.connection.closed.set(true);
-        }
-        sent
+    pub(crate) fn link(&self) -> &Rc<Link<Client>> {
+        &self.connection.link
     }
 
     /// Whether the connection has carried other requests.
     pub(crate) fn is_reused(&self) -> bool {
         self.connection.requests.get() > 1
-    }
-
-    pub(crate) fn takes_extended_connect(&self) -> bool {
-        self.connection.send.is_extended_connect_protocol_enabled()
     }
 
     pub(crate) fn local_address(&self) -> Option<SocketAddr> {
@@ -216,9 +206,13 @@ impl H2Lease {
 }
 
 impl H2Connection {
+    /// Whether it takes no further streams, now and later.
+    fn is_closed(&self) -> bool {
+        self.closed.get() || self.link.is_leaving()
+    }
+
     fn lease(self: &Rc<Self>, max_requests: Option<u32>) -> Option<H2Lease> {
-        let peer = u32::try_from(self.send.current_max_send_streams()).unwrap_or(u32::MAX);
-        if self.closed.get() || self.streams.get() >= self.limit.min(peer) {
+        if self.closed.get() || self.streams.get() >= self.link.stream_limit() {
             return None;
         }
         self.streams.set(self.streams.get() + 1);
@@ -229,6 +223,12 @@ impl H2Connection {
         Some(H2Lease {
             connection: self.clone(),
         })
+    }
+}
+
+impl Drop for H2Connection {
+    fn drop(&mut self) {
+        self.link.shutdown();
     }
 }
 
@@ -403,11 +403,11 @@ impl ClusterPool {
             .filter(|max| *max > 0);
         let mut hosts = self.hosts.borrow_mut();
         let connections = &mut hosts.get_mut(&host.id)?.h2;
-        connections.retain(|connection| !connection.closed.get());
+        connections.retain(|connection| !connection.is_closed());
         // The busiest with room first, so that idle ones can expire.
         connections
             .iter()
-            .filter(|connection| connection.streams.get() < connection.limit)
+            .filter(|connection| connection.streams.get() < connection.link.stream_limit())
             .max_by_key(|connection| connection.streams.get())
             .and_then(|connection| connection.lease(max_requests))
             .or_else(|| {
@@ -446,7 +446,7 @@ impl ClusterPool {
                 if old {
                     connection.closed.set(true);
                 }
-                !connection.closed.get()
+                !connection.is_closed()
             });
             host.idle.shrink_to(8);
             left |= !host.idle.is_empty() || !host.h2.is_empty();
@@ -665,9 +665,7 @@ impl Acquire<'_> {
         if let UpstreamProtocol::Auto(_, options) = &cluster.ir().protocol
             && stream.alpn() == Some(b"h2")
         {
-            let connection = self
-                .start_h2(options, Established { stream, ends, permit })
-                .await?;
+            let connection = self.start_h2(options, Established { stream, ends, permit });
             let lease = connection.lease(None).ok_or(FailureKind::StreamRefused)?;
             return Ok(stream_on(lease, cluster, host));
         }
@@ -769,11 +767,9 @@ impl Acquire<'_> {
             UpstreamProtocol::Http1(_) => Http2Options::default(),
         };
         let attempt = AttemptGuard::begin(pool, host);
-        let made = async {
-            let established = connect_with(worker, cluster, host, self.host_name, permit).await?;
-            self.start_h2(&options, established).await
-        }
-        .await;
+        let made = connect_with(worker, cluster, host, self.host_name, permit)
+            .await
+            .map(|established| self.start_h2(&options, established));
         let max_requests = cluster.ir().max_requests_per_connection.filter(|max| *max > 0);
         match made {
             Ok(connection) => {
@@ -792,11 +788,7 @@ impl Acquire<'_> {
         }
     }
 
-    async fn start_h2(
-        &self,
-        options: &Http2Options,
-        established: Established,
-    ) -> Result<Rc<H2Connection>, Failure> {
+    fn start_h2(&self, options: &Http2Options, established: Established) -> Rc<H2Connection> {
         let Self {
             pools,
             pool,
@@ -807,41 +799,29 @@ impl Acquire<'_> {
         } = self;
         let Established { stream, ends, permit } = established;
         let local = stream.socket().and_then(|socket| socket.local_addr().ok());
-        let (io, batch) = batched(stream, Bytes::new());
         // The preface and the settings leave with the first request.
-        batch.collect();
-        let handshake = client_builder(options).handshake::<_, Bytes>(io);
-        let made = tokio::time::timeout(cluster.ir().connect_timeout, handshake).await;
-        let (send, driver) = made
-            .map_err(|_| Failure::from(FailureKind::ConnectTimeout))?
-            .map_err(|error| Failure::new(FailureKind::ConnectFailure, error.to_string()))?;
+        let config = h2::config(options, RESPONSE_HEAD_MAX);
+        let driver = Driver::new(stream, BytesMut::new(), config);
         cluster.stats().add(worker.index, ClusterCounter::CxHttp2);
         let connection = Rc::new(H2Connection {
-            send,
+            link: driver.link().clone(),
             streams: Cell::new(0),
             requests: Cell::new(0),
             closed: Cell::new(false),
-            limit: options.max_concurrent_streams.unwrap_or(STREAMS_DEFAULT),
             opened: Instant::now(),
             local,
             freed: Notify::new(),
             ends,
             answered: Cell::new(false),
         });
-        let keepalive = options.keepalive;
-        spawn_local(drive(
-            driver,
-            batch,
-            Rc::downgrade(&connection),
-            permit,
-            keepalive,
-        ));
+        let pings = KeepAlive::new(options.keepalive);
+        spawn_local(drive(driver, pings, Rc::downgrade(&connection), permit));
         if !pool.retired.get() {
             let mut hosts = pool.hosts.borrow_mut();
             hosts.entry(host.id).or_default().h2.push(connection.clone());
         }
         pools.ensure_janitor(worker);
-        Ok(connection)
+        connection
     }
 }
 
@@ -918,50 +898,33 @@ impl Drop for AttemptGuard {
     }
 }
 
-fn client_builder(options: &Http2Options) -> h2::client::Builder {
-    let mut builder = h2::client::Builder::new();
-    builder
-        .enable_push(false)
-        .initial_window_size(options.initial_stream_window_size.unwrap_or(STREAM_WINDOW))
-        .initial_connection_window_size(
-            options
-                .initial_connection_window_size
-                .unwrap_or(CONNECTION_WINDOW),
-        )
-        .max_send_buffer_size(SEND_BUFFER)
-        .max_header_list_size(64 * 1024)
-        .max_concurrent_reset_streams(64)
-        .data_frame_budget(DATA_FRAME_BUDGET);
-    builder
-}
-
 /// Runs an HTTP/2 connection to its end; with keep-alive, closes it when a PING is not answered in time.
 async fn drive(
-    mut driver: h2::client::Connection<Batched, Bytes>,
-    batch: Batch,
+    mut driver: Driver<Client>,
+    mut pings: KeepAlive,
     connection: Weak<H2Connection>,
     guard: ConnectionGuard,
-    keepalive: Option<(Duration, Duration)>,
 ) {
-    let ping_pong = keepalive.and_then(|_| driver.ping_pong());
-    let mut pings = pin!(keep_alive(ping_pong, keepalive));
     let ended = poll_fn(|cx| {
-        let mut driven = Pin::new(&mut driver).poll(cx);
-        if batch.poll_flush(cx) == Poll::Ready(true) && driven.is_pending() {
-            driven = Pin::new(&mut driver).poll(cx);
+        if let Poll::Ready(ended) = driver.poll_drive(cx) {
+            return Poll::Ready(ended);
         }
-        if driven.is_pending() && pings.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Ok(()));
+        if pings.poll(cx, driver.link()) {
+            driver.give_up();
+            return Poll::Ready(Ended::Closed);
         }
-        driven
+        Poll::Pending
     })
     .await;
-    if let Err(error) = ended {
+    if let Some(connection) = connection.upgrade() {
+        connection.freed.notify_waiters();
+    }
+    if let Ended::Broken(error) = ended {
         tracing::debug!(endpoint = %guard.host().address, %error, "HTTP/2 connection ended");
     }
-    if let Some(connection) = connection.upgrade() {
-        connection.closed.set(true);
-        connection.freed.notify_waiters();
+    if ended != Ended::Closed {
+        // The last GOAWAY; a server that does not read is not waited for.
+        let _ = tokio::time::timeout(FAREWELL, poll_fn(|cx| driver.poll_shutdown(cx))).await;
     }
     drop(guard);
 }

@@ -47,7 +47,7 @@ impl<R: Role> Conn<R> {
         out: &mut Output,
     ) -> Result<Option<Event<R::Head>>, DecodeError> {
         if self.refusing_above.is_some()
-            && let Some(event) = self.next_refused(out)
+            && let Some(event) = self.next_refused()
         {
             return Ok(Some(event));
         }
@@ -215,7 +215,7 @@ impl<R: Role> Conn<R> {
             self.release(key, padding, out);
         }
         if is_end {
-            self.forget_if_done(key, out);
+            self.forget_if_done(key);
         } else if data.is_empty() {
             self.budget.control(&self.config)?;
             return Ok(None);
@@ -232,7 +232,7 @@ impl<R: Role> Conn<R> {
         match head.kind {
             frame::HEADERS => self.headers(head, payload, out),
             frame::CONTINUATION => self.continuation(head, payload, out),
-            frame::RST_STREAM => self.rst_stream(head, payload, out),
+            frame::RST_STREAM => self.rst_stream(head, payload),
             frame::SETTINGS => self.settings(head, payload, out),
             frame::PUSH_PROMISE => Err(DecodeError::PushPromise.into()),
             frame::PING => self.ping_frame(head, payload, out),
@@ -340,12 +340,12 @@ impl<R: Role> Conn<R> {
         }
         match known {
             Some((key, stream)) => match stream.recv {
-                Half::Head => self.response(key, stream, section, is_end, out),
+                Half::Head => self.response(key, stream, section, is_end),
                 Half::Body if !is_end => Err(Fault::Stream(key, DecodeError::TrailersNotLast)),
                 Half::Body if stream.recv_left != UNKNOWN && stream.recv_left > 0 => {
                     Err(Fault::Stream(key, DecodeError::ContentLengthMismatch))
                 }
-                Half::Body => self.trailers(key, section, out),
+                Half::Body => self.trailers(key, section),
                 Half::Done => Err(Fault::Stream(key, DecodeError::StreamClosed)),
             },
             None if R::IS_SERVER && id > self.last_peer => self.new_stream(id, section, is_end, out),
@@ -366,26 +366,19 @@ impl<R: Role> Conn<R> {
         self.budget.control(&self.config)
     }
 
-    fn trailers(&mut self, key: StreamKey, section: Section, out: &mut Output) -> Taken<R> {
+    fn trailers(&mut self, key: StreamKey, section: Section) -> Taken<R> {
         let fields: Fields = section
             .into_trailers()
             .map_err(|error| Fault::Stream(key, error))?;
         if let Some(stream) = self.streams.get_mut(key) {
             stream.recv = Half::Done;
         }
-        self.forget_if_done(key, out);
+        self.forget_if_done(key);
         Ok(Some(Event::Trailers { stream: key, fields }))
     }
 
     /// The head of a response, interim or final.
-    fn response(
-        &mut self,
-        key: StreamKey,
-        before: Stream,
-        section: Section,
-        is_end: bool,
-        out: &mut Output,
-    ) -> Taken<R> {
+    fn response(&mut self, key: StreamKey, before: Stream, section: Section, is_end: bool) -> Taken<R> {
         let decoded = DecodedSection {
             section,
             is_end,
@@ -407,7 +400,7 @@ impl<R: Role> Conn<R> {
         } else {
             stream.recv = if is_end { Half::Done } else { Half::Body };
             stream.recv_left = facts.length.unwrap_or(UNKNOWN);
-            self.forget_if_done(key, out);
+            self.forget_if_done(key);
         }
         Ok(Some(Event::Head {
             stream: key,
@@ -470,7 +463,7 @@ impl<R: Role> Conn<R> {
         Ok(Some(Event::Refused { id, error }))
     }
 
-    fn rst_stream(&mut self, head: FrameHead, payload: &[u8], out: &mut Output) -> Taken<R> {
+    fn rst_stream(&mut self, head: FrameHead, payload: &[u8]) -> Taken<R> {
         let reason = Reason(number(payload)?);
         if head.stream == 0 {
             return Err(DecodeError::FrameStream.into());
@@ -488,7 +481,7 @@ impl<R: Role> Conn<R> {
         {
             self.budget.reset(&self.config)?;
         }
-        self.forget(stream, out);
+        self.forget(stream);
         Ok(Some(Event::Reset {
             stream,
             reason,
@@ -634,14 +627,14 @@ impl<R: Role> Conn<R> {
 
     /// One of our streams that the leaving peer has not looked at.
     #[cold]
-    fn next_refused(&mut self, out: &mut Output) -> Option<Event<R::Head>> {
+    fn next_refused(&mut self) -> Option<Event<R::Head>> {
         let above = self.refusing_above?;
         let Some(stream) = self.streams.highest().filter(|stream| stream.id > above) else {
             self.refusing_above = None;
             return None;
         };
         self.note_reset(stream.id);
-        self.forget(stream, out);
+        self.forget(stream);
         Some(Event::Reset {
             stream,
             reason: Reason::REFUSED_STREAM,

@@ -39,6 +39,7 @@ impl<R: Role> Conn<R> {
         out: &mut Output,
         write: impl FnOnce(&mut Encoder, &mut Vec<u8>),
     ) {
+        self.budget.sent();
         let (encoder, max) = (&mut self.encoder, self.peer.max_frame as usize);
         out.append(|out| {
             let start = out.len();
@@ -113,7 +114,7 @@ impl<R: Role> Conn<R> {
             if state.send_left != UNKNOWN {
                 state.send_left -= part.len() as u64;
             }
-            self.budget.sent_data();
+            self.budget.sent();
             write_data(stream.id, part, end && is_rest, out);
         }
         if length == 0 && end {
@@ -121,7 +122,7 @@ impl<R: Role> Conn<R> {
         }
         if end {
             state.send = Half::Done;
-            self.forget_if_done(stream, out);
+            self.forget_if_done(stream);
         }
         Ok(())
     }
@@ -153,7 +154,7 @@ impl<R: Role> Conn<R> {
         self.header_frame(stream.id, true, out, |encoder, out| {
             encoder.fields(fields, h1::NEVER_TRAILERS, out);
         });
-        self.forget_if_done(stream, out);
+        self.forget_if_done(stream);
         Ok(())
     }
 
@@ -170,14 +171,18 @@ impl<R: Role> Conn<R> {
         None
     }
 
-    /// Received data was used, so many bytes of it: the peer may send as much again. A stream that has gone has released
-    /// everything.
+    /// Received data was used, so many bytes of it: the peer may send as much again. What came of a stream is to be released
+    /// also when the stream has gone, whatever the reason: the connection's window bounds what the caller holds of all.
     pub fn release(&mut self, stream: StreamKey, bytes: usize, out: &mut Output) {
         let half = self.config.stream_window / 2;
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         let Some(state) = self.streams.get_mut(stream) else {
+            let bytes = bytes.min(self.orphaned);
+            self.orphaned -= bytes;
+            self.credit_connection(bytes, out);
             return;
         };
-        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(state.held);
+        let bytes = bytes.min(state.held);
         state.held -= bytes;
         if state.recv != Half::Done {
             state.credit += bytes;
@@ -232,7 +237,7 @@ impl<R: Role> Conn<R> {
     }
 
     /// Sets how the body that follows a head goes out.
-    fn begin_body(&mut self, stream: StreamKey, length: BodyLength, is_end: bool, out: &mut Output) {
+    fn begin_body(&mut self, stream: StreamKey, length: BodyLength, is_end: bool) {
         if let Some(state) = self.streams.get_mut(stream) {
             state.send = if is_end { Half::Done } else { Half::Body };
             state.send_left = match length {
@@ -240,7 +245,7 @@ impl<R: Role> Conn<R> {
                 BodyLength::Empty | BodyLength::Unknown | BodyLength::Tunnel => UNKNOWN,
             };
         }
-        self.forget_if_done(stream, out);
+        self.forget_if_done(stream);
     }
 }
 
@@ -287,7 +292,7 @@ impl Conn<Server> {
             length => LengthField::of(length),
         };
         self.response_frame(stream, head, field, is_end, out);
-        self.begin_body(stream, length, is_end, out);
+        self.begin_body(stream, length, is_end);
         Ok(())
     }
 
@@ -312,8 +317,7 @@ impl Conn<Client> {
     /// Whether a stream can be opened now. `false` may change with the end of another one, unless
     /// [`Conn::is_leaving`].
     pub fn can_open(&self) -> bool {
-        let most = self.peer.max_streams.min(self.config.max_concurrent_streams);
-        !self.is_leaving() && self.streams.len() < most as usize
+        !self.is_leaving() && self.streams.len() < self.stream_limit() as usize
     }
 
     /// Whether no stream can be opened any more: one side is leaving, it has failed, or the identifiers are used up.
@@ -322,6 +326,11 @@ impl Conn<Client> {
             || self.phase == Phase::Failed
             || self.leaving != Leaving::No
             || self.next_own > frame::MAX_31
+    }
+
+    /// How many streams may be open at once, as far as both sides have said.
+    pub fn stream_limit(&self) -> u32 {
+        self.peer.max_streams.min(self.config.max_concurrent_streams)
     }
 
     /// Whether the server takes extended CONNECT (RFC 8441).
@@ -386,7 +395,7 @@ impl Conn<Client> {
         stream.recv_window = self.acked_window.into();
         stream.bodiless = head.method == Method::Head;
         let key = self.streams.insert(stream);
-        self.begin_body(key, length, is_end, out);
+        self.begin_body(key, length, is_end);
         Ok(key)
     }
 }
