@@ -281,7 +281,7 @@ fn a_goaway_gives_unseen_streams_back_and_a_close_loses_the_rest() {
 
 /// Reads until nothing comes for a moment.
 async fn drain(far: &mut DuplexStream) -> usize {
-    let mut buffer = [0; 4096];
+    let mut buffer = vec![0; 4096];
     let mut total = 0;
     while let Ok(Ok(count)) = tokio::time::timeout(Duration::from_millis(50), far.read(&mut buffer)).await {
         total += count;
