@@ -117,8 +117,8 @@ fn spans_say_whose_they_are_and_go_to_the_collector() {
 
 #[test]
 fn proxies_share_listeners_only_where_their_spans_would_say_the_same() {
-    let mut cache = crate::Translator::default();
-    let mut scopes = |configuration: Configuration| {
+    let cache = crate::Translator::default();
+    let scopes = |configuration: Configuration| {
         let workloads = vec![workload("web", 1, "v1"), workload("otel", 2, "v1")];
         let snapshot = snapshot(configuration, workloads);
         let mut other = proxy("web", netns());
