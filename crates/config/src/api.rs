@@ -3,6 +3,7 @@
 //! Second step of walk two. Every field of a format is read, named as not supported, or is none of the mesh's business;
 //! whatever is left is an unknown field and an error. Relations between objects are judged in `merge` and `check`.
 
+pub(crate) mod authorization_policy;
 pub(crate) mod compose;
 pub(crate) mod config_map;
 pub(crate) mod deployment;
@@ -150,7 +151,7 @@ pub(crate) const KINDS: &[Kind] = &[
         "security.istio.io",
         SECURITY,
         "security.istio.io/v1",
-        UNSAFE,
+        Support::Used,
     ),
     kind(
         "RequestAuthentication",

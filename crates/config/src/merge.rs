@@ -18,8 +18,8 @@ use rajut_types::{Diagnostic, ObjectRef, Severity, Text};
 use crate::{
     Index, codes,
     model::{
-        ConfigMap, Deployment, DestinationRule, MeshConfig, Namespace, PeerAuthentication, RunCommand,
-        Service, ServiceAccount, Telemetry, VirtualService,
+        AuthorizationPolicy, ConfigMap, Deployment, DestinationRule, MeshConfig, Namespace,
+        PeerAuthentication, RunCommand, Service, ServiceAccount, Telemetry, VirtualService,
     },
     parse::Source,
     read::nearest,
@@ -83,6 +83,8 @@ pub struct Loaded {
     /// As written.
     pub peer_authentications: Vec<PeerAuthentication>,
     /// As written.
+    pub authorization_policies: Vec<AuthorizationPolicy>,
+    /// As written.
     pub telemetries: Vec<Telemetry>,
     /// The base with what is written laid over it.
     pub mesh: MeshConfig,
@@ -129,6 +131,7 @@ fn read(sources: &[Source], options: &LoadOptions, reader: &mut Reader) -> Loade
         virtual_services,
         destination_rules: collected.destination_rules,
         peer_authentications: collected.peer_authentications,
+        authorization_policies: collected.authorization_policies,
         telemetries: collected.telemetries,
         mesh: collected.mesh,
         service_accounts: collected.service_accounts,
@@ -218,6 +221,9 @@ fn sort(loaded: &mut Loaded) {
         .sort_by(|a, b| (a.age, &a.name, &a.namespace).cmp(&(b.age, &b.name, &b.namespace)));
     loaded
         .peer_authentications
+        .sort_by(|a, b| (a.age, &a.name, &a.namespace).cmp(&(b.age, &b.name, &b.namespace)));
+    loaded
+        .authorization_policies
         .sort_by(|a, b| (a.age, &a.name, &a.namespace).cmp(&(b.age, &b.name, &b.namespace)));
     loaded
         .telemetries

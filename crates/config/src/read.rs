@@ -8,7 +8,7 @@ mod object;
 mod scalar;
 mod scope;
 
-pub(crate) use object::{Object, nearest};
+pub(crate) use object::{Object, listed, nearest};
 pub(crate) use scope::{Field, Scope};
 
 pub(crate) use crate::parse::shown;

@@ -8,6 +8,7 @@
 //! Bounds: sizes follow the configuration; an index holds one entry per service, host or policy. It does not validate,
 //! allocate virtual addresses by itself ([`allocate`] is called by the registry), or know any proxy.
 
+mod authorization;
 mod changes;
 mod index;
 mod mtls;
@@ -29,7 +30,8 @@ pub use vip::{VIP_CAPACITY, allocate};
 
 use crate::Loaded;
 use crate::model::{
-    DestinationRule, MeshConfig, Namespace, PeerAuthentication, Service, Telemetry, VirtualService, Workload,
+    AuthorizationPolicy, DestinationRule, MeshConfig, Namespace, PeerAuthentication, Service, Telemetry,
+    VirtualService, Workload,
 };
 
 /// Everything that is configured and everything that runs, at one generation. Never changed; a change makes a new one
@@ -56,6 +58,8 @@ pub struct Snapshot {
     /// Sorted by age.
     pub peer_authentications: Vec<Arc<PeerAuthentication>>,
     /// Sorted by age.
+    pub authorization_policies: Vec<Arc<AuthorizationPolicy>>,
+    /// Sorted by age.
     pub telemetries: Vec<Arc<Telemetry>>,
     index: Arc<Index>,
 }
@@ -75,6 +79,8 @@ pub struct Configuration {
     pub destination_rules: Vec<DestinationRule>,
     /// Peer authentications.
     pub peer_authentications: Vec<PeerAuthentication>,
+    /// Authorization policies.
+    pub authorization_policies: Vec<AuthorizationPolicy>,
     /// Changes of metrics.
     pub telemetries: Vec<Telemetry>,
 }
@@ -89,6 +95,7 @@ impl Configuration {
             virtual_services: loaded.virtual_services.clone(),
             destination_rules: loaded.destination_rules.clone(),
             peer_authentications: loaded.peer_authentications.clone(),
+            authorization_policies: loaded.authorization_policies.clone(),
             telemetries: loaded.telemetries.clone(),
         }
     }
@@ -126,6 +133,7 @@ impl Snapshot {
             virtual_services,
             destination_rules,
             peer_authentications,
+            authorization_policies,
             telemetries,
         } = configuration;
         let namespaces = namespaces.into_iter().map(|namespace| {
@@ -150,6 +158,11 @@ impl Snapshot {
             peer_authentications: keep_sorted(
                 peer_authentications,
                 &previous.peer_authentications,
+                |object| (object.age, object.name.clone(), object.namespace.clone()),
+            ),
+            authorization_policies: keep_sorted(
+                authorization_policies,
+                &previous.authorization_policies,
                 |object| (object.age, object.name.clone(), object.namespace.clone()),
             ),
             telemetries: keep_sorted(telemetries, &previous.telemetries, |object| {

@@ -113,6 +113,11 @@ impl Regex {
         &self.source
     }
 
+    /// An expression that matches `text` and nothing else, to be part of a larger one.
+    pub fn escape(text: &str) -> String {
+        regex::escape(text)
+    }
+
     /// `text` with every place where the expression matches replaced; `\\1` in `substitution` is a group, `\\\\` a
     /// backslash. Source: Envoy `type.matcher.v3.RegexMatchAndSubstitute`.
     pub fn replace_all(&self, text: &[u8], substitution: &str) -> Vec<u8> {

@@ -134,6 +134,10 @@ pub fn envoy(command: &SidecarCommand) -> Vec<String> {
         "1000".to_owned(),
         "--drain-time-s".to_owned(),
         "5".to_owned(),
+        // Connections that are older than a listener end with their next answer, not some time within those seconds: a
+        // policy that was changed holds for what comes after it.
+        "--drain-strategy".to_owned(),
+        "immediate".to_owned(),
         "--parent-shutdown-time-s".to_owned(),
         "6".to_owned(),
     ]

@@ -292,17 +292,17 @@ mod tests {
     fn a_supervisor_has_ended_when_it_is_said_to_be_stopped() {
         let (state, dir) = state("supervisor");
         // No lock is held, as by one that has let go of it and still ends.
-        let mut child = std::process::Command::new("/bin/sh")
+        let mut child = Command::new("/bin/sh")
             .args([
                 "-c",
                 "trap 'sleep 0.3; exit 0' TERM; echo; while :; do sleep 0.05; done",
             ])
-            .stdout(std::process::Stdio::piped())
+            .stdout(Stdio::piped())
             .spawn()
             .unwrap();
         let supervisor = ProcessId::of(child.id()).unwrap();
         let mut trapped = [0];
-        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut trapped).unwrap();
+        io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut trapped).unwrap();
         assert!(stop_supervisor(
             &state,
             &supervisor.to_string(),

@@ -1,8 +1,8 @@
 //! What is known of a downstream connection once its filter chain is chosen. Step 1 to 3 of walk one fill it.
 
-use std::{net::SocketAddr, rc::Rc, time::Instant};
+use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Instant};
 
-use rajut_ir::listener::Direction;
+use rajut_ir::listener::{Direction, FilterChain};
 use rajut_types::Text;
 
 use crate::stats::{istio::Ends, texts::TextId};
@@ -14,8 +14,8 @@ pub struct Connection {
     pub id: u64,
     /// Name of the listener whose chain serves it.
     pub listener: Text,
-    /// Name of that chain.
-    pub chain: Text,
+    /// That chain as it was then; `None`: it is the default one.
+    pub chain: Option<Arc<FilterChain>>,
     /// Whose traffic that listener takes.
     pub direction: Direction,
     /// The address that the client dialled (before redirection).

@@ -58,6 +58,22 @@ pub enum Action {
 }
 
 impl Listener {
+    /// The connection manager of the chain that takes what `older` took (`None`: the default chain), if it has one.
+    pub fn manager(&self, older: Option<&ir::FilterChain>) -> Option<&Arc<Manager>> {
+        let chain = match older {
+            None => self.default_chain.as_ref(),
+            Some(older) => {
+                let mut chains = self.ir.filter_chains.iter();
+                let at = chains.position(|chain| chain.matches == older.matches);
+                at.and_then(|at| self.chains.get(at))
+            }
+        };
+        match &chain?.action {
+            Action::Http(manager) => Some(manager),
+            Action::Tcp(_) => None,
+        }
+    }
+
     /// Where its socket is; `None` where connections are only handed over to it.
     pub fn bound_address(&self) -> Option<SocketAddr> {
         (self.ir.bind_to_port && self.ir.api_listener.is_none()).then_some(self.ir.address.socket)

@@ -32,8 +32,6 @@ pub struct Worker {
     this: Weak<Self>,
     /// Changes with every epoch that is adopted, for those who wait for something in it.
     adopted: watch::Sender<()>,
-    /// How many epochs were adopted.
-    adoptions: Cell<u64>,
     /// Requests that wait for a cluster.
     waiting: Cell<u32>,
     /// Makes sockets inside workloads' network namespaces.
@@ -74,7 +72,6 @@ impl Worker {
             drain_began: Cell::new(false),
             drain_watched: Cell::new(false),
             adopted: watch::Sender::new(()),
-            adoptions: Cell::new(0),
             waiting: Cell::new(0),
             namespaces: Namespaces::default(),
             listeners,
@@ -91,13 +88,7 @@ impl Worker {
     /// Adopts a newer epoch.
     pub fn adopt(&self, epoch: Rc<Epoch>) {
         *self.epoch.borrow_mut() = epoch;
-        self.adoptions.set(self.adoptions.get() + 1);
         self.adopted.send_replace(());
-    }
-
-    /// How many epochs were adopted so far: while it stays, nothing that was found in one is out of date.
-    pub(crate) const fn adopted_so_far(&self) -> u64 {
-        self.adoptions.get()
     }
 
     /// Tells of every epoch that is adopted from now on.

@@ -474,6 +474,7 @@ impl Registry {
             virtual_services: loaded.virtual_services,
             destination_rules: loaded.destination_rules,
             peer_authentications: loaded.peer_authentications,
+            authorization_policies: loaded.authorization_policies,
             telemetries: loaded.telemetries,
         };
         state.vips.assign(&mut configuration.services);

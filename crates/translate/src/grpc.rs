@@ -32,7 +32,9 @@ use rajut_ir::{
 use rajut_types::{Diagnostic, Locality, Origin, Severity, Text};
 
 use crate::{
-    assignment, listener, names,
+    assignment,
+    authorization::Authorization,
+    listener, names,
     outbound::{self, Outbound, Pieces},
     proxy::Proxy,
     route, tls,
@@ -388,7 +390,12 @@ fn server_listener(workload: &WorkloadView, address: SocketAddr, origin: &Origin
         ..(*listener::manager(mesh, Direction::Inbound, name.clone(), source)).clone()
     };
     let action = ChainAction::Http(Arc::new(manager));
+    let authorization = Authorization {
+        mesh,
+        policies: &workload.authorization,
+    };
     let chain = listener::chain("", FilterChainMatch::default(), tls, action, origin);
+    let chain = authorization.at(Some(address.port())).protect(chain);
     Listener {
         bind_to_port: true,
         filter_chains: vec![chain],

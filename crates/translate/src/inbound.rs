@@ -33,7 +33,9 @@ use rajut_ir::{
 use rajut_types::{Labels, Locality, Origin, Text};
 
 use crate::{
-    access_log, assignment, cluster, listener, names,
+    access_log, assignment,
+    authorization::Authorization,
+    cluster, listener, names,
     policy::Effective,
     proxy::{Capture, Proxy, Role},
     retry, route, stats, tls,
@@ -117,6 +119,13 @@ impl InboundView {
             }
         }
         declared
+    }
+
+    fn authorization(&self) -> Authorization<'_> {
+        Authorization {
+            mesh: self.mesh(),
+            policies: &self.workload.authorization,
+        }
     }
 
     fn mode(&self, port: u16) -> (MtlsMode, &Origin) {
@@ -412,6 +421,9 @@ fn chains(
 ) -> Vec<Arc<FilterChain>> {
     let mesh = view.mesh();
     let stat_prefix: Text = format!("inbound_0.0.0.0_{}", port.number).into();
+    let guards = view
+        .authorization()
+        .at(Some(port.number).filter(|number| *number != 0));
     variants(port.protocol, mode, &mesh_names(view, port))
         .into_iter()
         .map(|variant| {
@@ -434,7 +446,7 @@ fn chains(
                 ..FilterChainMatch::default()
             };
             let tls = variant.mtls.then(|| tls::mesh_server(mesh, variant.http));
-            listener::chain(variant.name, matches, tls, action, origin)
+            guards.protect(listener::chain(variant.name, matches, tls, action, origin))
         })
         .collect()
 }

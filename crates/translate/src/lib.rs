@@ -12,6 +12,7 @@
 //! | `cluster`, `policy`, `tls` | one cluster with the destination rule's layers |
 //! | `assignment` | endpoints of one cluster |
 //! | `inbound` | the workload's own ports under its peer authentication; the capturing listener |
+//! | `authorization` | what a port enforces of the workload's authorization policies |
 //! | `dns` | the names that the sidecar answers |
 //! | `grpc` | all of that for proxyless gRPC |
 //!
@@ -20,6 +21,7 @@
 
 mod access_log;
 mod assignment;
+mod authorization;
 mod cluster;
 mod dns;
 pub mod grpc;

@@ -1,5 +1,6 @@
 //! The rules of translation on small meshes made of model values; whole outputs stand in the golden files.
 
+mod authorization;
 mod fixtures;
 mod grpc;
 mod inbound;

@@ -196,26 +196,12 @@ pub(crate) fn l4(field: &Field<'_>) -> Option<L4Match> {
 }
 
 fn l4_of(object: &Object<'_>) -> L4Match {
-    let mut subnets = Vec::new();
-    for item in object.list("destinationSubnets") {
-        let Some(text) = item.text() else { continue };
-        match text
-            .parse::<ipnet::IpNet>()
-            .or_else(|_| text.parse::<std::net::IpAddr>().map(ipnet::IpNet::from))
-        {
-            Ok(net) => subnets.push(net),
-            Err(_) => item.error(
-                codes::WRONG_TYPE,
-                format!(
-                    "`{}` is neither an address nor a range of addresses",
-                    shown(&text)
-                ),
-                "write `10.0.0.0/8` or `10.1.2.3`",
-            ),
-        }
-    }
     L4Match {
-        destination_subnets: subnets,
+        destination_subnets: object
+            .list("destinationSubnets")
+            .iter()
+            .filter_map(Field::net)
+            .collect(),
         port: object.get("port").and_then(|f| f.port()),
         source_labels: object.labels("sourceLabels"),
         source_namespace: object.text("sourceNamespace"),

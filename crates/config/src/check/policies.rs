@@ -1,8 +1,8 @@
-//! Peer authentications and telemetries that are not used.
+//! Policies and telemetries that are not used, or that select nothing.
 
 use std::collections::BTreeMap;
 
-use rajut_types::Severity;
+use rajut_types::{Labels, Origin, Severity};
 
 use super::{Checker, field};
 use crate::{
@@ -12,6 +12,7 @@ use crate::{
 
 pub(super) fn check(checker: &mut Checker<'_>) {
     check_telemetries(checker);
+    check_authorization(checker);
     let loaded = checker.loaded;
     let mut wide: BTreeMap<&str, &PeerAuthentication> = BTreeMap::new();
     for policy in &loaded.peer_authentications {
@@ -45,25 +46,18 @@ pub(super) fn check(checker: &mut Checker<'_>) {
             );
             continue;
         }
-        let here = checker.in_namespace(&policy.namespace);
-        let known = !here.is_empty()
-            && !loaded.broken.iter().any(|b| {
-                matches!(
-                    &*b.kind,
-                    "Deployment" | "StatefulSet" | "LocalWorkload" | "Compose"
-                )
-            });
-        if known && !here.iter().any(|d| d.labels.matches(selector)) {
-            checker.say(
-                codes::SELECTOR_EMPTY,
-                Severity::Warning,
-                &field(&policy.origin, "spec.selector"),
-                format!(
-                    "the policy selects no workload of the namespace `{}`",
-                    policy.namespace
-                ),
-                "compare its labels with those of the pods",
-            );
+        selects_something(checker, &policy.origin, &policy.namespace, selector);
+    }
+}
+
+fn check_authorization(checker: &mut Checker<'_>) {
+    let loaded = checker.loaded;
+    for policy in &loaded.authorization_policies {
+        // One of the root namespace chooses among the workloads of all.
+        if let Some(selector) = &policy.selector
+            && policy.namespace != loaded.mesh.root_namespace
+        {
+            selects_something(checker, &policy.origin, &policy.namespace, selector);
         }
     }
 }
@@ -115,6 +109,27 @@ fn check_providers(checker: &mut Checker<'_>, telemetry: &Telemetry) {
     for (origin, message) in unknown {
         let hint = "name one of meshConfig.extensionProviders, or for logs `envoy`";
         checker.say(codes::NO_EFFECT, Severity::Warning, origin, message, hint);
+    }
+}
+
+/// Whether some workload of the namespace has these labels, as far as the workloads are known.
+fn selects_something(checker: &mut Checker<'_>, origin: &Origin, namespace: &str, selector: &Labels) {
+    let here = checker.in_namespace(namespace);
+    let known = !here.is_empty()
+        && !checker.loaded.broken.iter().any(|b| {
+            matches!(
+                &*b.kind,
+                "Deployment" | "StatefulSet" | "LocalWorkload" | "Compose"
+            )
+        });
+    if known && !here.iter().any(|d| d.labels.matches(selector)) {
+        checker.say(
+            codes::SELECTOR_EMPTY,
+            Severity::Warning,
+            &field(origin, "spec.selector"),
+            format!("the policy selects no workload of the namespace `{namespace}`"),
+            "compare its labels with those of the pods",
+        );
     }
 }
 

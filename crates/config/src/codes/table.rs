@@ -36,7 +36,7 @@ codes! {
         "At most 200 findings of one source are shown. Fix those first; the rest may vanish with them."
     10 KIND_NOT_SUPPORTED "kind not supported yet":
         "The kind is known but not read yet. It is an error where ignoring it would let something through that was meant to be refused (authorization, request authentication, filters), else a warning."
-        wrong "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: deny-all}\nspec: {}\n"
+        wrong "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {name: tokens}\nspec: {}\n"
         right "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: default}\nspec: {mtls: {mode: STRICT}}\n"
     11 UNKNOWN_KIND "no such kind or version":
         "The group is the mesh's own, but it has no such kind, or not in that version. Letters' case counts."
@@ -111,6 +111,10 @@ codes! {
         "The setting is followed, but gives up a protection that the mesh would give."
         wrong "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: web}\nspec:\n  host: web\n  trafficPolicy: {tls: {mode: SIMPLE, insecureSkipVerify: true}}\n"
         right "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: web}\nspec:\n  host: web\n  trafficPolicy: {tls: {mode: SIMPLE, caCertificates: /etc/ca.pem}}\n"
+    37 BAD_PATTERN "pattern that can't match what is meant":
+        "A value of an AuthorizationPolicy may have one `*`, at its beginning or at its end; paths may be templates, whose segments are texts, `{*}` or, at the end, `{**}`. Principals are written without `spiffe://`."
+        wrong "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: web}\nspec:\n  rules: [{to: [{operation: {paths: [\"*/notes/*\"]}}]}]\n"
+        right "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: web}\nspec:\n  rules: [{to: [{operation: {paths: [\"/cases/{*}/notes/{**}\"]}}]}]\n"
 
     50 DUPLICATE_OBJECT "object written twice":
         "Two documents describe an object of the same kind, namespace and name, and differ. The first that is read is used. Two equal documents are a warning; of namespaces, service accounts and config maps not even that."

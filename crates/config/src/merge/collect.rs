@@ -14,7 +14,7 @@ use super::{
 use crate::{
     Index,
     api::{
-        self, Support, compose, config_map, deployment,
+        self, Support, authorization_policy, compose, config_map, deployment,
         deployment::RawDeployment,
         destination_rule,
         local_workload::{self, Overlay, RawLocalWorkload},
@@ -23,8 +23,8 @@ use crate::{
     },
     codes,
     model::{
-        ConfigMap, DestinationRule, MeshConfig, Namespace, PeerAuthentication, Service, ServiceAccount,
-        Telemetry,
+        AuthorizationPolicy, ConfigMap, DestinationRule, MeshConfig, Namespace, PeerAuthentication, Service,
+        ServiceAccount, Telemetry,
     },
     parse::{Found, Group, Node, Source, Value, kustomize_patches},
     read::{Object, Scope, nearest, shown},
@@ -40,6 +40,7 @@ pub(super) struct Collected {
     pub(super) virtual_services: Vec<RawVirtualService>,
     pub(super) destination_rules: Vec<DestinationRule>,
     pub(super) peer_authentications: Vec<PeerAuthentication>,
+    pub(super) authorization_policies: Vec<AuthorizationPolicy>,
     pub(super) telemetries: Vec<Telemetry>,
     pub(super) mesh: MeshConfig,
     pub(super) service_accounts: Vec<ServiceAccount>,
@@ -283,6 +284,7 @@ impl Collected {
             Parsed::VirtualService(it) => self.virtual_services.push(*it),
             Parsed::DestinationRule(it) => self.destination_rules.push(*it),
             Parsed::PeerAuthentication(it) => self.peer_authentications.push(it),
+            Parsed::AuthorizationPolicy(it) => self.authorization_policies.push(it),
             Parsed::Telemetry(it) if it.targeted => {}
             Parsed::Telemetry(it) => self.telemetries.push(it),
         }
@@ -537,6 +539,7 @@ pub(super) enum Parsed {
     VirtualService(Box<RawVirtualService>),
     DestinationRule(Box<DestinationRule>),
     PeerAuthentication(PeerAuthentication),
+    AuthorizationPolicy(AuthorizationPolicy),
     Telemetry(Telemetry),
 }
 
@@ -559,6 +562,7 @@ fn parse(root: &Object<'_>, kind: &str, defaults: &Defaults) -> Option<Parsed> {
             destination_rule::read(root, defaults).map(|d| Parsed::DestinationRule(Box::new(d)))
         }
         "PeerAuthentication" => peer_authentication::read(root).map(Parsed::PeerAuthentication),
+        "AuthorizationPolicy" => authorization_policy::read(root).map(Parsed::AuthorizationPolicy),
         "Telemetry" => telemetry::read(root).map(Parsed::Telemetry),
         _ => None,
     }

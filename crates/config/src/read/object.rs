@@ -137,6 +137,11 @@ impl<'a> Object<'a> {
         field
     }
 
+    /// Whether nothing but null stands in it.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.iter().all(|entry| entry.node.is_null())
+    }
+
     /// Whether the field is there and not null.
     pub(crate) fn has(&self, name: &'static str) -> bool {
         self.get(name).is_some()

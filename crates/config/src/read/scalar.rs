@@ -2,6 +2,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
+use ipnet::IpNet;
 use rajut_types::{Hostname, Labels, Percent, Text};
 
 use super::{
@@ -359,6 +360,23 @@ impl<'a> Field<'a> {
             );
         }
         address
+    }
+
+    /// A range of addresses, or one address.
+    pub(crate) fn net(&self) -> Option<IpNet> {
+        let text = self.text()?;
+        let net = text.parse().ok().or_else(|| text.parse().ok().map(IpAddr::into));
+        if net.is_none() {
+            self.error(
+                codes::WRONG_TYPE,
+                format!(
+                    "`{}` is neither an address nor a range of addresses",
+                    shown(&text)
+                ),
+                "write `10.0.0.0/8` or `10.1.2.3`",
+            );
+        }
+        net
     }
 
     /// A list of texts.

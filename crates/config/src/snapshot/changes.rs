@@ -12,7 +12,7 @@ use std::{
 
 use rajut_types::{Hostname, Text};
 
-use super::{Members, Shared, Snapshot, index::same_objects};
+use super::{Members, Shared, Snapshot, authorization, index::same_objects};
 
 /// See the module.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -36,6 +36,7 @@ impl Snapshot {
                 || !same_objects(&self.telemetries, &older.telemetries),
             ..Changes::default()
         };
+        self.add_authorization(older, &mut changes);
         if Arc::ptr_eq(&self.index, &older.index) {
             return changes;
         }
@@ -95,6 +96,25 @@ impl Snapshot {
             }
         }
         changes.hosts.extend(hosts);
+    }
+
+    /// Authorization policies: the workloads that they hold for. One that stands beside no known workload (its labels are its
+    /// own) may be concerned, too, which `configuration` says.
+    fn add_authorization(&self, older: &Self, changes: &mut Changes) {
+        let (new, old) = (&self.authorization_policies, &older.authorization_policies);
+        if same_objects(new, old) {
+            return;
+        }
+        changes.configuration = true;
+        let policies: Vec<_> = changed(new, old).collect();
+        let root = &self.mesh.root_namespace;
+        for (key, workload) in &self.workloads {
+            let concerned =
+                |policy: &&Arc<_>| authorization::holds(policy, root, &workload.namespace, &workload.labels);
+            if policies.iter().any(concerned) {
+                changes.workloads.insert(key.clone());
+            }
+        }
     }
 
     fn add_routes(&self, older: &Self, changes: &mut Changes) {

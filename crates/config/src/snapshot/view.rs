@@ -11,8 +11,10 @@ use std::{
 
 use rajut_types::{Hostname, Labels, Locality, Principal, Text};
 
-use super::{EffectiveMtls, Shared, Snapshot, rules::Client, telemetry};
-use crate::model::{DestinationRule, MeshConfig, Observed, Service, VirtualService, Workload};
+use super::{EffectiveMtls, Shared, Snapshot, authorization, rules::Client, telemetry};
+use crate::model::{
+    AuthorizationPolicy, DestinationRule, MeshConfig, Observed, Service, VirtualService, Workload,
+};
 
 /// A workload behind a service, with the mTLS mode that its sidecar holds.
 #[derive(Debug, Clone)]
@@ -114,6 +116,8 @@ pub struct WorkloadView {
     pub namespace: Text,
     /// The modes of its ports.
     pub mtls: Shared<EffectiveMtls>,
+    /// Which calls it lets through.
+    pub authorization: Vec<Shared<AuthorizationPolicy>>,
     /// The services whose selector takes it, oldest first, each with the rule that its own namespace has for it.
     pub services: Vec<(Shared<Service>, Option<Shared<DestinationRule>>)>,
     /// Container port name → number.
@@ -267,6 +271,12 @@ impl Snapshot {
             mesh: Shared::from(&self.mesh),
             namespace: namespace.into(),
             mtls: self.index.mtls_of(namespace, name, labels),
+            authorization: authorization::of(
+                &self.authorization_policies,
+                &self.mesh.root_namespace,
+                namespace,
+                labels,
+            ),
             observed: self.observed(namespace, labels),
             services: services
                 .into_iter()

@@ -68,6 +68,7 @@ fn snapshot() -> Snapshot {
         virtual_services: loaded.virtual_services,
         destination_rules: loaded.destination_rules,
         peer_authentications: loaded.peer_authentications,
+        authorization_policies: loaded.authorization_policies,
         telemetries: loaded.telemetries,
     };
     let workloads = [

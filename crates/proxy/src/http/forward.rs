@@ -411,7 +411,7 @@ impl Forwarding<'_, '_> {
         let attempts = self.record.attempts;
         let head = &mut self.record.head;
         if matches!(plan.forward.host_rewrite, Some(HostRewrite::Auto)) && !host.hostname.is_empty() {
-            if !self.record.shared.manager.suppresses_envoy_headers() {
+            if !self.record.manager.suppresses_envoy_headers() {
                 // The client's own was taken out; what is there is the host before the first try.
                 let _ = head.fields.set_default(ORIGINAL_HOST, head.authority.clone());
             }
@@ -541,7 +541,7 @@ impl Forwarding<'_, '_> {
         if upstream.is_answered() || self.record.upstream_ends.peer == TextId::UNKNOWN {
             return false;
         }
-        let manager = self.record.shared.manager.clone();
+        let manager = self.record.manager.clone();
         let Some(meter) = manager.meter().filter(|meter| meter.is_client()) else {
             return false;
         };
@@ -890,7 +890,7 @@ const ORIGINAL_HOST: &str = "x-envoy-original-host";
 
 /// The route's changes to the request's head, the most specific first.
 fn prepare_request(record: &mut Record, table: &RouteTable, chosen: &Chosen<'_>, forward: &Forward) {
-    let tells = !record.shared.manager.suppresses_envoy_headers();
+    let tells = !record.manager.suppresses_envoy_headers();
     if let Some(rewrite) = &forward.path_rewrite
         && let Some(path) =
             headers::rewritten(&record.head.path_and_query, rewrite, &chosen.route.matches.path)
@@ -956,7 +956,7 @@ fn prepare_response(record: &mut Record, table: &RouteTable, chosen: &Chosen<'_>
     record.has_response = true;
     let now = clock::now();
     record.response_start = Some(now);
-    if !record.shared.manager.suppresses_envoy_headers() {
+    if !record.manager.suppresses_envoy_headers() {
         let since = record.request_end.unwrap_or(record.start);
         let millis = u64::try_from(now.duration_since(since).as_millis()).unwrap_or(u64::MAX);
         let _ = record

@@ -52,9 +52,9 @@ pub(crate) fn accept_request(record: &mut Record, upgrade: bool) -> Result<(), F
         forward::Upgrade::Drop
     };
     forward::strip_request(&mut record.head.fields, keep).map_err(|_| BAD_REQUEST)?;
-    let shared = record.shared.clone();
-    let ir = shared.manager.ir();
-    if let Some(meter) = shared.manager.meter() {
+    let (shared, manager) = (record.shared.clone(), record.manager.clone());
+    let ir = manager.ir();
+    if let Some(meter) = manager.meter() {
         take_peer(record, meter);
     }
     normalize_target(&mut record.head, ir, shared.connection.local.port())?;
@@ -515,7 +515,7 @@ pub(crate) fn finish_response(record: &mut Record, tunnel: bool) -> Result<(), F
     };
     let fields = &mut record.response.fields;
     forward::strip_response(fields, keep).map_err(|_| FailureKind::UpstreamProtocol)?;
-    let ir = record.shared.manager.ir();
+    let ir = record.manager.ir();
     // These edits can't fail on a head that a decoder let through: its bounds leave room for them.
     let _ = match ir.server_header {
         ServerHeader::Overwrite => fields.set(Known::Server, ir.server_name.as_bytes()),

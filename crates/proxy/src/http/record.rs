@@ -38,7 +38,6 @@ use crate::{
     cluster::{Cluster, Host},
     connection::{Connection, Peer},
     failure::{Failure, Flags, grpc_status_of},
-    listener::Action,
     stats::{
         ManagerCounter,
         istio::{Ends, Meter, Protocol, SEPARATOR, Seen},
@@ -52,7 +51,9 @@ use crate::{
 pub(crate) struct Shared {
     pub(crate) worker: Rc<Worker>,
     pub(crate) connection: Rc<Connection>,
+    /// As it was when the connection was accepted: what holds for the connection as a whole.
     pub(crate) manager: Arc<Manager>,
+    pub(crate) current: RefCell<Current>,
     /// The connection is encrypted.
     pub(crate) is_tls: bool,
     /// Its own rate limits.
@@ -61,53 +62,52 @@ pub(crate) struct Shared {
     pub(crate) ends: Ends,
     /// The workload that the client says it is, once it has.
     pub(crate) client: Cell<TextId>,
-    /// The epochs that the worker had adopted when `successor` was looked for.
-    pub(crate) checked: Cell<u64>,
-    /// What later requests share, where the listener's settings have changed since the connection was accepted.
-    pub(crate) successor: RefCell<Option<Rc<Self>>>,
+}
+
+/// The connection manager that serves a connection's requests now. A connection may live for hours; rules about requests must not
+/// wait for its end.
+#[derive(Debug)]
+pub(crate) struct Current {
+    /// The configuration that was looked at last.
+    version: u64,
+    manager: Arc<Manager>,
+    /// Its filter chain is there no more.
+    is_retired: bool,
+}
+
+impl Current {
+    /// As it is when the connection is accepted. It is looked at again for the first request.
+    pub(crate) fn new(manager: Arc<Manager>) -> Self {
+        Self {
+            version: 0,
+            manager,
+            is_retired: false,
+        }
+    }
 }
 
 impl Shared {
-    /// What a request that begins now shares: a connection outlives the settings that it was accepted under.
-    pub(crate) fn current(self: &Rc<Self>) -> Rc<Self> {
-        let adopted = self.worker.adopted_so_far();
-        if self.checked.replace(adopted) != adopted {
-            self.look_for_successor();
+    /// The connection manager of the connection's filter chain as it is configured now; the last one if that chain is there no
+    /// more.
+    pub(crate) fn manager_now(&self) -> Arc<Manager> {
+        let mut current = self.current.borrow_mut();
+        let epoch = self.worker.epoch();
+        if current.version != epoch.config.version {
+            current.version = epoch.config.version;
+            let listener = epoch.config.listeners.get(&self.connection.listener);
+            let found = listener.and_then(|listener| listener.manager(self.connection.chain.as_deref()));
+            current.is_retired = found.is_none();
+            if let Some(found) = found {
+                current.manager = found.clone();
+            }
         }
-        let successor = self.successor.borrow();
-        successor.as_ref().unwrap_or(self).clone()
+        current.manager.clone()
     }
 
-    /// The manager of the chain of the same name. Where there is none, or several, what was stays.
-    fn look_for_successor(self: &Rc<Self>) {
-        let epoch = self.worker.epoch();
-        let Some(listener) = epoch.config.listeners.get(&self.connection.listener) else {
-            return;
-        };
-        let chains = listener.chains.iter().chain(&listener.default_chain);
-        let mut named = chains.filter(|chain| chain.name == self.connection.chain);
-        let (Some(chain), None) = (named.next(), named.next()) else {
-            return;
-        };
-        let Action::Http(manager) = &chain.action else {
-            return;
-        };
-        let mut successor = self.successor.borrow_mut();
-        let known = successor.as_ref().unwrap_or(self);
-        if Arc::ptr_eq(&known.manager, manager) {
-            return;
-        }
-        *successor = Some(Rc::new(Self {
-            worker: self.worker.clone(),
-            connection: self.connection.clone(),
-            manager: manager.clone(),
-            is_tls: self.is_tls,
-            limits: RefCell::default(),
-            ends: self.ends,
-            client: self.client.clone(),
-            checked: Cell::default(),
-            successor: RefCell::default(),
-        }));
+    /// Whether the connection should end after the request that it has: nobody would accept it any more.
+    pub(crate) fn is_retired(&self) -> bool {
+        self.manager_now();
+        self.current.borrow().is_retired
     }
 }
 
@@ -133,6 +133,8 @@ impl Details {
 #[derive(Debug)]
 pub(crate) struct Record {
     pub(crate) shared: Rc<Shared>,
+    /// By whose rules it is served, from its head to its end.
+    pub(crate) manager: Arc<Manager>,
     /// As it is sent on.
     pub(crate) head: RequestHead,
     /// As it was sent, or would have been.
@@ -171,7 +173,7 @@ pub(crate) struct Record {
 impl Record {
     /// Opens the record of a request.
     pub(crate) fn open(shared: Rc<Shared>, head: RequestHead, start: Instant) -> Self {
-        let manager = &shared.manager;
+        let manager = shared.manager_now();
         let worker = shared.worker.index;
         let stats = manager.stats();
         stats.add(worker, ManagerCounter::RqTotal);
@@ -207,6 +209,7 @@ impl Record {
             attempts: 0,
             request_end: None,
             response_start: None,
+            manager,
             shared,
         }
     }
@@ -344,16 +347,16 @@ impl Record {
 
     fn emit(&self) {
         let worker = self.shared.worker.index;
-        let stats = self.shared.manager.stats();
+        let stats = self.manager.stats();
         stats.add(worker, ManagerCounter::RqCompleted);
         if self.has_response {
             stats.add_status(worker, self.response.status);
         }
         trace::finish(self);
-        if let Some(meter) = self.shared.manager.meter() {
+        if let Some(meter) = self.manager.meter() {
             self.measure(meter);
         }
-        for log in self.shared.manager.logs() {
+        for log in self.manager.logs() {
             log.write(worker, self);
         }
     }

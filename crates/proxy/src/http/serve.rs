@@ -39,7 +39,7 @@ use super::{
     headers,
     manager::Manager,
     message::Request,
-    record::{Details, Record, Shared},
+    record::{Current, Details, Record, Shared},
     reply,
     source::Source,
     timer::Timer,
@@ -77,10 +77,9 @@ pub async fn serve_connection(
         is_tls: matches!(stream, Stream::Tls(_)),
         ends,
         client: Cell::default(),
-        checked: Cell::new(worker.adopted_so_far()),
-        successor: RefCell::default(),
         worker,
         connection,
+        current: RefCell::new(Current::new(manager.clone())),
         manager,
         limits: RefCell::default(),
     });
@@ -211,7 +210,7 @@ async fn serve_while_busy(
             .max_connection_duration
             .is_some_and(|longest| connection.opened.elapsed() >= longest);
         let Http1 { server, timer, .. } = &mut *connection;
-        if used_up || old || shared.worker.draining() {
+        if used_up || old || shared.worker.draining() || shared.is_retired() {
             server.machine.close_after();
         }
         let received = Request {
@@ -220,7 +219,6 @@ async fn serve_while_busy(
             expect_continue: request.expect_continue,
             upgrade: request.upgrade,
         };
-        let shared = &shared.current();
         let complete = serve_request(shared, timer, &mut Downstream::H1(server), received).await;
         let next = server.machine.next_exchange();
         let goes_on = complete
@@ -401,14 +399,14 @@ async fn walk(
     received: Received,
 ) -> Result<(), Ended> {
     // As they came: what is added here is not the client's.
-    let limit = record.shared.manager.ir().max_request_headers_count;
+    let limit = record.manager.ir().max_request_headers_count;
     if record.head.fields.len() > usize::try_from(limit).unwrap_or(usize::MAX) {
         return Err(FailureKind::MalformedRequest { status: 431 }.into());
     }
     headers::accept_request(record, received.upgrade)?;
     trace::begin(record);
     let epoch = record.worker().epoch();
-    let manager = record.shared.manager.clone();
+    let manager = record.manager.clone();
     let table = manager.routes(&epoch.config);
     let draw = record.worker().draw();
     let decision = table.map(|table| decide(table, &View { record: &*record }, draw));
@@ -467,7 +465,7 @@ fn act<'t>(
     table: Option<&'t Arc<Routes>>,
     chosen: Option<&'t Chosen<'t>>,
 ) -> Result<Option<Onward<'t>>, Ended> {
-    let manager = record.shared.manager.clone();
+    let manager = record.manager.clone();
     if let Err(failure) = manager
         .filters()
         .on_request(record, table.map(|it| &**it), chosen)
@@ -526,7 +524,7 @@ fn cluster_of(record: &Record, epoch: &Epoch, chosen: &Chosen<'_>) -> Option<Arc
 
 /// The deadlines that the route and the connection manager set.
 fn deadlines(record: &mut Record, forward: &Forward, complete: bool) -> Deadlines {
-    let ir = record.shared.manager.ir();
+    let ir = record.manager.ir();
     let mut deadlines = Deadlines::new(forward.timeout);
     let start = record.start;
     deadlines.idle = forward
@@ -554,7 +552,7 @@ fn expect(record: &mut Record, downstream: &mut Downstream<'_>, expected: bool) 
     if !expected {
         return Ok(false);
     }
-    if record.shared.manager.ir().proxy_100_continue {
+    if record.manager.ir().proxy_100_continue {
         return Ok(true);
     }
     record.head.fields.remove(Known::Expect);
@@ -568,7 +566,7 @@ fn expect(record: &mut Record, downstream: &mut Downstream<'_>, expected: bool) 
 fn allow_upgrade(record: &Record, of_route: &[(rajut_types::Text, bool)]) -> Result<(), Ended> {
     let asked = record.head.fields.get(Known::Upgrade).unwrap_or(b"connect");
     let matching = |(name, _): &&(rajut_types::Text, bool)| name.as_bytes().eq_ignore_ascii_case(asked);
-    let of_manager = &record.shared.manager.ir().upgrades;
+    let of_manager = &record.manager.ir().upgrades;
     let found = of_route
         .iter()
         .find(matching)
@@ -606,11 +604,7 @@ fn count_failure(record: &Record, kind: FailureKind) {
         FailureKind::MalformedRequest { status: 431 } => ManagerCounter::RqTooLarge,
         _ => return,
     };
-    record
-        .shared
-        .manager
-        .stats()
-        .add(record.shared.worker.index, counter);
+    record.manager.stats().add(record.shared.worker.index, counter);
 }
 
 /// Writes what waits; `false` where the client is gone or takes nothing for as long as a connection may be idle.

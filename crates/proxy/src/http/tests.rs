@@ -2,6 +2,7 @@
 
 mod balance;
 mod bodies;
+mod current;
 mod harness;
 mod http1;
 mod http2;

@@ -101,7 +101,8 @@ impl Reason {
 /// Decides about a request whose head was accepted, and sets what its upstream is told.
 pub(crate) fn begin(record: &mut Record) {
     let shared = record.shared.clone();
-    let Some(tracer) = shared.manager.tracer() else {
+    let manager = record.manager.clone();
+    let Some(tracer) = manager.tracer() else {
         return;
     };
     let traced = decide(record, tracer) != Reason::None;
@@ -206,7 +207,7 @@ pub(crate) fn finish(record: &Record) {
     let Some(trace) = record.trace.filter(|it| it.context.sampled == Some(true)) else {
         return;
     };
-    let Some(tracer) = record.shared.manager.tracer() else {
+    let Some(tracer) = record.manager.tracer() else {
         return;
     };
     let Some(exporter) = &tracer.exporter else { return };

@@ -95,7 +95,7 @@ pub(crate) fn peer_names(connection: &Connection, is_tls: bool) -> Option<PeerNa
 /// Source: Envoy `use_remote_address`, `xff_num_trusted_hops`.
 pub(crate) fn client_address(record: &Record) -> SocketAddr {
     let direct = record.shared.connection.remote;
-    let ir = record.shared.manager.ir();
+    let ir = record.manager.ir();
     if ir.use_remote_address && ir.xff_num_trusted_hops == 0 {
         return direct;
     }

@@ -199,10 +199,9 @@ async fn open(worker: &Rc<Worker>, name: &str, tcp: TcpStream) -> io::Result<Opt
         source: remote,
         seen: &seen,
     };
-    let chain = listener
-        .matcher
-        .select(&view)
-        .map_or(listener.default_chain.as_ref(), |at| listener.chains.get(at));
+    let selected = listener.matcher.select(&view);
+    let configured = selected.and_then(|at| listener.ir.filter_chains.get(at)).cloned();
+    let chain = selected.map_or(listener.default_chain.as_ref(), |at| listener.chains.get(at));
     let Some(chain) = chain.cloned() else {
         refused(worker, &listener, &view);
         return Ok(None);
@@ -223,7 +222,7 @@ async fn open(worker: &Rc<Worker>, name: &str, tcp: TcpStream) -> io::Result<Opt
     let connection = Rc::new(Connection {
         id: worker.next_connection_id(),
         listener: listener.ir.name.clone(),
-        chain: chain.name.clone(),
+        chain: configured,
         direction: listener.ir.direction,
         local,
         remote,
@@ -295,7 +294,7 @@ fn refused(worker: &Rc<Worker>, listener: &Arc<Listener>, view: &View<'_>) {
     let connection = Connection {
         id: worker.next_connection_id(),
         listener: listener.ir.name.clone(),
-        chain: Text::default(),
+        chain: None,
         direction: listener.ir.direction,
         local: view.destination,
         remote: view.source,

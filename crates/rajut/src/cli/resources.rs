@@ -219,6 +219,7 @@ fn full_kind(kind: &str) -> &str {
     match kind.to_ascii_lowercase().as_str() {
         "vs" => "VirtualService",
         "dr" => "DestinationRule",
+        "ap" => "AuthorizationPolicy",
         "pa" => "PeerAuthentication",
         "se" => "ServiceEntry",
         "svc" => "Service",

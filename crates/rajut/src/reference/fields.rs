@@ -245,6 +245,53 @@ const KINDS: &[Kind] = &[
         fields: &["selector.matchLabels", "mtls.mode", "portLevelMtls"],
     },
     Kind {
+        name: "AuthorizationPolicy",
+        document: || {
+            istio(
+                "security.istio.io",
+                "AuthorizationPolicy",
+                json!({"selector": {"matchLabels": {"app": "web"}}, "action": "ALLOW", "rules": [{
+                    "from": [{"source": {"principals": ["cluster.local/ns/a/sa/b"]}}],
+                    "to": [{"operation": {"methods": ["GET"]}}],
+                    "when": [{"key": "source.ip", "values": ["10.0.0.0/8"]}],
+                }]}),
+            )
+        },
+        beside: &[],
+        fields: &[
+            "selector.matchLabels",
+            "targetRef",
+            "targetRefs",
+            "action",
+            "provider.name",
+            "rules[].from[].source.principals",
+            "rules[].from[].source.notPrincipals",
+            "rules[].from[].source.requestPrincipals",
+            "rules[].from[].source.notRequestPrincipals",
+            "rules[].from[].source.namespaces",
+            "rules[].from[].source.notNamespaces",
+            "rules[].from[].source.serviceAccounts",
+            "rules[].from[].source.notServiceAccounts",
+            "rules[].from[].source.trustDomains",
+            "rules[].from[].source.notTrustDomains",
+            "rules[].from[].source.ipBlocks",
+            "rules[].from[].source.notIpBlocks",
+            "rules[].from[].source.remoteIpBlocks",
+            "rules[].from[].source.notRemoteIpBlocks",
+            "rules[].to[].operation.hosts",
+            "rules[].to[].operation.notHosts",
+            "rules[].to[].operation.ports",
+            "rules[].to[].operation.notPorts",
+            "rules[].to[].operation.methods",
+            "rules[].to[].operation.notMethods",
+            "rules[].to[].operation.paths",
+            "rules[].to[].operation.notPaths",
+            "rules[].when[].key",
+            "rules[].when[].values",
+            "rules[].when[].notValues",
+        ],
+    },
+    Kind {
         name: "Telemetry",
         document: || {
             istio(

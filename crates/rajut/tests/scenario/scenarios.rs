@@ -1,5 +1,6 @@
 //! All scenarios, in the order in which they run. Those that look at one shared mesh stand together.
 
+mod authorization;
 mod bulk;
 mod clinic;
 mod egress;
@@ -37,6 +38,7 @@ pub fn all() -> Vec<Scenario> {
         logs::SCENARIOS,
         tracing::SCENARIOS,
         security::SCENARIOS,
+        authorization::SCENARIOS,
         protocols::SCENARIOS,
         xds_grpc::SCENARIOS,
         input::SCENARIOS,

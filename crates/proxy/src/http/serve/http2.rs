@@ -97,13 +97,12 @@ pub(super) async fn serve_http2(shared: &Rc<Shared>, stream: Stream, first: Byte
                 connection.streams.set(connection.streams.get() + 1);
                 let active = ActiveStream(connection.streams.clone());
                 // Boxed: a task moves its future about, when it is made and when it ends.
-                spawn_local(Box::pin(serve_stream(shared.current(), active, request, stream)));
+                spawn_local(Box::pin(serve_stream(shared.clone(), active, request, stream)));
+                if connection.closing.is_none() && shared.is_retired() {
+                    connection.leave();
+                }
             }
-            Waited::Leave => {
-                // GOAWAY with the last stream; what is under way finishes.
-                connection.closing = Some(Instant::now());
-                connection.driver.link().shutdown();
-            }
+            Waited::Leave => connection.leave(),
             Waited::Overdue => {
                 if !connection.driver.link().is_settled() {
                     count(ManagerCounter::CxProtocolError);
@@ -128,6 +127,12 @@ pub(super) async fn serve_http2(shared: &Rc<Shared>, stream: Stream, first: Byte
 }
 
 impl Http2 {
+    /// GOAWAY with the last stream; what is under way finishes.
+    fn leave(&mut self) {
+        self.closing = Some(Instant::now());
+        self.driver.link().shutdown();
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>, ir: &HttpConnectionManager) -> Poll<Waited> {
         self.driver.note_time();
         match self.driver.poll_accept(cx) {

@@ -133,6 +133,7 @@ fn a_removed_host_gets_nothing_more_and_its_idle_connections_close() {
         );
         let config = Arc::new(Config {
             version: 2,
+            listeners: proxy.config.listeners.clone(),
             routes: proxy.config.routes.clone(),
             clusters: HashMap::from([("app".into(), crate::cluster::Slot::of(&smaller, &proxy.registry))]),
             ..Config::default()

@@ -20,7 +20,7 @@ use rajut_ir::{
         ClientCertDetails, Codec, ForwardClientCert, HostPort, HttpConnectionManager, RouteSource,
         RouterFilter, ServerHeader,
     },
-    listener::Direction,
+    listener::{Direction, Inspectors, ListenerAddress},
     route::{
         Forward, HeaderMutations, PathMatch, RetryOn, RetryPolicy, Route, RouteActionKind,
         RouteConfiguration, RouteMatch, Target, VirtualHost,
@@ -40,6 +40,7 @@ use crate::{
     connection::{Connection, Peer},
     epoch::{Config, Epoch},
     http::{manager::Manager, serve::serve_connection},
+    listener::{Action, Chain, Listener, chain::Matcher},
     stats::{ClusterCounter, Registry},
     stream::Stream,
     worker::Worker,
@@ -116,6 +117,43 @@ pub(super) fn cluster_ir(addresses: &[SocketAddr]) -> ClusterIr {
         service: None,
         origin: Origin::built_in("test"),
     }
+}
+
+/// The listener `test`, whose default chain the manager serves.
+pub(super) fn listener_of(manager: &Arc<Manager>) -> Arc<Listener> {
+    let chain = Chain {
+        name: "test".into(),
+        tls: None,
+        handshake_timeout: Duration::ZERO,
+        access: Vec::new(),
+        action: Action::Http(manager.clone()),
+    };
+    let ir = rajut_ir::listener::Listener {
+        name: "test".into(),
+        address: ListenerAddress {
+            socket: ([127, 0, 0, 1], 0).into(),
+            netns: None,
+        },
+        bind_to_port: true,
+        use_original_dst: false,
+        inspectors: Inspectors::default(),
+        inspection_timeout: Duration::ZERO,
+        continue_on_inspection_timeout: true,
+        filter_chains: Vec::new(),
+        default_filter_chain: None,
+        direction: Direction::Outbound,
+        access_logs: Vec::new(),
+        per_connection_buffer_limit: None,
+        api_listener: None,
+        origin: Origin::built_in("test"),
+    };
+    Arc::new(Listener {
+        ir: Arc::new(ir),
+        matcher: Matcher::compile(&[]),
+        chains: Vec::new(),
+        default_chain: Some(Arc::new(chain)),
+        logs: Vec::new(),
+    })
 }
 
 pub(super) fn manager_ir() -> HttpConnectionManager {
@@ -311,6 +349,7 @@ impl Setup {
         ));
         let config = Arc::new(Config {
             version: 1,
+            listeners: HashMap::from([("test".into(), listener_of(&manager))]),
             routes: HashMap::from([("routes".into(), table)]),
             clusters: HashMap::from([("app".into(), Slot::of(&cluster, &registry))]),
             ..Config::default()
@@ -333,7 +372,7 @@ impl Setup {
                 let connection = Rc::new(Connection {
                     id: accepting.next_connection_id(),
                     listener: "test".into(),
-                    chain: "test".into(),
+                    chain: None,
                     direction,
                     local: address,
                     remote,

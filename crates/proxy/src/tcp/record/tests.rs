@@ -12,7 +12,7 @@ fn a_refused_connection_has_a_line_with_its_reason_and_no_request() {
     let connection = Connection {
         id: 7,
         listener: "l".into(),
-        chain: "c".into(),
+        chain: None,
         direction: Direction::Inbound,
         local: "10.0.0.1:5432".parse().unwrap(),
         remote: "10.0.0.2:999".parse().unwrap(),

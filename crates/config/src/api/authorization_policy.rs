@@ -1,0 +1,430 @@
+//! Istio `AuthorizationPolicy`.
+//!
+//! Refused by name, since leaving it out would allow or forbid something else than what is meant: the action `CUSTOM`, `targetRefs`,
+//! and everything that is said of JSON web tokens.
+
+use ipnet::IpNet;
+use rajut_types::{Severity, Text};
+
+use super::{
+    meta::{self, NameForm},
+    peer_authentication::match_labels,
+};
+use crate::{
+    codes,
+    model::{
+        AuthorizationAction, AuthorizationCondition, AuthorizationOperation, AuthorizationPolicy,
+        AuthorizationRule, AuthorizationSource, PathPattern, ServiceAccountName, Values, Wild,
+    },
+    read::{Field, Object, listed, nearest, shown},
+};
+
+/// Makes a policy a rehearsal. Source: Istio `istio.io/dry-run`.
+const DRY_RUN: &str = "istio.io/dry-run";
+const NO_TOKENS: &str = "no token is verified";
+
+/// The keys of `when` that have no name within brackets.
+const KEYS: &[&str] = &[
+    "source.ip",
+    "remote.ip",
+    "source.namespace",
+    "source.principal",
+    "source.serviceAccount",
+    "source.trustDomain",
+    "destination.ip",
+    "destination.port",
+    "connection.sni",
+];
+
+pub(crate) fn read(root: &Object<'_>) -> Option<AuthorizationPolicy> {
+    let meta = meta::read(root, NameForm::Subdomain);
+    let namespace = meta
+        .as_ref()
+        .map_or_else(Text::default, |meta| meta.namespace.clone());
+    let (mut selector, mut action, mut rules) = (None, AuthorizationAction::Allow, Vec::new());
+    let mut action_at = None;
+    if let Some(spec) = root.object("spec") {
+        selector = spec.object("selector").and_then(|object| match_labels(&object));
+        spec.refused(
+            &["targetRef", "targetRefs"],
+            "without it the policy would hold for the whole namespace",
+        );
+        action_at = spec.get("action");
+        if let Some(field) = &action_at {
+            action = read_action(field).unwrap_or(action);
+        }
+        if let Some(provider) = spec.object("provider") {
+            provider.ignore_rest();
+            if action_at.as_ref().and_then(Field::text).as_deref() != Some("CUSTOM") {
+                provider.field().say_key(
+                    Severity::Error,
+                    codes::EXCLUSIVE,
+                    "`provider` belongs to the action `CUSTOM`",
+                    "take it out",
+                );
+            }
+        }
+        let items = spec.list("rules").into_iter().filter_map(Field::object);
+        rules = items.map(|rule| read_rule(&rule, &namespace)).collect();
+    }
+    let meta = meta?;
+    let dry_run = meta.annotations.find(DRY_RUN) == Some("true");
+    if let Some(field) = action_at.filter(|_| dry_run && action == AuthorizationAction::Audit) {
+        field.warn(
+            codes::NO_EFFECT,
+            format!("`{DRY_RUN}` means nothing to the action `AUDIT`, which refuses nothing"),
+            "take the annotation out",
+        );
+    }
+    Some(AuthorizationPolicy {
+        name: meta.name,
+        namespace: meta.namespace,
+        selector,
+        action,
+        dry_run: dry_run && action != AuthorizationAction::Audit,
+        rules,
+        origin: root.field().origin(),
+        age: meta.age,
+    })
+}
+
+fn read_action(field: &Field<'_>) -> Option<AuthorizationAction> {
+    let action = field.choice(&[
+        ("ALLOW", Some(AuthorizationAction::Allow)),
+        ("DENY", Some(AuthorizationAction::Deny)),
+        ("AUDIT", Some(AuthorizationAction::Audit)),
+        ("CUSTOM", None),
+    ])?;
+    if action.is_none() {
+        field.error(
+            codes::NOT_SUPPORTED,
+            "the action `CUSTOM` is not supported yet, and without it more would be allowed than is meant",
+            "write rules of the actions ALLOW and DENY; the object is not used as it stands",
+        );
+    }
+    action
+}
+
+fn read_rule(rule: &Object<'_>, namespace: &Text) -> AuthorizationRule {
+    AuthorizationRule {
+        sources: parts(rule, "from", "source", |source| read_source(source, namespace)),
+        operations: parts(rule, "to", "operation", read_operation),
+        conditions: some_of(rule, "when")
+            .into_iter()
+            .filter_map(|condition| read_condition(&condition, namespace))
+            .collect(),
+    }
+}
+
+/// The objects of a list that must not be empty if it is there: an empty one would hold for everything or nothing, as
+/// the reader likes.
+fn some_of<'a>(rule: &Object<'a>, name: &'static str) -> Vec<Object<'a>> {
+    let Some(field) = rule.get(name) else {
+        return Vec::new();
+    };
+    let items = field.list();
+    if items.is_empty() {
+        field.say_key(
+            Severity::Error,
+            codes::MISSING_FIELD,
+            format!("`{name}` needs at least one entry"),
+            format!("leave `{name}` out if anything will do"),
+        );
+    }
+    items.into_iter().filter_map(Field::object).collect()
+}
+
+/// The objects called `inner` within the entries of the list `name`.
+fn parts<T>(
+    rule: &Object<'_>,
+    name: &'static str,
+    inner: &'static str,
+    read: impl Fn(&Object<'_>) -> T,
+) -> Vec<T> {
+    let entries = some_of(rule, name);
+    let read_one = |entry: &Object<'_>| {
+        let found = entry.required(inner, "")?.object()?;
+        if found.is_empty() {
+            found.field().say_key(
+                Severity::Error,
+                codes::MISSING_FIELD,
+                format!("`{inner}` needs at least one field"),
+                format!("leave `{name}` out if anything will do"),
+            );
+        }
+        Some(read(&found))
+    };
+    entries.iter().filter_map(read_one).collect()
+}
+
+fn read_source(source: &Object<'_>, namespace: &Text) -> AuthorizationSource {
+    source.refused(&["requestPrincipals", "notRequestPrincipals"], NO_TOKENS);
+    let read = AuthorizationSource {
+        principals: both(source, "principals", "notPrincipals", principal),
+        namespaces: both(source, "namespaces", "notNamespaces", identity_part),
+        service_accounts: both(source, "serviceAccounts", "notServiceAccounts", |field| {
+            service_account(field, namespace)
+        }),
+        trust_domains: both(source, "trustDomains", "notTrustDomains", identity_part),
+        ip_blocks: both(source, "ipBlocks", "notIpBlocks", net),
+        remote_ip_blocks: both(source, "remoteIpBlocks", "notRemoteIpBlocks", net),
+    };
+    let accounts = source.get("serviceAccounts").or(source.get("notServiceAccounts"));
+    let identities = ["principals", "notPrincipals", "namespaces", "notNamespaces"];
+    if let Some(accounts) = accounts
+        && let Some(other) = identities.iter().find(|name| source.has(name))
+    {
+        accounts.say_key(
+            Severity::Error,
+            codes::EXCLUSIVE,
+            format!("service accounts can't stand beside `{other}` in one source"),
+            "keep one of the two: a service account has a namespace already",
+        );
+    }
+    read
+}
+
+fn read_operation(operation: &Object<'_>) -> AuthorizationOperation {
+    AuthorizationOperation {
+        hosts: both(operation, "hosts", "notHosts", wild),
+        ports: both(operation, "ports", "notPorts", port),
+        methods: both(operation, "methods", "notMethods", wild),
+        paths: both(operation, "paths", "notPaths", path),
+    }
+}
+
+fn read_condition(condition: &Object<'_>, namespace: &Text) -> Option<AuthorizationCondition> {
+    let key = condition.required("key", "for example `key: source.ip`");
+    if !condition.has("values") && !condition.has("notValues") {
+        condition.field().say_key(
+            Severity::Error,
+            codes::MISSING_FIELD,
+            "a condition needs `values` or `notValues`",
+            "",
+        );
+    }
+    let (key, name) = key.and_then(|key| key.text().map(|name| (key, name)))?;
+    let wilds = || both(condition, "values", "notValues", wild);
+    let parts = || both(condition, "values", "notValues", identity_part);
+    let nets = || both(condition, "values", "notValues", net);
+    if let Some(header) = name
+        .strip_prefix("request.headers[")
+        .and_then(|rest| rest.strip_suffix(']'))
+    {
+        let bytes = header.bytes();
+        if header.is_empty() || !bytes.into_iter().all(|byte| byte.is_ascii_graphic()) {
+            key.error(
+                codes::BAD_HEADER,
+                format!("`{}` is not a header's name", shown(header)),
+                "write `request.headers[x-name]`",
+            );
+        }
+        return Some(AuthorizationCondition::Header(
+            header.to_ascii_lowercase().into(),
+            wilds(),
+        ));
+    }
+    Some(match &*name {
+        "source.ip" => AuthorizationCondition::SourceIp(nets()),
+        "remote.ip" => AuthorizationCondition::RemoteIp(nets()),
+        "source.namespace" => AuthorizationCondition::SourceNamespace(parts()),
+        "source.principal" => {
+            AuthorizationCondition::SourcePrincipal(both(condition, "values", "notValues", principal))
+        }
+        "source.serviceAccount" => {
+            AuthorizationCondition::SourceServiceAccount(both(condition, "values", "notValues", |field| {
+                service_account(field, namespace)
+            }))
+        }
+        "source.trustDomain" => AuthorizationCondition::SourceTrustDomain(parts()),
+        "destination.ip" => AuthorizationCondition::DestinationIp(nets()),
+        "destination.port" => {
+            AuthorizationCondition::DestinationPort(both(condition, "values", "notValues", port))
+        }
+        "connection.sni" => AuthorizationCondition::ServerName(wilds()),
+        other => {
+            condition.ignore(&["values", "notValues"]);
+            unknown_key(&key, other);
+            return None;
+        }
+    })
+}
+
+fn unknown_key(key: &Field<'_>, name: &str) {
+    if name.starts_with("request.auth.") || name.starts_with("experimental.") {
+        key.error(
+            codes::NOT_SUPPORTED,
+            format!("the key `{}` is not supported yet, and {NO_TOKENS}", shown(name)),
+            "take the condition out; the object is not used as it stands",
+        );
+        return;
+    }
+    let hint = match nearest(name, KEYS.iter().copied()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("write `request.headers[…]` or one of {}", listed(KEYS)),
+    };
+    key.error(
+        codes::UNKNOWN_VALUE,
+        format!("there is no key `{}`", shown(name)),
+        hint,
+    );
+}
+
+/// What must and what must not hold. A list that is there and empty is an error: Istio's API server takes it for one that
+/// is absent, which its writer can hardly have meant.
+fn both<T>(
+    object: &Object<'_>,
+    any: &'static str,
+    none: &'static str,
+    read: impl Fn(&Field<'_>) -> Option<T>,
+) -> Values<T> {
+    let of = |name| {
+        let Some(field) = object.get(name) else {
+            return Vec::new();
+        };
+        let items = field.list();
+        if items.is_empty() {
+            field.say_key(
+                Severity::Error,
+                codes::MISSING_FIELD,
+                format!("`{name}` needs at least one value"),
+                format!("leave `{name}` out if anything will do"),
+            );
+        }
+        items.iter().filter_map(&read).collect()
+    };
+    Values {
+        any: of(any),
+        none: of(none),
+    }
+}
+
+fn wild(field: &Field<'_>) -> Option<Wild> {
+    let text = field.non_empty_text()?;
+    let pattern = if &*text == "*" {
+        Wild::Present
+    } else if let Some(suffix) = text.strip_prefix('*') {
+        Wild::Suffix(suffix.into())
+    } else if let Some(prefix) = text.strip_suffix('*') {
+        Wild::Prefix(prefix.into())
+    } else {
+        Wild::Exact(text.clone())
+    };
+    match &pattern {
+        Wild::Suffix(rest) | Wild::Prefix(rest) if rest.contains('*') => field.error(
+            codes::BAD_PATTERN,
+            format!("`{}` has more than one wildcard", shown(&text)),
+            "write one `*`, at the beginning or at the end",
+        ),
+        Wild::Exact(rest) if rest.contains('*') => field.warn(
+            codes::BAD_PATTERN,
+            format!("the `*` within `{}` is compared as it is", shown(&text)),
+            "a wildcard stands at the beginning or at the end",
+        ),
+        _ => {}
+    }
+    Some(pattern)
+}
+
+fn principal(field: &Field<'_>) -> Option<Wild> {
+    let pattern = wild(field)?;
+    if let Wild::Exact(text) | Wild::Prefix(text) = &pattern
+        && text.starts_with("spiffe://")
+    {
+        field.error(
+            codes::BAD_PATTERN,
+            format!(
+                "a principal is written without `spiffe://`: `{}` would never match",
+                shown(text)
+            ),
+            "write `TRUST-DOMAIN/ns/NAMESPACE/sa/ACCOUNT`",
+        );
+    }
+    Some(pattern)
+}
+
+/// A namespace or a trust domain, a part of an identity.
+fn identity_part(field: &Field<'_>) -> Option<Wild> {
+    let pattern = wild(field)?;
+    if let Wild::Exact(text) | Wild::Prefix(text) | Wild::Suffix(text) = &pattern
+        && !text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
+    {
+        field.error(
+            codes::BAD_NAME,
+            format!("`{}` can't stand in an identity", shown(text)),
+            "write letters, digits, `-`, `.` and `_`, with one `*` at an end if need be",
+        );
+        return None;
+    }
+    Some(pattern)
+}
+
+/// `ACCOUNT`, in the policy's namespace, or `NAMESPACE/ACCOUNT`.
+fn service_account(field: &Field<'_>, namespace: &Text) -> Option<ServiceAccountName> {
+    let text = field.non_empty_text()?;
+    let (of, name) = text.split_once('/').unwrap_or((namespace, &text));
+    let plain = |part: &str| {
+        !part.is_empty()
+            && part
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte))
+    };
+    if plain(of) && plain(name) {
+        return Some(ServiceAccountName {
+            namespace: of.into(),
+            name: name.into(),
+        });
+    }
+    field.error(
+        codes::BAD_NAME,
+        format!("`{}` is not a service account", shown(&text)),
+        "write `ACCOUNT` or `NAMESPACE/ACCOUNT`, without wildcards",
+    );
+    None
+}
+
+fn net(field: &Field<'_>) -> Option<IpNet> {
+    field.net()
+}
+
+/// Istio writes ports as texts.
+fn port(field: &Field<'_>) -> Option<u16> {
+    let text = field.loose_text()?;
+    let number = text.parse().ok().filter(|number| *number != 0);
+    if number.is_none() {
+        field.error(
+            codes::OUT_OF_RANGE,
+            format!("`{}` is not a port number", shown(&text)),
+            "write a number from 1 to 65535: the workload's port, not the service's",
+        );
+    }
+    number
+}
+
+fn path(field: &Field<'_>) -> Option<PathPattern> {
+    let text = field.non_empty_text()?;
+    if !text.contains(['{', '}']) {
+        return wild(field).map(PathPattern::Wild);
+    }
+    let segments: Vec<&str> = text.split('/').collect();
+    let last = segments.len() - 1;
+    let fits = |(at, segment): (usize, &&str)| match *segment {
+        "{*}" => true,
+        "{**}" => at == last,
+        literal => !literal.contains(['*', '{', '}']),
+    };
+    if text.starts_with('/') && segments.iter().enumerate().all(fits) {
+        return Some(PathPattern::Template(text));
+    }
+    field.error(
+        codes::BAD_PATTERN,
+        format!("`{}` is not a template of paths", shown(&text)),
+        "whole segments may be `{*}` (one segment) and, at the end, `{**}` (all that follow); no other `*` beside them",
+    );
+    None
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,568 @@
+//! `AuthorizationPolicy`: tables of callers, requests and verdicts, each under policies of its own.
+
+use std::{sync::Arc, time::Duration};
+
+use serde_json::{Value, json};
+
+use crate::{
+    client::get as get_text,
+    lab::{self, Workload, python},
+    mesh::{self, Mesh, Setup, eventually},
+    runner::{BOTH, Outcome, Plane, Result, Scenario},
+};
+
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "authorization_policies_allow_and_refuse_requests_as_istio_has_it",
+        planes: BOTH,
+        run: requests,
+    },
+    Scenario {
+        name: "authorization_policies_guard_tcp_ports_by_what_tcp_knows",
+        planes: BOTH,
+        run: connections,
+    },
+    Scenario {
+        name: "a_rehearsed_authorization_policy_refuses_nothing_and_counts",
+        planes: BOTH,
+        run: rehearsed,
+    },
+];
+
+/// Makes each of the calls `[method, path, headers]` of `web`, or opens a connection to the TCP service of that name, one after
+/// the other; prints the statuses, or what the connection gave.
+const CALLS: &str = r#"
+import http.client, json, socket, sys
+out = []
+for call in json.loads(sys.argv[1]):
+    if isinstance(call, str):
+        try:
+            with socket.create_connection((call, 7001), 10) as s:
+                s.sendall(b"ping")
+                out.append(s.recv(10).decode() or "closed")
+        except OSError:
+            out.append("closed")
+        continue
+    c = http.client.HTTPConnection("web", 8080, timeout=20)
+    c.putrequest(call[0], call[1], skip_host="host" in call[2])
+    for name, value in call[2].items():
+        c.putheader(name, value)
+    c.endheaders()
+    answer = c.getresponse()
+    body = answer.read().decode()
+    if answer.status == 403 and body != "RBAC: access denied":
+        out.append(body)
+    else:
+        out.append(answer.status)
+print(json.dumps(out))
+"#;
+
+/// `web` (HTTP) and `pipe` (bytes), which are guarded, and the callers `nurse` and `clerk` in the namespace `lab`, `visitor` in
+/// `ward`.
+fn hospital(plane: Plane) -> Result<Arc<Mesh>> {
+    mesh::shared(plane, "authorization", || {
+        let workload = |name, port, port_name, run| {
+            lab::yaml(&Workload {
+                name,
+                port,
+                port_name,
+                replicas: 1,
+                run,
+                more: "",
+            })
+        };
+        let mut text = format!(
+            "apiVersion: v1\nkind: Namespace\nmetadata: {{name: lab}}\n{}",
+            lab::STRICT
+        );
+        text += "---\napiVersion: v1\nkind: Namespace\nmetadata: {name: ward}\n";
+        text += &workload("web", 8080, "http", lab::server("http", 8080));
+        text += &workload("pipe", 7001, "tcp", lab::server("echo", 7001));
+        text += &workload("nurse", 8090, "http", lab::server("http", 8090));
+        text += &workload("clerk", 8090, "http", lab::server("http", 8090));
+        text += &workload("visitor", 8090, "http", lab::server("http", 8090))
+            .replace("namespace: lab", "namespace: ward");
+        Setup::yaml(&text).arguments(&["-n", "lab"])
+    })
+}
+
+/// What a caller's calls came to.
+fn calls(mesh: &Mesh, caller: &str, calls: &[Value]) -> Result<Vec<Value>> {
+    let script = if caller.ends_with(".ward") {
+        CALLS
+            .replace("\"web\"", "\"web.lab\"")
+            .replace("(call, 7001)", "(call + \".lab\", 7001)")
+    } else {
+        CALLS.to_owned()
+    };
+    let said = mesh.exec(caller, &[&python(), "-c", &script, &json!(calls).to_string()])?;
+    Ok(serde_json::from_str(&said)?)
+}
+
+/// A policy of the namespace `lab` for `app`.
+fn policy(name: &str, app: &str, spec: &str) -> String {
+    format!(
+        "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: {name}, namespace: lab}}\n\
+         spec:\n  selector: {{matchLabels: {{app: {app}}}}}\n{spec}\n"
+    )
+}
+
+/// Policies, then rows of caller, call and what is to come of it.
+struct Table {
+    what: &'static str,
+    policies: String,
+    rows: Vec<(&'static str, Value, Value)>,
+}
+
+impl Table {
+    /// Applies the policies, makes the calls, takes the policies away again. Our proxy has every request judged by what is in
+    /// force when it comes; Envoy by what was when its connection came, and it takes some seconds to end those.
+    fn check(&self, mesh: &Mesh, plane: Plane) -> Result {
+        if !self.policies.is_empty() {
+            mesh.apply(&self.policies)?;
+        }
+        let mut wrong = self.wrong(mesh)?;
+        if plane == Plane::Envoy && !wrong.is_empty() {
+            let _ = eventually("old connections have ended", Duration::from_secs(20), || {
+                wrong = self.wrong(mesh).ok()?;
+                wrong.is_empty().then_some(())
+            });
+        }
+        if !self.policies.is_empty() {
+            mesh.delete(&self.policies)?;
+        }
+        println!("    {}: {} calls", self.what, self.rows.len());
+        if wrong.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("{}:\n{}\nunder\n{}", self.what, wrong.join("\n"), self.policies).into())
+        }
+    }
+
+    /// Calls that came to something else.
+    fn wrong(&self, mesh: &Mesh) -> Result<Vec<String>> {
+        let mut wrong = Vec::new();
+        for caller in ["nurse-0.lab", "clerk-0.lab", "visitor-0.ward"] {
+            let rows: Vec<_> = self
+                .rows
+                .iter()
+                .filter(|(of, ..)| caller.starts_with(of))
+                .collect();
+            let asked: Vec<_> = rows.iter().map(|(_, call, _)| call.clone()).collect();
+            if asked.is_empty() {
+                continue;
+            }
+            let found = calls(mesh, caller, &asked)?;
+            for ((_, call, wanted), found) in rows.into_iter().zip(found) {
+                if found != *wanted {
+                    wrong.push(format!("{caller} {call}: {found} instead of {wanted}"));
+                }
+            }
+        }
+        Ok(wrong)
+    }
+}
+
+fn get(path: &str) -> Value {
+    json!(["GET", path, {}])
+}
+
+fn requests(plane: Plane) -> Result<Outcome> {
+    let mesh = hospital(plane)?;
+    for table in evaluation() {
+        table.check(&mesh, plane)?;
+    }
+    let cases = callers().into_iter().chain(targets()).chain(conditions());
+    of_cases(cases.collect()).check(&mesh, plane)?;
+    Ok(Outcome::Passed)
+}
+
+/// Which policies count, and how they go together.
+fn evaluation() -> Vec<Table> {
+    let allow_get = || policy("gets", "web", "  rules: [{to: [{operation: {methods: [GET]}}]}]");
+    vec![
+        Table {
+            what: "without a policy everything passes",
+            policies: String::new(),
+            rows: vec![("nurse", get("/"), json!(200)), ("visitor", get("/"), json!(200))],
+        },
+        Table {
+            what: "a policy without rules lets nothing through",
+            policies: policy("nothing", "web", ""),
+            rows: vec![("nurse", get("/"), json!(403))],
+        },
+        Table {
+            what: "an empty rule lets everything through",
+            policies: policy("all", "web", "  rules: [{}]"),
+            rows: vec![
+                ("nurse", get("/"), json!(200)),
+                ("visitor", get("/x"), json!(200)),
+            ],
+        },
+        Table {
+            what: "refusing without rules refuses nothing",
+            policies: policy("none", "web", "  action: DENY"),
+            rows: vec![("nurse", get("/"), json!(200))],
+        },
+        Table {
+            what: "refusing by an empty rule refuses everything, whatever is allowed",
+            policies: policy("every", "web", "  action: DENY\n  rules: [{}]") + &allow_get(),
+            rows: vec![("nurse", get("/"), json!(403))],
+        },
+        Table {
+            what: "what is refused comes before what is allowed; the rest is refused where anything is allowed",
+            policies: allow_get()
+                + &policy(
+                    "not-admin",
+                    "web",
+                    "  action: DENY\n  rules: [{to: [{operation: {paths: [/admin*]}}]}]",
+                )
+                + &policy("noted", "web", "  action: AUDIT\n  rules: [{}]"),
+            rows: vec![
+                ("nurse", get("/"), json!(200)),
+                ("nurse", get("/admin/x"), json!(403)),
+                ("nurse", json!(["DELETE", "/", {}]), json!(403)),
+            ],
+        },
+        Table {
+            what: "a policy of the root namespace holds everywhere, with those of the namespace",
+            policies: allow_get().replace("namespace: lab", "namespace: istio-system")
+                + &policy(
+                    "posts",
+                    "web",
+                    "  rules: [{to: [{operation: {methods: [POST]}}]}]",
+                ),
+            rows: vec![
+                ("nurse", get("/"), json!(200)),
+                (
+                    "nurse",
+                    json!(["POST", "/echo", {"content-length": "0"}]),
+                    json!(200),
+                ),
+                ("nurse", json!(["DELETE", "/", {}]), json!(403)),
+            ],
+        },
+        Table {
+            what: "a policy for another workload changes nothing",
+            policies: policy("nothing", "pipe", ""),
+            rows: vec![("nurse", get("/"), json!(200))],
+        },
+    ]
+}
+
+/// A rule of its own, which the header `x-case` chooses, so that all stand in one policy.
+struct Case {
+    what: &'static str,
+    from: String,
+    to: String,
+    when: String,
+    rows: Vec<(&'static str, Value, u16)>,
+}
+
+/// All rules in one policy, and all calls.
+fn of_cases(cases: Vec<Case>) -> Table {
+    let mut rules = String::from("  rules:");
+    let mut rows = Vec::new();
+    for (number, case) in cases.into_iter().enumerate() {
+        println!("    {}: {} calls", case.what, case.rows.len());
+        let Case { from, to, when, .. } = case;
+        rules += &format!(
+            "\n  - {{{from}{to}when: [{{key: 'request.headers[x-case]', values: ['{number}']}}{when}]}}"
+        );
+        for (caller, mut call, wanted) in case.rows {
+            call[2]["x-case"] = json!(number.to_string());
+            rows.push((caller, call, json!(wanted)));
+        }
+    }
+    Table {
+        what: "a rule for each field",
+        policies: policy("cases", "web", &rules),
+        rows,
+    }
+}
+
+/// Who calls.
+fn callers() -> Vec<Case> {
+    let from = |what, source: &str, nurse, clerk, visitor| Case {
+        what,
+        from: format!("from: [{{source: {source}}}], "),
+        to: String::new(),
+        when: String::new(),
+        rows: vec![
+            ("nurse", get("/"), nurse),
+            ("clerk", get("/"), clerk),
+            ("visitor", get("/"), visitor),
+        ],
+    };
+    let spelled = "{principals: [cluster.local/ns/lab/sa/nurse]}";
+    let together = "{namespaces: [lab], notPrincipals: ['*/sa/clerk']}";
+    vec![
+        from("principals", spelled, 200, 403, 403),
+        from(
+            "principals by prefix",
+            "{principals: ['cluster.local/ns/lab/*']}",
+            200,
+            200,
+            403,
+        ),
+        from(
+            "principals by suffix",
+            "{principals: ['*/sa/clerk']}",
+            403,
+            200,
+            403,
+        ),
+        from("any principal", "{principals: ['*']}", 200, 200, 200),
+        from(
+            "another trust domain",
+            "{principals: [elsewhere/ns/lab/sa/nurse]}",
+            403,
+            403,
+            403,
+        ),
+        from(
+            "not principals",
+            &spelled.replace("principals", "notPrincipals"),
+            403,
+            200,
+            200,
+        ),
+        from("namespaces", "{namespaces: [ward]}", 403, 403, 200),
+        from("namespaces by suffix", "{namespaces: ['*ab']}", 200, 200, 403),
+        from("not namespaces", "{notNamespaces: [ward]}", 200, 200, 403),
+        from(
+            "service accounts",
+            "{serviceAccounts: [clerk, ward/visitor]}",
+            403,
+            200,
+            200,
+        ),
+        from("trust domains", "{trustDomains: [cluster.local]}", 200, 200, 200),
+        from(
+            "not trust domains",
+            "{notTrustDomains: [cluster.local]}",
+            403,
+            403,
+            403,
+        ),
+        from("addresses", "{ipBlocks: [192.0.2.0/24]}", 403, 403, 403),
+        from("not addresses", "{notIpBlocks: [192.0.2.0/24]}", 200, 200, 200),
+        from("several fields hold together", together, 200, 403, 403),
+    ]
+}
+
+/// What is asked for.
+fn targets() -> Vec<Case> {
+    let to = |what, operation: &str, rows: Vec<(Value, u16)>| Case {
+        what,
+        from: String::new(),
+        to: format!("to: [{{operation: {operation}}}], "),
+        when: String::new(),
+        rows: rows
+            .into_iter()
+            .map(|(call, wanted)| ("nurse", call, wanted))
+            .collect(),
+    };
+    let at = |host: &str| json!(["GET", "/", {"host": host}]);
+    vec![
+        to(
+            "paths",
+            "{paths: [/cases, /notes/*, '*.json']}",
+            vec![
+                (get("/cases"), 200),
+                (get("/cases?id=1"), 200),
+                (get("/cases/"), 403),
+                (get("/CASES"), 403),
+                (get("/notes/1"), 200),
+                (get("/notes"), 403),
+                (get("/a/b.json"), 200),
+                (get("/a/b.json?x=y"), 200),
+                (get("/a?x=.json"), 403),
+            ],
+        ),
+        to(
+            "paths are judged in the form in which they are sent on",
+            "{notPaths: ['/admin*']}",
+            vec![
+                (get("/admin"), 403),
+                (get("/x/../admin"), 403),
+                (get("/./admin"), 403),
+                (get("/%61dmin"), 403),
+                (get("/x%2fadmin"), 200),
+            ],
+        ),
+        to(
+            "templates of paths",
+            "{paths: ['/cases/{*}/notes/{**}']}",
+            vec![
+                (get("/cases/7/notes/"), 200),
+                (get("/cases/7/notes/a/b"), 200),
+                (get("/cases/7/8/notes/a"), 403),
+                (get("/cases//notes/a"), 403),
+            ],
+        ),
+        to(
+            "methods",
+            "{methods: [GET, 'P*']}",
+            vec![
+                (get("/"), 200),
+                (json!(["POST", "/echo", {"content-length": "0"}]), 200),
+                (json!(["DELETE", "/", {}]), 403),
+            ],
+        ),
+        to(
+            "hosts, letter case aside",
+            "{hosts: ['WEB:8080', 'web.lab*']}",
+            vec![(at("web:8080"), 200), (at("Web.Lab:8080"), 200), (at("web"), 403)],
+        ),
+        to(
+            "ports are the workload's",
+            "{ports: ['8080']}",
+            vec![(get("/"), 200)],
+        ),
+        to("other ports", "{ports: ['80']}", vec![(get("/"), 403)]),
+        to("not ports", "{notPorts: ['8080']}", vec![(get("/"), 403)]),
+    ]
+}
+
+/// `when`.
+fn conditions() -> Vec<Case> {
+    let when = |what, conditions: &str, rows| Case {
+        what,
+        from: String::new(),
+        to: String::new(),
+        when: format!(", {conditions}"),
+        rows,
+    };
+    let with = |value: &str| json!(["GET", "/", {"x-team": value}]);
+    vec![
+        when(
+            "headers",
+            "{key: 'request.headers[X-Team]', values: [night, 'd*'], notValues: [day-off]}",
+            vec![
+                ("nurse", with("night"), 200),
+                ("nurse", with("day"), 200),
+                ("nurse", with("day-off"), 403),
+                ("nurse", with("Night"), 403),
+                ("nurse", get("/"), 403),
+            ],
+        ),
+        when(
+            "a header that must not be there",
+            "{key: 'request.headers[x-team]', notValues: ['*']}",
+            vec![("nurse", get("/"), 200), ("nurse", with("x"), 403)],
+        ),
+        when(
+            "the caller's parts",
+            "{key: source.namespace, values: [lab]}, {key: source.principal, notValues: ['*/sa/clerk']}",
+            vec![
+                ("nurse", get("/"), 200),
+                ("clerk", get("/"), 403),
+                ("visitor", get("/"), 403),
+            ],
+        ),
+        when(
+            "the target's parts",
+            "{key: destination.port, values: ['8080']}, {key: destination.ip, notValues: [192.0.2.0/24]}",
+            vec![("nurse", get("/"), 200)],
+        ),
+    ]
+}
+
+fn connections(plane: Plane) -> Result<Outcome> {
+    let mesh = hospital(plane)?;
+    let table = |what, spec: &str, nurse: &str, clerk: &str| Table {
+        what,
+        policies: policy("tcp", "pipe", spec),
+        rows: vec![
+            ("nurse", json!("pipe"), json!(nurse)),
+            ("clerk", json!("pipe"), json!(clerk)),
+        ],
+    };
+    let tables = [
+        table(
+            "connections by their caller",
+            "  rules: [{from: [{source: {serviceAccounts: [nurse]}}]}]",
+            "ping",
+            "closed",
+        ),
+        table(
+            "connections by their port",
+            "  rules: [{to: [{operation: {ports: ['7001']}}]}]",
+            "ping",
+            "ping",
+        ),
+        table(
+            "what asks for a method allows no connection",
+            "  rules: [{to: [{operation: {methods: [GET]}}]}]",
+            "closed",
+            "closed",
+        ),
+        table(
+            "what refuses a method refuses every connection, as Istio has it",
+            "  action: DENY\n  rules: [{to: [{operation: {methods: [GET]}}]}]",
+            "closed",
+            "closed",
+        ),
+        table(
+            "of a rule that refuses, what a connection knows stays in force",
+            "  action: DENY\n  rules: [{from: [{source: {serviceAccounts: [clerk]}}], to: [{operation: {paths: [/x]}}]}]",
+            "ping",
+            "closed",
+        ),
+    ];
+    for table in tables {
+        table.check(&mesh, plane)?;
+    }
+    Ok(Outcome::Passed)
+}
+
+fn rehearsed(plane: Plane) -> Result<Outcome> {
+    let mesh = hospital(plane)?;
+    let rehearsal = policy(
+        "rehearsal",
+        "web",
+        "  action: DENY\n  rules: [{to: [{operation: {paths: [/x]}}]}]",
+    )
+    .replace(
+        "namespace: lab}",
+        "namespace: lab, annotations: {istio.io/dry-run: \"true\"}}",
+    );
+    mesh.apply(&rehearsal)?;
+    let (mut asked, mut counted) = (0.0, 0.0);
+    // Envoy counts what comes on connections that are younger than the policy.
+    let attempts = if plane == Plane::Envoy { 20 } else { 1 };
+    for _ in 0..attempts {
+        let found = calls(&mesh, "nurse-0.lab", &[get("/x"), get("/y")])?;
+        if found != [json!(200), json!(200)] {
+            return Err(format!("a rehearsal changes nothing: {found:?}").into());
+        }
+        asked += 1.0;
+        counted = rehearsals(&mesh)?;
+        if counted > 0.0 {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    mesh.delete(&rehearsal)?;
+    if counted > 0.0 && counted <= asked {
+        Ok(Outcome::Passed)
+    } else {
+        Err(format!("{counted} of {asked} counted as refused in rehearsal").into())
+    }
+}
+
+/// What the sidecar of `web` would have refused.
+fn rehearsals(mesh: &Mesh) -> Result<f64> {
+    let row = mesh.workload("web-0")?;
+    let admin = row["adminAddress"]
+        .as_str()
+        .ok_or(format!("no admin address: {row:#}"))?;
+    let text = get_text(admin, admin, "/stats/prometheus")?.text();
+    let lines = text
+        .lines()
+        .filter(|line| line.contains("istio_dry_run_deny") && line.contains("shadow_denied"));
+    Ok(lines
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+        .sum())
+}
