@@ -25,7 +25,7 @@ use rajut_ir::{
     matcher::{HeaderMatcher, Regex, StringMatch, StringMatcher, ValueCondition},
     rbac::{Action, Permission, Policy, Principal, Rbac, Rule, Rules, UriTemplate},
 };
-use rajut_types::Text;
+use rajut_types::{Text, TrustDomain};
 
 /// Stands before the counters of TCP ports (Istio's choice; Envoy wants one).
 const TCP_PREFIX: &str = "tcp.";
@@ -242,6 +242,7 @@ impl Place<'_> {
         })
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "all that judge a value have one shape")]
     fn port(self, wanted: u16) -> Folded<Permission> {
         Ok(match self.port {
             Some(own) if own == wanted => Fold::Holds,
@@ -321,7 +322,7 @@ impl Place<'_> {
     fn trust_domains(&self) -> impl Iterator<Item = &str> {
         let own = std::iter::once(&self.mesh.trust_domain);
         own.chain(&self.mesh.trust_domain_aliases)
-            .map(|domain| domain.as_str())
+            .map(TrustDomain::as_str)
     }
 }
 
@@ -339,6 +340,7 @@ const fn enforced(action: AuthorizationAction) -> Action {
     }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "all that judge a value have one shape")]
 fn one<L>(leaf: L) -> Folded<L> {
     Ok(Fold::Depends(Rule::Is(leaf)))
 }
