@@ -88,7 +88,7 @@ fn hospital(plane: Plane) -> Result<Arc<Mesh>> {
 
 /// What a caller's calls came to.
 fn calls(mesh: &Mesh, caller: &str, calls: &[Value]) -> Result<Vec<Value>> {
-    let script = if caller.ends_with(".ward") {
+    let script = if caller.contains(".ward") {
         CALLS
             .replace("\"web\"", "\"web.lab\"")
             .replace("(call, 7001)", "(call + \".lab\", 7001)")
