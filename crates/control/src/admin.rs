@@ -5,6 +5,7 @@
 //! `/metrics`. An error is `{"error": "…"}`, with `"diagnostics"` where configuration is at fault.
 
 mod answer;
+mod edges;
 mod metrics;
 mod route;
 mod view;
@@ -21,7 +22,7 @@ use rajut_runtime::{
 };
 use tokio::sync::Semaphore;
 
-use crate::{ca::SharedAuthority, discovery::Discovery, orders::Orders};
+use crate::{ca::SharedAuthority, discovery::Discovery, observe::Observer, orders::Orders};
 
 /// Connections at once.
 const CONNECTIONS_MAX: usize = 64;
@@ -35,6 +36,8 @@ pub struct Admin {
     pub registry: Registry,
     /// Proxies.
     pub discovery: Discovery,
+    /// What the mesh does.
+    pub observer: Observer,
     /// Issuer.
     pub authority: SharedAuthority,
     /// Whether everything has started.

@@ -8,6 +8,7 @@
 //! | [`accept`] | the TLS port: mesh certificates only, optional at enrolment |
 //! | [`ca`] | the issuer |
 //! | [`discovery`] | who is connected; snapshots pushed; acknowledgements |
+//! | [`observe`] | what the mesh does, as the callers' proxies report it |
 //! | [`node`] | from an xDS node to the proxy that is translated for |
 //! | [`orders`] | what the supervisor of a local mesh is to do |
 //! | [`admin`] | the operator's door: HTTP and JSON on a Unix socket |
@@ -21,6 +22,7 @@ pub mod admin;
 pub mod ca;
 pub mod discovery;
 pub mod node;
+pub mod observe;
 pub mod orders;
 pub mod run;
 mod time;

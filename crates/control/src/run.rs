@@ -32,6 +32,7 @@ use crate::{
     admin::{self, Admin},
     ca::{CertificateAuthority, IssueError, KeystoreError, SERVER_NAME},
     discovery::Discovery,
+    observe::Observer,
     orders::Orders,
     wire::serve_grpc,
 };
@@ -150,14 +151,11 @@ pub async fn start(options: ControlOptions) -> Result<Control, ControlError> {
     let serving = readiness.gate("listeners");
     let workloads = workloads_gate(&readiness, &options);
     let discovery = Discovery::new(clock.clone());
+    let observer = Observer::new(registry.snapshots(), clock.clone());
     discovery.spawn_push(registry.snapshots(), readiness.clone());
     registry_watch::spawn(registry.clone(), &options.paths);
 
-    let listener = tcp_listener(options.listen)?;
-    let address = listener.local_addr().map_err(|source| ControlError::Listen {
-        address: options.listen,
-        source,
-    })?;
+    let (listener, address) = tcp_listener(options.listen)?;
     let (identity, newest) = watch::channel(Arc::new(authority.own_identity(address.ip(), 1)?));
     let mesh = registry.snapshot().mesh.clone();
     let domains = std::iter::once(&options.trust_domain).chain(&mesh.trust_domain_aliases);
@@ -175,6 +173,7 @@ pub async fn start(options: ControlOptions) -> Result<Control, ControlError> {
         accepted,
         discovery.clone(),
         Arc::clone(&authority),
+        observer.clone(),
         clock.clone(),
         drain,
     ));
@@ -182,6 +181,7 @@ pub async fn start(options: ControlOptions) -> Result<Control, ControlError> {
     let admin = Admin {
         registry,
         discovery,
+        observer,
         authority,
         readiness,
         orders: Orders::default(),
@@ -252,11 +252,13 @@ async fn open_registry(options: &ControlOptions) -> Result<Registry, ControlErro
         .map_err(ControlError::from)
 }
 
-fn tcp_listener(address: SocketAddr) -> Result<TcpListener, ControlError> {
+fn tcp_listener(address: SocketAddr) -> Result<(TcpListener, SocketAddr), ControlError> {
     listen(address, &ListenOptions::default())
         .and_then(|listener| {
             listener.set_nonblocking(true)?;
-            TcpListener::from_std(listener)
+            let listener = TcpListener::from_std(listener)?;
+            let bound = listener.local_addr()?;
+            Ok((listener, bound))
         })
         .map_err(|source| ControlError::Listen { address, source })
 }

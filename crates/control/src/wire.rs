@@ -26,7 +26,9 @@ use rajut_proto::{Any, ca::CertificateServer, reflect};
 use rajut_runtime::{Clock, drain::Drain};
 use rajut_translate::Outbound;
 use rajut_types::{PersistentMap, Text};
-use rajut_xds::{Payload, Resource, ResourceSet, TypeSet, resource::Layer, server::AdsServer};
+use rajut_xds::{
+    Payload, Resource, ResourceSet, TypeSet, load::LoadServer, resource::Layer, server::AdsServer,
+};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -35,6 +37,7 @@ use crate::{
     accept::Accepted,
     ca::{CertificateAuthorityService, SharedAuthority},
     discovery::Discovery,
+    observe::Observer,
 };
 
 /// Resources of one kind, by name.
@@ -43,11 +46,12 @@ type Named<T> = PersistentMap<Text, Arc<T>>;
 /// HTTP/2 pings, so that a proxy whose machine is gone is noticed.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
 
-/// Serves discovery and the issuer on the accepted connections until the drain begins.
+/// Serves discovery, the issuer and the observer on the accepted connections until the drain begins.
 pub async fn serve_grpc(
     accepted: mpsc::Receiver<io::Result<Accepted>>,
     discovery: Discovery,
     authority: SharedAuthority,
+    observer: Observer,
     clock: Clock,
     drain: Drain,
 ) {
@@ -58,6 +62,7 @@ pub async fn serve_grpc(
         .add_service(CertificateServer::new(CertificateAuthorityService::new(
             authority,
         )))
+        .add_service(LoadServer::new(Arc::new(observer)))
         .serve_with_incoming_shutdown(
             ReceiverStream::new(accepted),
             async move { drain.started().await },

@@ -196,18 +196,22 @@ fn bootstrap(
         DataPlane::Envoy => "GRPC",
     };
     let ads = json!({"ads": {}, "resource_api_version": "V3"});
+    let source = |api_type: &str| {
+        json!({
+            "api_type": api_type,
+            "transport_api_version": "V3",
+            "grpc_services": [{"envoy_grpc": {"cluster_name": "xds-grpc"}}],
+        })
+    };
     let mut bootstrap = json!({
         "node": {"id": id, "cluster": cluster, "metadata": metadata},
         "admin": {"address": socket_address(admin)},
         "dynamic_resources": {
-            "ads_config": {
-                "api_type": api_type,
-                "transport_api_version": "V3",
-                "grpc_services": [{"envoy_grpc": {"cluster_name": "xds-grpc"}}],
-            },
+            "ads_config": source(api_type),
             "lds_config": ads,
             "cds_config": ads,
         },
+        "cluster_manager": {"load_stats_config": source("GRPC")},
         "static_resources": {"clusters": [discovery_cluster(discovery)]},
     });
     // Where a whole mesh has one address, each admin port is one that was free, and scrapers go there.

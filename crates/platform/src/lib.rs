@@ -15,6 +15,7 @@
 //! | [`relay`] | bytes between two connections, spliced or copied |
 //! | [`memory`] | giving back what is not needed |
 //! | [`signals`] | asked to end, asked to reload |
+//! | [`terminal`] | keys as they are pressed, how large it is |
 //! | [`allocations`] | counted, for tests |
 //! | [`cpu`] | how many processors, which thread on which |
 //! | [`host`] | which system this is, its name, this program's file |
@@ -42,6 +43,7 @@ pub mod process;
 pub mod relay;
 pub mod signals;
 pub mod socket;
+pub mod terminal;
 
 #[cfg(all(target_os = "linux", not(rajut_portable)))]
 mod linux;

@@ -81,6 +81,10 @@ pub mod types {
 pub mod discovery {
     pub use envoy_types::pb::envoy::service::discovery::v3::*;
 }
+/// `envoy.service.load_stats.v3`: what proxies report of their load.
+pub mod load_stats {
+    pub use envoy_types::pb::envoy::service::load_stats::v3::*;
+}
 /// `envoy.service.secret.v3`: SDS, as the agent serves it to Envoy.
 pub mod sds {
     pub use envoy_types::pb::envoy::service::secret::v3::*;

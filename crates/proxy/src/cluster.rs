@@ -67,6 +67,8 @@ pub struct Cluster {
     stats: Arc<ClusterStats>,
     /// The service that it stands for, as metrics name it.
     service: TextId,
+    /// Its name, as metrics have it.
+    name_id: TextId,
     /// One balancing cursor per worker.
     cursor: PerWorker<1>,
     /// Rises when pooled connections of the version before can't serve this one.
@@ -126,6 +128,7 @@ impl Cluster {
                 before.pool_version + u64::from(!before.pools_serve(&ir))
             }),
             service: service_id(&ir),
+            name_id: TextId::of(&ir.name),
             original: previous.map_or_else(host::Originals::default, |cluster| cluster.original.clone()),
             hosts,
             breakers,
@@ -168,6 +171,11 @@ impl Cluster {
     /// The service that it stands for, as metrics name it: `host;name;namespace`, or not known.
     pub(crate) const fn service(&self) -> TextId {
         self.service
+    }
+
+    /// Its name, as metrics have it.
+    pub(crate) const fn name_id(&self) -> TextId {
+        self.name_id
     }
 
     /// Rises when pooled connections of the version before can't serve this one.

@@ -271,6 +271,12 @@ pub const fn grpc_status_of(status: u16) -> u8 {
     }
 }
 
+/// Whether a gRPC status means one of HTTP's 5xx: unknown, deadline exceeded, unimplemented, internal, unavailable, data loss.
+/// Source: Envoy `Grpc::Utility::grpcToHttpStatus`.
+pub const fn is_grpc_server_error(status: u8) -> bool {
+    matches!(status, 2 | 4 | 12 | 13 | 14 | 15)
+}
+
 const fn downstream(status: u16, flag: Flags, body: &'static str, details: &'static str) -> Spec {
     Spec {
         stage: Stage::Head,

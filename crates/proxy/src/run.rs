@@ -61,7 +61,7 @@ use crate::{
     last_known::{GRACE, LastKnown, SAVE_EVERY},
     on_demand::OnDemand,
     resolver::Resolver,
-    stats::Registry,
+    stats::{Registry, istio::EdgeLoads},
     tls::secrets::Secrets,
     workers::Workers,
 };
@@ -163,6 +163,8 @@ async fn serve(options: ProxyOptions) -> anyhow::Result<()> {
         dump,
         registry,
     };
+    let reports_load = bootstrap.ads.as_ref().is_some_and(|ads| ads.load_reports);
+    let load = reports_load.then(|| logs.edges(configs));
     let is_incremental = bootstrap.ads.as_ref().is_some_and(|ads| ads.delta);
     let on_demand = options.on_demand.filter(|_| is_incremental);
     let (demand, demands) = Demand::channel();
@@ -182,6 +184,7 @@ async fn serve(options: ProxyOptions) -> anyhow::Result<()> {
         identity,
         last_known,
         source,
+        load,
         clock,
         demands,
         // Two looks without use, then it is forgotten.
@@ -293,6 +296,8 @@ struct Main {
     last_known: Option<LastKnown>,
     /// When what the proxy runs on was given, where that was before this process.
     source: watch::Sender<Option<SystemTime>>,
+    /// What the control plane is told of the edges, until it has been handed to its task.
+    load: Option<EdgeLoads>,
     clock: Clock,
     /// Clusters that requests wait for.
     demands: mpsc::Receiver<Text>,
@@ -415,6 +420,9 @@ impl Main {
         let mut options = ClientOptions::new(node(&bootstrap.node), connector);
         if !ads.delta {
             options.protocol = Protocol::StateOfTheWorld;
+        }
+        if let Some(load) = self.load.take() {
+            options.load = Some(Box::new(load));
         }
         let (handle, events) = client::spawn(options);
         self.discovery.use_control_plane(handle).await;

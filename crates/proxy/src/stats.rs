@@ -16,6 +16,7 @@ use std::{
 use rajut_ir::{listener::Direction, stats::IstioStats};
 use rajut_telemetry::{log::Writers, names, workload::Workload};
 use rajut_types::Text;
+use tokio::sync::watch;
 
 use crate::http::trace::export::{Exporter, Exporters};
 
@@ -490,6 +491,11 @@ impl Registry {
     /// What listeners of that direction count Istio's metrics by.
     pub(crate) fn meter(&self, direction: Direction, ir: &IstioStats) -> istio::Meter {
         self.istio.meter(direction, ir)
+    }
+
+    /// What the control plane is told of this proxy's edges.
+    pub(crate) fn edges(&self, config: watch::Receiver<Arc<crate::epoch::Config>>) -> istio::EdgeLoads {
+        istio::EdgeLoads::new(self.istio.clone(), config)
     }
 
     /// The way to a collector of spans.

@@ -13,6 +13,7 @@ mod restart;
 mod sources;
 mod status;
 mod time;
+mod top;
 mod verify;
 mod why;
 
@@ -62,6 +63,8 @@ pub(crate) enum Command {
     Down,
     /// What runs, and whether it is healthy
     Status(OutputFormat),
+    /// Who calls whom, how much, how well and how fast, live
+    Top(top::TopArgs),
     /// What a workload, its sidecar or the control plane wrote
     Logs(logs::LogsArgs),
     /// Start a workload's application anew, replica after replica, without failing a request
@@ -134,6 +137,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Up(args) => lifecycle::up(&place?, &args),
         Command::Down => lifecycle::down(&place?),
         Command::Status(args) => status::status(&place?, args.format),
+        Command::Top(args) => top::top(&place?, &args),
         Command::Logs(args) => logs::logs(&place?, &args),
         Command::Restart(args) => restart::restart(&place?, &args),
         Command::Exec(args) => exec::exec(&place?, &args),
@@ -189,6 +193,7 @@ mod tests {
             "why",
             "proxy-status",
             "proxy-config",
+            "top",
         ] {
             let cli = Cli::command();
             let command = cli.find_subcommand(command).expect("it exists");

@@ -5,6 +5,7 @@
 //!   beyond the line's own buffer. The values come from a [`format::Record`] that the proxy implements.
 //! - [`trace`]: trace contexts (W3C, B3); [`otlp`]: spans as bytes. Both pure; the proxy decides and sends.
 //! - [`workload`]: who stands at an end of a call, and how two proxies tell each other.
+//! - [`load`]: what a proxy tells the control plane of each of its edges.
 //! - [`log`]: one thread per sink writes what workers have buffered; a full buffer drops lines and counts them.
 //!
 //! ```
@@ -14,6 +15,7 @@
 //! ```
 
 pub mod format;
+pub mod load;
 pub mod log;
 pub mod names;
 pub mod otlp;

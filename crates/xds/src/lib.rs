@@ -11,6 +11,7 @@
 //! | [`message`] | requests and responses of both protocol variants, as plain structs |
 //! | [`server`] | one stream's machine, the tonic service, waiting for acknowledgements |
 //! | [`client`] | the machine, and the task that keeps it connected |
+//! | [`load`] | load reports, both ends |
 //! | [`limits`] | every cap |
 //!
 //! ```
@@ -26,6 +27,7 @@
 
 pub mod client;
 pub mod limits;
+pub mod load;
 pub mod message;
 pub mod resource;
 pub mod server;

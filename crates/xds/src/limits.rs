@@ -34,6 +34,9 @@ pub const UPDATES_QUEUED_MAX: usize = 16;
 /// Shortest and longest pause between a client's connection attempts.
 pub const RECONNECT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
+/// Shortest and longest pause before load is reported again after its stream ended and discovery's did not.
+pub const REPORT_RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
+
 /// Shortest time from one pushed change to the next on one stream: at most five pushes per second and proxy, whatever
 /// changes how often; what comes meanwhile is pushed together.
 pub const PUSH_PAUSE: Duration = Duration::from_millis(200);

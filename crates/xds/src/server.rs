@@ -2,10 +2,10 @@
 //! until clients have acknowledged a generation ([`acks`]).
 
 pub mod acks;
-mod frames;
+pub(crate) mod frames;
 pub mod interests;
 mod names;
-mod requests;
+pub(crate) mod requests;
 mod serve;
 mod stream;
 

@@ -141,7 +141,7 @@ fn strings(texts: &[Text]) -> Vec<String> {
     texts.iter().map(ToString::to_string).collect()
 }
 
-fn decode_node(node: core::Node) -> Node {
+pub(crate) fn decode_node(node: core::Node) -> Node {
     let locality = node.locality.unwrap_or_default();
     Node {
         id: node.id.into(),
@@ -158,7 +158,7 @@ fn decode_node(node: core::Node) -> Node {
     }
 }
 
-fn encode_node(node: Node) -> core::Node {
+pub(crate) fn encode_node(node: Node) -> core::Node {
     core::Node {
         id: node.id.to_string(),
         cluster: node.cluster.to_string(),

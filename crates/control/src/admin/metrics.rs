@@ -83,6 +83,41 @@ const SENT_BYTES: Metric = (
     "counter",
     "Bytes of the resources that were sent.",
 );
+const EDGES: Metric = (
+    "rajut_control_edges",
+    "gauge",
+    "Edges (caller, service) whose history is kept.",
+);
+const REPORTERS: Metric = (
+    "rajut_control_load_reporters",
+    "gauge",
+    "Proxies that report their load.",
+);
+const REPORTS: Metric = (
+    "rajut_control_load_reports_total",
+    "counter",
+    "Load reports that were taken.",
+);
+const REPEATED: Metric = (
+    "rajut_control_load_reports_repeated_total",
+    "counter",
+    "Load reports that had come before and were not counted again.",
+);
+const UNPLACED: Metric = (
+    "rajut_control_load_unplaced_total",
+    "counter",
+    "Requests and connections on edges for which there was no room.",
+);
+const LEFT_OUT: Metric = (
+    "rajut_control_load_clusters_left_out_total",
+    "counter",
+    "Clusters of load reports that named too many.",
+);
+const LOAD_REFUSED: Metric = (
+    "rajut_control_load_refused_total",
+    "counter",
+    "Streams of load reports that were refused for who sent them.",
+);
 const PUSHES: Metric = ("pilot_xds_pushes", "counter", "Responses sent, by type.");
 const REJECTS_BY_TYPE: Metric = (
     "rajut_control_xds_rejects_total",
@@ -96,6 +131,7 @@ pub(super) fn text(admin: &Admin) -> String {
     let (connected, unsettled) = admin.discovery.counts();
     let totals = admin.discovery.totals();
     let work = admin.discovery.work();
+    let observed = admin.observer.counts();
     let size = |length: usize| u64::try_from(length).unwrap_or(u64::MAX);
     let sum = |pick: fn(&Totals) -> u64| totals.values().map(pick).sum();
     let single = [
@@ -117,6 +153,13 @@ pub(super) fn text(admin: &Admin) -> String {
         (RESPONSES, sum(|totals| totals.pushes)),
         (RESOURCES, sum(|totals| totals.resources)),
         (SENT_BYTES, sum(|totals| totals.bytes)),
+        (EDGES, size(observed.edges)),
+        (REPORTERS, size(observed.reporters)),
+        (REPORTS, observed.reports),
+        (REPEATED, observed.repeated),
+        (UNPLACED, observed.unplaced),
+        (LEFT_OUT, observed.left_out),
+        (LOAD_REFUSED, observed.refused),
     ];
     let mut text = String::new();
     for (metric, value) in single {

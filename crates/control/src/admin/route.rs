@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use super::{
     Admin, BODY_BYTES_MAX,
     answer::{Answer, Refused, json_answer, text_answer},
-    metrics, view,
+    edges, metrics, view,
 };
 use crate::why::{Question, find_proxy, follow};
 
@@ -75,6 +75,7 @@ fn read(admin: &Admin, path: &[&str], query: &Query) -> Result<Answer, Refused> 
         ["v1", "workloads"] => view::workloads(admin),
         ["v1", "certificates"] => view::certificates(admin),
         ["v1", "diagnostics"] => view::diagnostics(admin),
+        ["v1", "edges"] => edges::edges(admin, query)?,
         ["debug", "config_dump"] => {
             let proxy = query
                 .get("proxy")

@@ -1,7 +1,8 @@
 //! Envoy bootstrap files, YAML or JSON.
 //!
 //! What is taken: the node, the admin address, static listeners, clusters and secrets (each decoded as if it came by
-//! xDS), and the aggregated discovery stream (`ads_config` over an `envoy_grpc` cluster, state of the world or delta).
+//! xDS), the aggregated discovery stream (`ads_config` over an `envoy_grpc` cluster, state of the world or delta), and whether
+//! load is reported over the same connection (`load_stats_config`).
 //! **Rejected**, by name: discovery from files or over streams of its own, statistics sinks, everything that the lists of
 //! [`support_table`](super::support_table) refuse. **Left out and reported**: statistics, tracing, watchdogs, runtime layers
 //! and the like. Every fault of every resource is reported, not the first.
@@ -63,6 +64,10 @@ pub struct Node {
 
 /// The aggregated discovery stream. Source: Envoy `bootstrap.v3.Bootstrap.DynamicResources.ads_config`.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a setting of its own in the file"
+)]
 pub struct Ads {
     /// The static cluster that leads to the control plane.
     pub cluster: Text,
@@ -72,6 +77,8 @@ pub struct Ads {
     pub listeners: bool,
     /// Clusters come over it (`cds_config: {ads: {}}`).
     pub clusters: bool,
+    /// Load is reported to the same control plane (`cluster_manager.load_stats_config`).
+    pub load_reports: bool,
 }
 
 /// Reads a bootstrap file. All faults are returned together.
@@ -274,12 +281,13 @@ fn build(reader: &mut Reader, message: &pb::Bootstrap, metadata: Value, resource
     let listeners = over_ads(reader, &place.field("lds_config"), dynamic.lds_config.as_ref());
     let clusters = over_ads(reader, &place.field("cds_config"), dynamic.cds_config.as_ref());
     let ads_place = place.field("ads_config");
-    let ads = match &dynamic.ads_config {
+    let mut ads = match &dynamic.ads_config {
         Some(config) => decode_ads(reader, &ads_place, config).map(|(cluster, delta)| Ads {
             cluster,
             delta,
             listeners,
             clusters,
+            load_reports: false,
         }),
         None if listeners || clusters => reader.required(
             &ads_place,
@@ -288,6 +296,11 @@ fn build(reader: &mut Reader, message: &pb::Bootstrap, metadata: Value, resource
         ),
         None => None,
     };
+    let manager = message.cluster_manager.as_ref();
+    if let Some(config) = manager.and_then(|manager| manager.load_stats_config.as_ref()) {
+        let place = Place::Root.field("cluster_manager");
+        decode_load_reports(reader, &place.field("load_stats_config"), config, ads.as_mut());
+    }
     if let Some(ads) = &ads {
         if !resources.clusters.contains_key(&ads.cluster) && reader.is_clean() {
             reader.bad_text(&ads_place, &ads.cluster, "a cluster of static_resources");
@@ -351,6 +364,29 @@ fn over_ads(reader: &mut Reader, place: &Place<'_>, source: Option<&ConfigSource
             reader.value(place, name, "write `ads: {}` and give the stream in ads_config");
             false
         }
+    }
+}
+
+/// Load is reported over the connection to the control plane, so it must be the same one.
+fn decode_load_reports(
+    reader: &mut Reader,
+    place: &Place<'_>,
+    config: &ApiConfigSource,
+    ads: Option<&mut Ads>,
+) {
+    let Some((cluster, delta)) = decode_ads(reader, place, config) else {
+        return;
+    };
+    if delta {
+        reader.value(
+            &place.field("api_type"),
+            ApiType::DeltaGrpc.as_str_name(),
+            "write GRPC",
+        );
+    }
+    match ads {
+        Some(ads) if ads.cluster == cluster => ads.load_reports = true,
+        _ => reader.bad_text(place, &cluster, "the cluster of ads_config"),
     }
 }
 

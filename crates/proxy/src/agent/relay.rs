@@ -1,4 +1,5 @@
-//! Relays one discovery stream, answering secrets and taking the name table for itself.
+//! Relays one discovery stream, answering secrets and taking the name table for itself; and beside it, over the same
+//! connection, Envoy's load reports as they are.
 
 use std::{io, pin::Pin, sync::Arc};
 
@@ -16,12 +17,20 @@ use rajut_proto::{
         aggregated_discovery_service_client::AggregatedDiscoveryServiceClient,
         aggregated_discovery_service_server::{AggregatedDiscoveryService, AggregatedDiscoveryServiceServer},
     },
+    load_stats::{
+        LoadStatsRequest, LoadStatsResponse,
+        load_reporting_service_client::LoadReportingServiceClient,
+        load_reporting_service_server::{LoadReportingService, LoadReportingServiceServer},
+    },
     type_url,
 };
 use rajut_runtime::connector::Connector;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
-use tonic::{Request, Response, Status, Streaming, transport::Endpoint};
+use tonic::{
+    Request, Response, Status, Streaming,
+    transport::{Channel, Endpoint},
+};
 
 /// Messages that wait in one direction of a stream.
 const QUEUED_MAX: usize = 16;
@@ -36,6 +45,8 @@ pub(super) struct Relay {
     store: IdentityStore,
     identity: Arc<Identity>,
     names: watch::Sender<Arc<NameTable>>,
+    /// The connection of the newest discovery stream.
+    channel: watch::Sender<Option<Channel>>,
 }
 
 type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -52,6 +63,7 @@ impl Relay {
             store,
             identity,
             names,
+            channel: watch::Sender::new(None),
         }
     }
 
@@ -66,11 +78,13 @@ impl Relay {
             + Unpin
             + 'static,
     {
+        let reports = LoadReportingServiceServer::new(self.clone());
         let service = AggregatedDiscoveryServiceServer::new(self)
             .max_decoding_message_size(MESSAGE_MAX)
             .max_encoding_message_size(MESSAGE_MAX);
         tonic::transport::Server::builder()
             .add_service(service)
+            .add_service(reports)
             .serve_with_incoming(incoming)
             .await
     }
@@ -84,7 +98,7 @@ impl Relay {
             .connect_with_connector(self.connector.clone())
             .await
             .map_err(|error| unavailable(&error))?;
-        let mut client = AggregatedDiscoveryServiceClient::new(channel)
+        let mut client = AggregatedDiscoveryServiceClient::new(channel.clone())
             .max_decoding_message_size(MESSAGE_MAX)
             .max_encoding_message_size(MESSAGE_MAX);
         let (requests, outgoing) = mpsc::channel(QUEUED_MAX);
@@ -92,6 +106,7 @@ impl Relay {
         let responses = client
             .stream_aggregated_resources(ReceiverStream::new(outgoing))
             .await?;
+        self.channel.send_replace(Some(channel));
         Ok((requests, responses.into_inner()))
     }
 }
@@ -125,6 +140,42 @@ impl AggregatedDiscoveryService for Relay {
         Err(Status::unimplemented(
             "the agent takes state-of-the-world streams: set api_type GRPC in ads_config",
         ))
+    }
+}
+
+#[tonic::async_trait]
+impl LoadReportingService for Relay {
+    type StreamLoadStatsStream = Responses<LoadStatsResponse>;
+
+    async fn stream_load_stats(
+        &self,
+        request: Request<Streaming<LoadStatsRequest>>,
+    ) -> Result<Response<Self::StreamLoadStatsStream>, Status> {
+        let mut channels = self.channel.subscribe();
+        let gone = || Status::unavailable("the agent ends");
+        let channel = channels
+            .wait_for(Option::is_some)
+            .await
+            .map_err(|_| gone())?
+            .clone();
+        let channel = channel.ok_or_else(gone)?;
+        let mut envoy = request.into_inner();
+        let (reports, outgoing) = mpsc::channel(QUEUED_MAX);
+        tokio::spawn(async move {
+            let mut is_first = true;
+            while let Some(Ok(mut report)) = envoy.next().await {
+                // Envoy says who it is in each.
+                if !std::mem::take(&mut is_first) {
+                    report.node = None;
+                }
+                if reports.send(report).await.is_err() {
+                    return;
+                }
+            }
+        });
+        let mut client = LoadReportingServiceClient::new(channel);
+        let answers = client.stream_load_stats(ReceiverStream::new(outgoing)).await?;
+        Ok(Response::new(Box::pin(answers.into_inner())))
     }
 }
 

@@ -269,6 +269,7 @@ impl Record {
         key.flags = self.flags;
         if let Some(cluster) = &self.cluster {
             key.service = cluster.service();
+            key.cluster = cluster.name_id();
         }
         let knows_service = self
             .cluster

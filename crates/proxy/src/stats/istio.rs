@@ -9,12 +9,15 @@
 //! A request costs one look into the worker's table and eight additions: no lock, no allocation, no text. Labels are
 //! written when somebody asks for them.
 //!
+//! The same counts, by the cluster that was called, are what [`EdgeLoads`] tells the control plane.
+//!
 //! What is told differs from Istio's proxy in two points: sizes are those of bodies (as Istio's reference says; its proxy adds
 //! heads), and durations keep their microseconds in the sum.
 //!
 //! Bounds: [`SERIES_MAX`] series per worker; what finds no room is counted under `other`, and in [`Store::folded`].
 
 mod key;
+mod load;
 mod text;
 
 #[cfg(test)]
@@ -32,45 +35,22 @@ use std::{
 
 use bytes::Bytes;
 use rajut_ir::{listener::Direction, stats::IstioStats};
-use rajut_telemetry::workload::Workload;
+use rajut_telemetry::{
+    load::{BOUNDS, BUCKETS},
+    workload::Workload,
+};
 use rajut_types::tag::TagValue;
 
-pub(crate) use self::key::{Ends, Key, Protocol, SEPARATOR};
+pub(crate) use self::{
+    key::{Ends, Key, Protocol, SEPARATOR},
+    load::EdgeLoads,
+};
 use super::texts::TextId;
 
 /// Most series of one worker beside those that the rest is counted under. About 600 bytes each.
 pub(crate) const SERIES_MAX: usize = 2000;
 /// Configurations that series are told apart by; those that come later are taken for the last one.
 const CONTEXTS_MAX: usize = 64;
-
-/// Upper bounds of the buckets in thousandths (of a millisecond, of a byte). Source: Envoy's default buckets.
-const BOUNDS: [u64; 19] = [
-    500,
-    1_000,
-    5_000,
-    10_000,
-    25_000,
-    50_000,
-    100_000,
-    250_000,
-    500_000,
-    1_000_000,
-    2_500_000,
-    5_000_000,
-    10_000_000,
-    30_000_000,
-    60_000_000,
-    300_000_000,
-    600_000_000,
-    1_800_000_000,
-    3_600_000_000,
-];
-
-/// The same, as they are told.
-const BOUND_TEXTS: [&str; 20] = [
-    "0.5", "1", "5", "10", "25", "50", "100", "250", "500", "1000", "2500", "5000", "10000", "30000",
-    "60000", "300000", "600000", "1800000", "3600000", "+Inf",
-];
 
 /// Which end of a call reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,7 +100,7 @@ impl Meter {
 /// Buckets that each value falls into exactly one of, and the values' sum.
 #[derive(Debug, Default)]
 struct Histogram {
-    buckets: [AtomicU64; 20],
+    buckets: [AtomicU64; BUCKETS],
     sum: AtomicU64,
 }
 

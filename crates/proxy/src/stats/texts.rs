@@ -15,7 +15,7 @@ use std::{
 use rajut_types::Text;
 
 /// Most texts of a process.
-pub(crate) const TEXTS_MAX: usize = 4096;
+pub(crate) const TEXTS_MAX: usize = 8192;
 /// Longest text.
 pub(crate) const TEXT_MAX: usize = 2048;
 

@@ -121,11 +121,10 @@ impl Reached {
         let meter = proxy.meter.as_ref()?;
         let mut key = meter.key(Protocol::Tcp);
         key.flags = flags;
-        key.service = self
-            .cluster
-            .as_ref()
-            .map(|cluster| cluster.service())
-            .unwrap_or_default();
+        if let Some(cluster) = &self.cluster {
+            key.service = cluster.service();
+            key.cluster = cluster.name_id();
+        }
         if meter.is_client() {
             key.peer = self
                 .host

@@ -11,6 +11,7 @@ mod limits;
 mod logs;
 mod metrics;
 mod node;
+mod observe;
 mod on_demand;
 mod operation;
 mod protocols;
@@ -40,6 +41,7 @@ pub fn all() -> Vec<Scenario> {
         security::SCENARIOS,
         authorization::SCENARIOS,
         protocols::SCENARIOS,
+        observe::SCENARIOS,
         xds_grpc::SCENARIOS,
         input::SCENARIOS,
         limits::SCENARIOS,

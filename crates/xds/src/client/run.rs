@@ -4,24 +4,30 @@
 //! It decides nothing about resources. While nothing is connected it keeps taking commands, so that subscriptions and
 //! late answers are not lost.
 
-use std::time::Duration;
+use std::{
+    convert::Infallible,
+    time::{Duration, SystemTime},
+};
 
 use rajut_proto::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
-use rajut_runtime::{Backoff, connector::Connector};
+use rajut_runtime::{Backoff, Clock, connector::Connector};
 use rajut_types::Text;
 use tokio::sync::mpsc;
 use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
-use tonic::transport::{Channel, Endpoint};
+use tonic::{
+    Code,
+    transport::{Channel, Endpoint},
+};
 
 use super::machine::{ClientMachine, Refusal, Ticket, Update};
 use crate::{
-    limits::{MESSAGE_BYTES_MAX, RECONNECT, RESPONSES_QUEUED_MAX, UPDATES_QUEUED_MAX},
+    limits::{MESSAGE_BYTES_MAX, RECONNECT, REPORT_RETRY, RESPONSES_QUEUED_MAX, UPDATES_QUEUED_MAX},
+    load::{self, LoadSource, Reporter},
     message::{Node, Protocol, Request, Response},
     wire,
 };
 
 /// How a client is set up.
-#[derive(Debug)]
 pub struct ClientOptions {
     /// Who asks.
     pub node: Node,
@@ -31,6 +37,18 @@ pub struct ClientOptions {
     pub connector: Connector,
     /// Pauses between attempts.
     pub backoff: Backoff,
+    /// What is reported of the proxy's load over the same connections; `None`: nothing.
+    pub load: Option<Box<dyn LoadSource>>,
+}
+
+impl std::fmt::Debug for ClientOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClientOptions")
+            .field("node", &self.node)
+            .field("protocol", &self.protocol)
+            .field("load", &self.load.is_some())
+            .finish_non_exhaustive()
+    }
 }
 
 impl ClientOptions {
@@ -41,6 +59,7 @@ impl ClientOptions {
             protocol: Protocol::Delta,
             connector,
             backoff: Backoff::seeded(RECONNECT.0, RECONNECT.1),
+            load: None,
         }
     }
 }
@@ -135,13 +154,22 @@ async fn keep_connected(
         protocol,
         connector,
         mut backoff,
+        load,
     } = options;
+    let process = Clock::system().wall().duration_since(SystemTime::UNIX_EPOCH);
+    let process = format!("{:x}", process.unwrap_or_default().as_nanos());
+    let mut reporter = load.map(|source| Reporter::new(source, &process));
+    let reporting_node = node.clone();
     let mut machine = ClientMachine::new(protocol, node);
     loop {
         let end = match open(&connector, &mut machine, &mut commands).await {
             Ok(stream) => {
                 backoff.reset();
-                converse(stream, &mut machine, &mut commands, &events).await
+                let channel = stream.channel.clone();
+                tokio::select! {
+                    end = converse(stream, &mut machine, &mut commands, &events) => end,
+                    never = keep_reporting(channel, &reporting_node, reporter.as_mut()) => match never {},
+                }
             }
             Err(end) => end,
         };
@@ -171,7 +199,26 @@ async fn keep_connected(
 
 type Responses = std::pin::Pin<Box<dyn Stream<Item = Result<Response, tonic::Status>> + Send>>;
 
+/// Reports over the connection for as long as the discovery stream lives. Never ends.
+async fn keep_reporting(channel: Channel, node: &Node, reporter: Option<&mut Reporter>) -> Infallible {
+    if let Some(reporter) = reporter {
+        let mut backoff = Backoff::seeded(REPORT_RETRY.0, REPORT_RETRY.1);
+        loop {
+            // Boxed: it lives as long as the stream, and most of that it waits.
+            let ended = Box::pin(load::report(channel.clone(), node, reporter)).await;
+            tracing::debug!(reason = %status_text(&ended), "load reports ended");
+            // Nobody takes them, or not from here: the next connection asks again.
+            if matches!(ended.code(), Code::Unimplemented | Code::PermissionDenied) {
+                break;
+            }
+            tokio::time::sleep(backoff.pause()).await;
+        }
+    }
+    std::future::pending().await
+}
+
 struct OpenStream {
+    channel: Channel,
     requests: mpsc::Sender<Request>,
     responses: Responses,
 }
@@ -223,7 +270,7 @@ async fn open(
 }
 
 async fn start(protocol: Protocol, channel: Channel) -> Result<OpenStream, tonic::Status> {
-    let mut client = AggregatedDiscoveryServiceClient::new(channel)
+    let mut client = AggregatedDiscoveryServiceClient::new(channel.clone())
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let (requests, queued) = mpsc::channel::<Request>(RESPONSES_QUEUED_MAX);
@@ -240,7 +287,11 @@ async fn start(protocol: Protocol, channel: Channel) -> Result<OpenStream, tonic
             Box::pin(stream.map(|message| message.map(wire::decode_world_response)))
         }
     };
-    Ok(OpenStream { requests, responses })
+    Ok(OpenStream {
+        channel,
+        requests,
+        responses,
+    })
 }
 
 async fn converse(
@@ -250,6 +301,7 @@ async fn converse(
     events: &mpsc::Sender<Event>,
 ) -> End {
     let OpenStream {
+        channel: _,
         requests,
         mut responses,
     } = stream;

@@ -18,6 +18,7 @@ use std::{
 use bytes::{BufMut as _, Bytes, BytesMut};
 use http_body::{Body, Frame};
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
+use rajut_types::Text;
 use tokio::sync::mpsc;
 use tonic::Status;
 
@@ -33,11 +34,11 @@ const PIECE_BYTES: usize = 16 << 10;
 const LARGE_BYTES: usize = 8 << 10;
 
 /// What waits to be written: boxed, since a queue holds room for many.
-pub(super) type Queued = Result<Box<Writer>, Box<Status>>;
+pub(crate) type Queued = Result<Box<Writer>, Box<Status>>;
 
 /// A response that is being written.
 #[derive(Debug)]
-pub(super) struct Writer {
+pub(crate) struct Writer {
     protocol: Protocol,
     response: Response<Arc<Resource>>,
     /// The next resource.
@@ -78,6 +79,30 @@ impl Writer {
             tail: tail.freeze(),
             large: VecDeque::new(),
         })
+    }
+
+    /// A short message of another service.
+    pub(crate) fn message(message: &impl prost::Message) -> Self {
+        let body = message.encode_to_vec();
+        let mut head = BytesMut::with_capacity(5 + body.len());
+        head.put_u8(0);
+        // Short, as said.
+        head.put_u32(u32::try_from(body.len()).unwrap_or_default());
+        head.extend_from_slice(&body);
+        Self {
+            protocol: Protocol::Delta,
+            response: Response {
+                type_url: Text::default(),
+                version: Text::default(),
+                nonce: Text::default(),
+                resources: Vec::new(),
+                removed: Vec::new(),
+            },
+            position: 0,
+            head: head.freeze(),
+            tail: Bytes::new(),
+            large: VecDeque::new(),
+        }
     }
 
     /// The next piece; `None` at the end.
@@ -194,14 +219,14 @@ fn put_resource(out: &mut BytesMut, protocol: Protocol, type_url: &str, resource
 
 /// The body of an HTTP/2 answer that carries responses until its queue ends.
 #[derive(Debug)]
-pub(super) struct ResponseBody {
+pub(crate) struct ResponseBody {
     queue: mpsc::Receiver<Queued>,
     current: Option<Box<Writer>>,
     ended: bool,
 }
 
 impl ResponseBody {
-    pub(super) fn new(queue: mpsc::Receiver<Queued>) -> Self {
+    pub(crate) fn new(queue: mpsc::Receiver<Queued>) -> Self {
         Self {
             queue,
             current: None,

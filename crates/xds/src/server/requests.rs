@@ -1,8 +1,8 @@
 //! A client's requests as they come: the length-prefixed messages of a gRPC stream.
 //!
 //! Beside tonic's own reader, since that one keeps a buffer of the longest message so far for as long as the stream lives: with
-//! a thousand proxies, tens of megabytes of nothing. Here an idle stream holds none. Bound: one message of at most
-//! `limits::MESSAGE_BYTES_MAX` and one frame behind it; room is taken as bytes arrive, not as a length announces them.
+//! a thousand proxies, tens of megabytes of nothing. Here an idle stream holds none. Bound: one message of at most the given
+//! length and one frame behind it; room is taken as bytes arrive, not as a length announces them.
 //!
 //! What it refuses: compressed messages (no client of discovery sends any unasked), longer ones, a stream that ends within one.
 //!
@@ -14,34 +14,35 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use http_body::Body as _;
 use tonic::{Status, body::Body};
 
-use crate::limits::MESSAGE_BYTES_MAX;
-
 /// Bytes before a message: whether it is compressed, and its length.
 const PREFIX: usize = 5;
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Requests {
+pub(crate) struct Requests {
     body: Body,
+    /// Longest message.
+    bytes_max: usize,
     /// What has come and was not taken.
     buffer: BytesMut,
 }
 
 impl Requests {
-    pub(super) fn new(body: Body) -> Self {
+    pub(crate) fn new(body: Body, bytes_max: usize) -> Self {
         Self {
             body,
+            bytes_max,
             buffer: BytesMut::new(),
         }
     }
 
     /// The next message; `None` at the end. May be dropped while it waits, and called again: nothing is lost.
-    pub(super) async fn next<M: prost::Message + Default>(&mut self) -> Option<Result<M, Status>> {
+    pub(crate) async fn next<M: prost::Message + Default>(&mut self) -> Option<Result<M, Status>> {
         loop {
             match self.take() {
                 Ok(Some(message)) => {
                     let decoded = M::decode(message)
-                        .map_err(|error| Status::internal(format!("not a discovery request: {error}")));
+                        .map_err(|error| Status::internal(format!("not a request of this service: {error}")));
                     return Some(decoded);
                 }
                 Ok(None) => {}
@@ -73,9 +74,10 @@ impl Requests {
             return Err(Status::unimplemented("compressed requests are not taken"));
         }
         let length = u32::from_be_bytes(*length) as usize;
-        if length > MESSAGE_BYTES_MAX {
+        if length > self.bytes_max {
             return Err(Status::resource_exhausted(format!(
-                "a request of {length} bytes, where {MESSAGE_BYTES_MAX} are the most"
+                "a request of {length} bytes, where {} are the most",
+                self.bytes_max
             )));
         }
         if self.buffer.len() - PREFIX < length {
@@ -105,6 +107,7 @@ mod tests {
     use tonic::Code;
 
     use super::*;
+    use crate::limits::MESSAGE_BYTES_MAX;
 
     /// A body of these frames.
     struct Frames(VecDeque<Vec<u8>>);
@@ -123,7 +126,7 @@ mod tests {
 
     fn requests(bytes: &[u8], cut: usize) -> Requests {
         let frames = bytes.chunks(cut.max(1)).map(<[u8]>::to_vec).collect();
-        Requests::new(Body::new(Frames(frames)))
+        Requests::new(Body::new(Frames(frames)), MESSAGE_BYTES_MAX)
     }
 
     fn message(names: usize) -> (DeltaDiscoveryRequest, Vec<u8>) {

@@ -28,7 +28,9 @@ use super::{
     requests::Requests,
 };
 use crate::{
-    limits::{ADMISSION_TIME, ADMITTED_MAX, PUSH_PAUSE, RESPONSES_QUEUED_MAX, SEND_TIMEOUT},
+    limits::{
+        ADMISSION_TIME, ADMITTED_MAX, MESSAGE_BYTES_MAX, PUSH_PAUSE, RESPONSES_QUEUED_MAX, SEND_TIMEOUT,
+    },
     message::{Node, Protocol, Request},
     resource::ResourceSet,
     wire,
@@ -110,7 +112,7 @@ impl<S: ResourceSource> AdsServer<S> {
             admission: Arc::clone(&self.admission),
             protocol,
             extensions: parts.extensions,
-            inbound: Requests::new(body),
+            inbound: Requests::new(body, MESSAGE_BYTES_MAX),
             decode,
             responses,
         };

@@ -108,7 +108,8 @@ fn the_control_plane_and_the_node_are_read() {
             cluster: "xds".into(),
             delta: true,
             listeners: true,
-            clusters: true
+            clusters: true,
+            load_reports: false,
         })
     );
     assert_eq!(bootstrap.node.metadata["LABELS"]["app"], "signer");
@@ -124,6 +125,26 @@ fn the_control_plane_and_the_node_are_read() {
     assert!(
         ignored.contains(&"envoy.config.bootstrap.v3.Bootstrap.stats_config"),
         "{ignored:?}"
+    );
+}
+
+#[test]
+fn load_is_reported_to_the_control_plane_and_to_nobody_else() {
+    let with = |cluster: &str| {
+        let source = format!(
+            "cluster_manager:\n  load_stats_config:\n    api_type: GRPC\n    transport_api_version: V3\n    \
+             grpc_services: [{{envoy_grpc: {{cluster_name: {cluster}}}}}]\n"
+        );
+        format!("{ADS}\n{source}")
+    };
+    let bootstrap = parse(&with("xds"));
+    assert!(bootstrap.ads.expect("a control plane").load_reports);
+    let faults = faults(&with("elsewhere"));
+    assert!(
+        faults
+            .iter()
+            .any(|fault| fault.starts_with("cluster_manager.load_stats_config")),
+        "{faults:?}"
     );
 }
 

@@ -62,11 +62,12 @@ lists! {
     "envoy.config.bootstrap.v3.Bootstrap.StaticResources": [
         "listeners" "clusters" "secrets"
     ] ignorable [] instead [];
-    "envoy.config.bootstrap.v3.ClusterManager": [] ignorable [
+    "envoy.config.bootstrap.v3.ClusterManager": [
+        "load_stats_config"
+    ] ignorable [
         "local_cluster_name" "outlier_detection" "enable_deferred_cluster_creation"
     ] instead [
         "upstream_bind_config" = "write it on each cluster"
-        "load_stats_config" = "load is not reported"
     ];
     "envoy.config.cluster.v3.CircuitBreakers": [
         "thresholds"
@@ -106,7 +107,7 @@ lists! {
         "dns_resolution_config" = "names are resolved by the system's resolver"
         "protocol_selection" = "write use_downstream_protocol_config in the HTTP protocol options"
         "transport_socket_matcher" = "write transport_socket_matches"
-        "lrs_server" = "load is not reported"
+        "lrs_server" = "write load_stats_config of the cluster manager"
         "connection_pool_per_downstream_connection" = "connections are shared"
     ];
     "envoy.config.cluster.v3.Cluster.CommonLbConfig": [

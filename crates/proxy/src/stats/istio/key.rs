@@ -25,7 +25,7 @@ pub(crate) struct Ends {
     pub(crate) own: TextId,
 }
 
-/// See the module. 44 bytes.
+/// See the module. 48 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Key {
     context: u32,
@@ -37,6 +37,8 @@ pub(crate) struct Key {
     pub(crate) flags: Flags,
     /// `host;name;namespace` of the service.
     pub(crate) service: TextId,
+    /// The cluster that was called. No label: it tells the control plane which edge this is.
+    pub(crate) cluster: TextId,
     /// The host that was asked for, where no service is known.
     pub(crate) host: TextId,
     /// The workload at the other end ([`rajut_telemetry::workload::Workload::to_text`]).
@@ -58,6 +60,7 @@ impl Key {
             code: 0,
             flags: Flags::NONE,
             service: TextId::UNKNOWN,
+            cluster: TextId::UNKNOWN,
             host: TextId::UNKNOWN,
             peer: TextId::UNKNOWN,
             ends: Ends {
@@ -73,6 +76,7 @@ impl Key {
         Self {
             code: self.code / 100 * 100,
             service: TextId::OTHER,
+            cluster: TextId::OTHER,
             peer: TextId::OTHER,
             ..Self::new(self.context, self.protocol)
         }
@@ -97,6 +101,7 @@ impl Hash for Key {
         state.write_u64(pair(self.service, self.host));
         state.write_u64(pair(self.peer, self.ends.peer));
         state.write_u64(pair(self.ends.own, self.extra));
+        state.write_u64(u64::from(self.cluster.number()));
     }
 }
 

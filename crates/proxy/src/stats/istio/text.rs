@@ -8,10 +8,14 @@ use std::{
 };
 
 use rajut_ir::stats::{Metric, MetricOverride};
-use rajut_telemetry::{names, workload::Workload};
+use rajut_telemetry::{
+    load::{BOUND_TEXTS, BUCKETS},
+    names,
+    workload::Workload,
+};
 use rajut_types::{Text, tag::TagValue};
 
-use super::{BOUND_TEXTS, Context, Counts, Histogram, Key, Protocol, Reporter, SEPARATOR, Store};
+use super::{Context, Counts, Histogram, Key, Protocol, Reporter, SEPARATOR, Store};
 use crate::stats::{escape_label, type_line};
 
 /// What is not known.
@@ -22,7 +26,7 @@ const LATEST: &str = "latest";
 /// A histogram added up.
 #[derive(Debug, Default, Clone, Copy)]
 struct Sums {
-    buckets: [u64; 20],
+    buckets: [u64; BUCKETS],
     sum: u64,
 }
 

@@ -97,6 +97,16 @@ fn control_plane(plane: Plane) -> Result<Outcome> {
                     .iter()
                     .all(|version| version.as_deref() == Some("canary"))
                     .then_some(())
+            })?;
+            // The new control plane, which knows nothing of before, is told of the calls that go on.
+            eventually("calls are reported again", Duration::from_secs(30), || {
+                let top = mesh.json(&["top"]).ok()?;
+                let rows = top["services"].as_array()?;
+                let is_called = |row: &serde_json::Value| {
+                    let name = row["service"].as_str().unwrap_or_default();
+                    name.starts_with("api-gateway.") && row["requests"].as_u64() > Some(0)
+                };
+                rows.iter().any(is_called).then_some(())
             })
         })();
         going.store(false, Ordering::Relaxed);

@@ -1,0 +1,275 @@
+//! What the mesh does, as the callers' proxies report it: each edge's requests, failures and response times, kept here so
+//! that `rajut top` needs nothing else.
+//!
+//! ```text
+//!  proxy ── load report, mTLS ──► Observer ─► whose? (the certificate's workload) ─► Store: edges ─► GET /v1/edges
+//! ```
+//!
+//! An edge is (the workload that calls) → (service, port, subset). **Refused**: streams without a mesh certificate, nodes
+//! that are not their certificate's, workloads that run under another service account. **Left out**: clusters that lead to no
+//! service (a proxy's own, its inbound ones), and with a count ([`Counts`]) what exceeds a cap. Each report of our own
+//! proxy is counted once, also when it is sent again; of Envoy's, what was under way when its stream broke is lost.
+//!
+//! Bounds: those of [`store`]; a report at most every second, fewer where a proxy has many clusters ([`interval`]).
+//! History lives in memory and ends with the process.
+
+pub mod edge;
+pub mod series;
+pub mod store;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant, SystemTime},
+};
+
+use rajut_config::Snapshot;
+use rajut_runtime::Clock;
+use rajut_telemetry::load::{Load, LoadMetric};
+use rajut_translate::Proxy;
+use rajut_types::Text;
+use rajut_xds::{
+    Node,
+    load::{ClusterLoad, LoadReporter, LoadSink, ReportNumber},
+};
+use tokio::sync::watch;
+use tonic::{Extensions, Status};
+
+use self::{
+    edge::{Caller, EdgeKey, Target},
+    store::{Counts, EdgeView, Store},
+};
+use crate::{accept::PeerInfo, node::parse_node};
+
+/// Time between two reports of a proxy with few clusters.
+pub const INTERVAL: Duration = Duration::from_secs(1);
+/// Clusters for which one more second is waited: Envoy names every cluster in every report.
+const CLUSTERS_PER_SECOND: usize = 200;
+/// Longest time between two reports.
+const INTERVAL_MAX: Duration = Duration::from_secs(10);
+
+/// See the module. Cloned freely.
+#[derive(Debug, Clone)]
+pub struct Observer(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    store: Mutex<Store>,
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+    clock: Clock,
+    began: (Instant, SystemTime),
+}
+
+/// The edges over a window.
+#[derive(Debug, Clone)]
+pub struct View {
+    /// The time of this answer.
+    pub now: SystemTime,
+    /// Nothing is known of the time before.
+    pub since: SystemTime,
+    /// The window that the figures are of, seconds; at most what was asked for and what is kept.
+    pub window: u32,
+    /// The resolution that it was looked at with, seconds.
+    pub resolution: u32,
+    /// The edges, by caller and target.
+    pub edges: Vec<EdgeView>,
+    /// What was counted beside them.
+    pub counts: Counts,
+}
+
+impl Observer {
+    /// Nothing has been reported yet. Workloads are looked up in the newest snapshot.
+    pub fn new(snapshots: watch::Receiver<Arc<Snapshot>>, clock: Clock) -> Self {
+        Self(Arc::new(Shared {
+            store: Mutex::default(),
+            snapshots,
+            began: (clock.now(), clock.wall()),
+            clock,
+        }))
+    }
+
+    /// The edges over the last `window` seconds.
+    pub fn view(&self, window: u32) -> View {
+        let now = self.0.second();
+        let mut store = self.0.lock();
+        let (window, resolution, edges) = store.view(window, now);
+        let counts = store.counts();
+        drop(store);
+        View {
+            now: self.0.wall(now),
+            since: self.0.began.1,
+            window,
+            resolution,
+            edges,
+            counts,
+        }
+    }
+
+    /// When a second of [`EdgeView`] was.
+    pub fn wall(&self, second: u32) -> SystemTime {
+        self.0.wall(second)
+    }
+
+    /// What was counted so far, for the scrape.
+    pub fn counts(&self) -> Counts {
+        self.0.lock().counts()
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Store> {
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Seconds since the beginning, on the clock that does not jump.
+    fn second(&self) -> u32 {
+        let passed = self.clock.now().saturating_duration_since(self.began.0);
+        u32::try_from(passed.as_secs()).unwrap_or(u32::MAX)
+    }
+
+    fn wall(&self, second: u32) -> SystemTime {
+        self.began.1 + Duration::from_secs(second.into())
+    }
+}
+
+/// Whom a proxy speaks for: nobody but the workload that its certificate is of.
+fn caller(proxy: &Proxy, snapshot: &Snapshot) -> Result<Caller, Status> {
+    let key = (proxy.namespace.clone(), proxy.workload.clone());
+    let known = snapshot.workloads.get(&key);
+    if let Some(workload) = known
+        && *workload.service_account != *proxy.principal.service_account()
+    {
+        return Err(Status::permission_denied(format!(
+            "{}/{} does not run as {}",
+            proxy.namespace, proxy.workload, proxy.principal
+        )));
+    }
+    Ok(Caller {
+        namespace: proxy.namespace.clone(),
+        workload: known.map_or_else(|| proxy.workload.clone(), |workload| workload.deployment.clone()),
+        principal: proxy.principal.to_string().into(),
+    })
+}
+
+impl LoadSink for Observer {
+    fn open(&self, extensions: &Extensions, node: &Node) -> Result<Box<dyn LoadReporter>, Status> {
+        let opened = self.reporting(extensions, node);
+        match opened {
+            Ok(reporting) => Ok(Box::new(reporting)),
+            Err(status) => {
+                self.0.lock().refused();
+                tracing::warn!(node = %node.id, reason = status.message(), "load reports refused");
+                Err(status)
+            }
+        }
+    }
+}
+
+impl Observer {
+    fn reporting(&self, extensions: &Extensions, node: &Node) -> Result<Reporting, Status> {
+        let peer = extensions.get::<PeerInfo>();
+        let principal = peer.and_then(|peer| peer.principal.clone());
+        let principal =
+            principal.ok_or_else(|| Status::unauthenticated("load reports need a mesh certificate"))?;
+        let proxy =
+            parse_node(node, principal).map_err(|refused| Status::permission_denied(refused.to_string()))?;
+        let caller = caller(&proxy, &self.0.snapshots.borrow())?;
+        let instance: Text = format!("{} {}", caller.principal, node.id).into();
+        self.0.lock().opened(&caller, &instance, self.0.second())?;
+        Ok(Reporting {
+            shared: Arc::clone(&self.0),
+            caller,
+            instance,
+            next: ReportNumber::of(node),
+            under_way: HashMap::new(),
+        })
+    }
+}
+
+/// One proxy that reports.
+struct Reporting {
+    shared: Arc<Shared>,
+    caller: Caller,
+    instance: Text,
+    /// The number of its next report, where it has numbers.
+    next: Option<ReportNumber>,
+    /// What it said last is under way; ≤ the edges of its caller.
+    under_way: HashMap<Arc<EdgeKey>, u64>,
+}
+
+impl LoadReporter for Reporting {
+    fn report(&mut self, loads: Vec<ClusterLoad>, left_out: usize) -> Duration {
+        let due = interval(loads.len() + left_out);
+        let now = self.shared.second();
+        let mut store = self.shared.lock();
+        if let Some(next) = &mut self.next {
+            let is_new = store.is_new(&self.instance, next);
+            next.number += 1;
+            if !is_new {
+                return due;
+            }
+        }
+        store.reported(left_out);
+        for told in loads {
+            let Some(target) = Target::of_cluster(&told.cluster) else {
+                continue;
+            };
+            let load = load(&told);
+            let before = store
+                .key(&self.caller, &target)
+                .and_then(|key| self.under_way.get(&*key));
+            if load.is_empty() && before.is_none() {
+                continue;
+            }
+            if let Some(key) = store.add(&self.caller, target, &load, now) {
+                let before = match load.in_progress {
+                    0 => self.under_way.remove(&key),
+                    level => self.under_way.insert(Arc::clone(&key), level),
+                };
+                store.under_way(&key, before.unwrap_or_default(), load.in_progress);
+            }
+        }
+        due
+    }
+
+    fn first_due(&self) -> Duration {
+        INTERVAL
+    }
+}
+
+impl Drop for Reporting {
+    fn drop(&mut self) {
+        let now = self.shared.second();
+        let mut store = self.shared.lock();
+        for (key, level) in &self.under_way {
+            store.under_way(key, *level, 0);
+        }
+        store.closed(&self.caller, &self.instance, now);
+    }
+}
+
+/// The more clusters a report names, the longer until the next: the work in a second has a bound.
+fn interval(clusters: usize) -> Duration {
+    let seconds = u32::try_from(clusters.div_ceil(CLUSTERS_PER_SECOND)).unwrap_or(u32::MAX);
+    INTERVAL.saturating_mul(seconds.max(1)).min(INTERVAL_MAX)
+}
+
+fn load(told: &ClusterLoad) -> Load {
+    let mut load = Load {
+        succeeded: told.succeeded,
+        failed: told.failed,
+        in_progress: told.in_progress,
+        detail: None,
+    };
+    for (name, count, total) in &told.metrics {
+        load.take(&LoadMetric {
+            name: name.clone(),
+            count: *count,
+            total: *total,
+        });
+    }
+    load
+}
