@@ -6,12 +6,15 @@
 pub(crate) mod authorization_policy;
 pub(crate) mod compose;
 pub(crate) mod config_map;
+pub(crate) mod cors;
 pub(crate) mod deployment;
 pub(crate) mod destination_rule;
+pub(crate) mod fault;
 pub(crate) mod local_workload;
 pub(crate) mod matches;
 pub(crate) mod mesh_config;
 pub(crate) mod meta;
+pub(crate) mod mirror;
 pub(crate) mod peer_authentication;
 pub(crate) mod pool;
 pub(crate) mod probe;

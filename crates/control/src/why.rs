@@ -14,8 +14,10 @@ use rajut_ir::{
     Resources,
     chain::{ChainMatcher, ConnectionView},
     cluster::{Cluster, Discovery},
-    decide::{ChosenCluster, Decision, RequestView, RouteTable, Step as Tried, explain},
+    decide::{Chosen, ChosenCluster, Decision, RequestView, RouteTable, Step as Tried, explain},
     endpoint::{Endpoint, EndpointAddress},
+    fault::AbortStatus,
+    filter::FilterOverride,
     http::{HttpConnectionManager, RouteSource},
     listener::{ChainAction, FilterChain, Listener, TransportProtocol},
     route::{RouteActionKind, RouteConfiguration},
@@ -440,6 +442,7 @@ impl Way<'_> {
             }
             Decision::Route(chosen) => {
                 self.found.route = Some(chosen.route.name.clone());
+                self.filters_of(&chosen);
                 let cluster = match chosen.cluster {
                     ChosenCluster::Named(name) => Some(name.clone()),
                     ChosenCluster::Weighted(cluster) => Some(cluster.name.clone()),
@@ -455,6 +458,46 @@ impl Way<'_> {
                     self.end(false, answer);
                 }
                 cluster
+            }
+        }
+    }
+
+    /// What the route does to a request before it is sent on, or beside that.
+    fn filters_of(&mut self, chosen: &Chosen<'_>) {
+        let origin = Some(&chosen.route.origin);
+        for (_, over) in &chosen.route.filters {
+            let FilterOverride::Fault(fault) = over else {
+                continue;
+            };
+            if let Some(delay) = fault.delay {
+                self.say(
+                    "fault",
+                    format!("{} of the requests wait {:?}", delay.share, delay.fixed),
+                    origin,
+                );
+            }
+            if let Some(abort) = fault.abort {
+                let with = match abort.status {
+                    AbortStatus::Http(status) => status.to_string(),
+                    AbortStatus::Grpc(status) => format!("gRPC status {status}"),
+                };
+                self.say(
+                    "fault",
+                    format!("{} of the requests are answered {with}", abort.share),
+                    origin,
+                );
+            }
+        }
+        if let RouteActionKind::Forward(forward) = &chosen.route.action {
+            for mirror in &forward.mirrors {
+                self.say(
+                    "mirror",
+                    format!(
+                        "copies of {} of the requests go to {}",
+                        mirror.fraction, mirror.cluster
+                    ),
+                    origin,
+                );
             }
         }
     }

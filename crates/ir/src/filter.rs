@@ -8,7 +8,10 @@ use std::sync::Arc;
 
 use rajut_types::Text;
 
-use crate::{http::RouterFilter, rate_limit::LocalRateLimit, rbac::Rbac, stats::IstioStats};
+use crate::{
+    cors::Cors, fault::FaultInjection, http::RouterFilter, rate_limit::LocalRateLimit, rbac::Rbac,
+    stats::IstioStats,
+};
 
 /// An HTTP filter under its name.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,6 +31,10 @@ pub enum HttpFilterKind {
     Rbac(Arc<Rbac>),
     /// Refuses calls over a rate.
     LocalRateLimit(Arc<LocalRateLimit>),
+    /// Lets requests wait or fail on purpose.
+    Fault(Arc<FaultInjection>),
+    /// Answers preflights and tells browsers what routes say about other origins; has nothing to say itself.
+    Cors,
     /// Counts requests by Istio's standard metrics.
     IstioStats(Arc<IstioStats>),
     /// Sends the request on. Always last.
@@ -55,6 +62,24 @@ impl HttpFilter {
 }
 
 impl HttpFilter {
+    /// Faults that routes configure, under the name that everybody gives them.
+    pub fn fault() -> Self {
+        Self {
+            name: FAULT.into(),
+            disabled: false,
+            kind: HttpFilterKind::Fault(Arc::default()),
+        }
+    }
+
+    /// Cross-origin rules that routes have, under the name that everybody gives them.
+    pub fn cors() -> Self {
+        Self {
+            name: CORS.into(),
+            disabled: false,
+            kind: HttpFilterKind::Cors,
+        }
+    }
+
     /// Istio's standard metrics, under the name that everybody gives them.
     pub fn istio_stats(stats: Arc<IstioStats>) -> Self {
         Self {
@@ -73,6 +98,10 @@ pub const ROUTER: &str = "envoy.filters.http.router";
 pub const RBAC: &str = "envoy.filters.http.rbac";
 /// The usual name of local rate limits.
 pub const LOCAL_RATE_LIMIT: &str = "envoy.filters.http.local_ratelimit";
+/// The usual name of faults on purpose.
+pub const FAULT: &str = "envoy.filters.http.fault";
+/// The usual name of cross-origin rules.
+pub const CORS: &str = "envoy.filters.http.cors";
 
 /// What a route (virtual host, route configuration, weighted cluster) says about filters, sorted by the filters' names.
 pub type FilterOverrides = Vec<(Text, FilterOverride)>;
@@ -88,4 +117,8 @@ pub enum FilterOverride {
     Rbac(Arc<Rbac>),
     /// A local rate limit with buckets of its own.
     LocalRateLimit(Arc<LocalRateLimit>),
+    /// These faults, and not the filter's own.
+    Fault(Arc<FaultInjection>),
+    /// Which pages of other origins may call.
+    Cors(Arc<Cors>),
 }

@@ -10,8 +10,10 @@
 pub mod access_log;
 pub mod chain;
 pub mod cluster;
+pub mod cors;
 pub mod decide;
 pub mod endpoint;
+pub mod fault;
 pub mod filter;
 pub mod hash;
 pub mod http;

@@ -229,6 +229,8 @@ pub struct Mirror {
     pub fraction: Percent,
     /// `-shadow` is appended to the host.
     pub shadow_host_suffix: bool,
+    /// Copies of traced requests are traced.
+    pub traced: bool,
 }
 
 /// Retries. Source: Envoy `route.v3.RetryPolicy`.

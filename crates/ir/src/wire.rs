@@ -30,7 +30,9 @@ use crate::{
 mod access_log;
 pub mod bootstrap;
 mod cluster;
+mod cors;
 mod endpoint;
+mod fault;
 mod filter;
 mod http;
 mod listener;

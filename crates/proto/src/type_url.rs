@@ -34,6 +34,9 @@ urls! {
     HTTP_RBAC_PER_ROUTE = "envoy.extensions.filters.http.rbac.v3.RBACPerRoute";
     NETWORK_RBAC = "envoy.extensions.filters.network.rbac.v3.RBAC";
     LOCAL_RATE_LIMIT = "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit";
+    HTTP_FAULT = "envoy.extensions.filters.http.fault.v3.HTTPFault";
+    CORS = "envoy.extensions.filters.http.cors.v3.Cors";
+    CORS_POLICY = "envoy.extensions.filters.http.cors.v3.CorsPolicy";
     ISTIO_STATS = "stats.PluginConfig";
     FILTER_CONFIG = "envoy.config.route.v3.FilterConfig";
     URI_TEMPLATE = "envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig";

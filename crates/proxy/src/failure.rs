@@ -87,6 +87,8 @@ flags! {
     OVERLOAD = 16, 25, "OM", "OverloadManagerTerminated";
     DNS_FAILURE = 17, 26, "DF", "DnsResolutionFailed";
     RATE_LIMITED = 18, 11, "RL", "RateLimited";
+    DELAY_INJECTED = 19, 9, "DI", "DelayInjected";
+    FAULT_INJECTED = 20, 10, "FI", "FaultInjected";
 }
 
 impl Flags {
@@ -195,6 +197,13 @@ pub enum FailureKind {
         status: u16,
         /// A gRPC client gets `RESOURCE_EXHAUSTED`.
         exhausted: bool,
+    },
+    /// The configuration wants the request to fail.
+    FaultInjected {
+        /// The answer.
+        status: u16,
+        /// What a gRPC client gets, where it does not follow from `status`.
+        grpc: Option<u8>,
     },
     /// No endpoint can be used.
     NoHealthyUpstream,
@@ -417,6 +426,19 @@ impl FailureKind {
                     "local_rate_limited",
                 )
             },
+            Self::FaultInjected { status, grpc } => {
+                let spec = policy(
+                    Stage::Filter,
+                    status,
+                    F::FAULT_INJECTED,
+                    "fault filter abort",
+                    "fault_filter_abort",
+                );
+                match grpc {
+                    Some(grpc) => Spec { grpc, ..spec },
+                    None => spec,
+                }
+            }
             Self::NoHealthyUpstream => Spec {
                 stage: Stage::Pick,
                 fault: Fault::Upstream,

@@ -10,6 +10,7 @@ mod headers;
 pub mod manager;
 pub(crate) mod message;
 mod mirror;
+mod pause;
 pub(crate) mod record;
 mod reply;
 mod retry;

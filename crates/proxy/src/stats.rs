@@ -76,7 +76,9 @@ pub(crate) mod istio;
 pub(crate) mod texts;
 
 use filters::FilterStats;
-pub use filters::{RateLimitCounter, RateLimitStats, RbacCounter, RbacStats};
+pub use filters::{
+    LateStats, OnRouteCounter, OnRouteStats, RateLimitCounter, RateLimitStats, RbacCounter, RbacStats,
+};
 
 counters! {
     /// What is counted per cluster.
@@ -427,7 +429,7 @@ impl Row {
 pub struct Registry {
     workers: usize,
     managers: Mutex<BTreeMap<Text, Arc<ManagerStats>>>,
-    filters: FilterStats,
+    filters: Arc<FilterStats>,
     exporters: Exporters,
     node: OnceLock<Text>,
     istio: Arc<istio::Store>,
@@ -440,7 +442,7 @@ impl Registry {
         Arc::new(Self {
             workers: workers.max(1),
             managers: Mutex::default(),
-            filters: FilterStats::default(),
+            filters: Arc::default(),
             exporters: Exporters::default(),
             node: OnceLock::new(),
             istio: Arc::default(),
@@ -516,6 +518,11 @@ impl Registry {
     /// The counters of a prefix of local rate limits.
     pub fn rate_limit(&self, prefix: &Text) -> Arc<RateLimitStats> {
         self.filters.rate_limit(self.workers, prefix)
+    }
+
+    /// The counters of a connection manager's filters that only routes configure.
+    pub(crate) fn on_routes(&self, prefix: &Text) -> LateStats {
+        LateStats::new(self.filters.clone(), self.workers, prefix)
     }
 
     /// Every value of a scrape: connection managers, their filters, then clusters, then the access logs' losses.

@@ -134,6 +134,12 @@ names! {
     RBAC_DENIED = "envoy_rbac_denied", "Connections that access control refused.";
     RBAC_SHADOW_ALLOWED = "envoy_rbac_shadow_allowed", "Connections that the shadow rules would let pass.";
     RBAC_SHADOW_DENIED = "envoy_rbac_shadow_denied", "Connections that the shadow rules would refuse.";
+    HTTP_FAULT_DELAYS = "envoy_http_fault_delays_injected", "Requests that had to wait on purpose.";
+    HTTP_FAULT_ABORTS = "envoy_http_fault_aborts_injected", "Requests that were answered with an error on purpose.";
+    HTTP_FAULT_OVERFLOW = "envoy_http_fault_faults_overflow", "Requests that had no fault, because too many others had.";
+    HTTP_FAULT_ACTIVE = "envoy_http_fault_active_faults", "Requests that have a fault now.";
+    HTTP_CORS_VALID = "envoy_http_cors_origin_valid", "Requests of pages whose origin is allowed.";
+    HTTP_CORS_INVALID = "envoy_http_cors_origin_invalid", "Requests of pages of other origins.";
     HTTP_RATE_LIMIT_ENABLED = "envoy_http_local_rate_limit_enabled", "Requests that a local rate limit looked at.";
     HTTP_RATE_LIMIT_ENFORCED = "envoy_http_local_rate_limit_enforced", "Requests that a local rate limit refused.";
     HTTP_RATE_LIMIT_OK = "envoy_http_local_rate_limit_ok", "Requests within a local rate limit.";

@@ -21,7 +21,8 @@ use rajut_ir::{
     Resources,
     cluster::{Cluster, Discovery, LbPolicy},
     endpoint::LoadAssignment,
-    http::{HttpConnectionManager, RouteSource},
+    filter::{FilterOverride, HttpFilter},
+    http::{HttpConnectionManager, RouteSource, RouterFilter},
     listener::{ChainAction, Direction, FilterChainMatch, Listener},
     route::{
         Forward, HeaderMutations, RetryOn, RetryPolicy, Route, RouteActionKind, RouteConfiguration,
@@ -137,6 +138,7 @@ fn manager(client: &ClientView, name: Text, routes: RouteSource) -> Arc<HttpConn
     Arc::new(HttpConnectionManager {
         access_logs: Vec::new(),
         upgrades: Vec::new(),
+        filters: vec![HttpFilter::fault(), HttpFilter::router(RouterFilter::default())],
         ..(*listener::manager(&client.mesh, Direction::Outbound, name, routes)).clone()
     })
 }
@@ -271,6 +273,9 @@ fn adapt_route(route: &Route, diagnostics: &mut Vec<Diagnostic>) -> Route {
             if forward.path_rewrite.is_some() || forward.host_rewrite.is_some() {
                 lost.push("rewrites");
             }
+            if !forward.mirrors.is_empty() {
+                lost.push("mirrors");
+            }
             RouteActionKind::Forward(Box::new(adapt_forward(forward)))
         }
         other => {
@@ -296,8 +301,14 @@ fn adapt_route(route: &Route, diagnostics: &mut Vec<Diagnostic>) -> Route {
     Route {
         action,
         headers: HeaderMutations::default(),
+        filters: route.filters.iter().filter(is_for_grpc).cloned().collect(),
         ..route.clone()
     }
+}
+
+/// gRPC knows faults. Cross-origin rules are for browsers, and it would refuse the table for them.
+fn is_for_grpc((_, over): &&(Text, FilterOverride)) -> bool {
+    matches!(over, FilterOverride::Fault(_))
 }
 
 fn adapt_forward(forward: &Forward) -> Forward {
@@ -305,6 +316,7 @@ fn adapt_forward(forward: &Forward) -> Forward {
         path_rewrite: None,
         host_rewrite: None,
         append_x_forwarded_host: false,
+        mirrors: Vec::new(),
         max_stream_duration: forward.timeout,
         timeout: None,
         retry: forward.retry.as_ref().and_then(adapt_retry),

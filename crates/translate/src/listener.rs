@@ -38,7 +38,7 @@ pub(crate) fn manager(
         codec: Codec::Auto,
         stat_prefix,
         routes,
-        filters: vec![HttpFilter::router(RouterFilter::default())],
+        filters: filters(direction),
         access_logs: Vec::new(),
         use_remote_address: false,
         xff_num_trusted_hops: 0,
@@ -91,6 +91,17 @@ pub(crate) fn manager(
             ..Http2Options::default()
         },
     })
+}
+
+/// The filters that routes may give something to do, as Istio places them, and the router. They stand in every outbound
+/// chain, wanted or not, so that a fault that is switched on changes a route and never a listener: Envoy drains the
+/// connections of a listener that changes.
+fn filters(direction: Direction) -> Vec<HttpFilter> {
+    let router = HttpFilter::router(RouterFilter::default());
+    if direction == Direction::Inbound {
+        return vec![router];
+    }
+    vec![HttpFilter::fault(), HttpFilter::cors(), router]
 }
 
 /// Bytes to clusters by weight.

@@ -7,15 +7,19 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use rajut_config::{
     model::{
-        Destination, DestinationRule, HeaderChange, HeaderOperations, HttpAction, HttpMatch, HttpRedirect,
-        HttpRoute, MeshConfig, RedirectPort, Retries, RouteDestination, Service, StringMatch, VirtualService,
+        self as config, CorsPolicy, Destination, DestinationRule, HeaderChange, HeaderOperations, HttpAction,
+        HttpFault, HttpMatch, HttpMirror, HttpRedirect, HttpRoute, MeshConfig, RedirectPort, Retries,
+        RouteDestination, Service, StringMatch, VirtualService,
     },
     snapshot::Shared,
 };
 use rajut_ir::{
+    cors::Cors,
+    fault::{Abort, AbortStatus, Delay, FaultInjection},
+    filter::{CORS, FAULT, FilterOverride, FilterOverrides},
     matcher::{self, HeaderMatcher, QueryMatcher, Regex, StringMatcher, ValueCondition},
     route::{
-        AppendAction, DirectResponse, Forward, HeaderMutations, HeaderValue, HostRewrite, PathMatch,
+        AppendAction, DirectResponse, Forward, HeaderMutations, HeaderValue, HostRewrite, Mirror, PathMatch,
         PathRewrite, Redirect, RedirectPath, RetryPolicy, Route, RouteActionKind, RouteMatch, Target,
         WeightedCluster,
     },
@@ -206,19 +210,67 @@ fn build(route: &HttpRoute, alternative: Option<&HttpMatch>, context: RouteConte
         HttpAction::Direct { status, body } => (
             RouteActionKind::DirectResponse(DirectResponse {
                 status: *status,
-                body: body.as_bytes().to_vec().into(),
+                body: body.to_vec().into(),
             }),
             Text::default(),
         ),
     };
     Route {
-        filters: Vec::new(),
+        filters: filters(route),
         name,
         matches: everything(),
         action,
         headers,
         decorator,
         origin: route.origin.clone(),
+    }
+}
+
+/// What the route says about filters, by their names.
+fn filters(route: &HttpRoute) -> FilterOverrides {
+    let cors = route
+        .cors
+        .as_ref()
+        .map(|it| FilterOverride::Cors(Arc::new(cors(it))));
+    let fault = route
+        .fault
+        .as_ref()
+        .map(|it| FilterOverride::Fault(Arc::new(fault(it))));
+    let cors = cors.map(|over| (CORS.into(), over));
+    cors.into_iter()
+        .chain(fault.map(|over| (FAULT.into(), over)))
+        .collect()
+}
+
+fn fault(fault: &HttpFault) -> FaultInjection {
+    FaultInjection {
+        delay: fault.delay.map(|delay| Delay {
+            fixed: delay.fixed,
+            share: delay.share,
+        }),
+        abort: fault.abort.map(|abort| Abort {
+            status: match abort.status {
+                config::AbortStatus::Http(status) => AbortStatus::Http(status),
+                config::AbortStatus::Grpc(status) => AbortStatus::Grpc(status),
+            },
+            share: abort.share,
+        }),
+        ..FaultInjection::default()
+    }
+}
+
+/// An expression that does not compile, which validation refuses, allows nobody.
+fn cors(policy: &CorsPolicy) -> Cors {
+    let seconds = |age: Duration| Text::from(age.as_secs().to_string());
+    Cors {
+        allow_origins: policy.origins.iter().filter_map(string_matcher).collect(),
+        allow_methods: policy.methods.join(",").into(),
+        allow_headers: policy.headers.join(",").into(),
+        expose_headers: policy.expose.join(",").into(),
+        max_age: policy.max_age.map(seconds).unwrap_or_default(),
+        allow_credentials: policy.credentials,
+        forward_not_matching: Some(policy.forward_unmatched),
+        ..Cors::default()
     }
 }
 
@@ -274,11 +326,22 @@ fn to_destinations(
         append_x_forwarded_host: dialled.is_some(),
         host_rewrite: rewritten.or_else(|| dialled.cloned()).map(HostRewrite::Literal),
         hash,
+        mirrors: route.mirrors.iter().map(|it| mirror(it, context)).collect(),
         ..forward(
             target,
             route.timeout,
             context.retry(route.retries.as_ref(), avoid_tried),
         )
+    }
+}
+
+/// Copies keep the host (Istio adds no `-shadow`) and are not traced.
+fn mirror(mirror: &HttpMirror, context: RouteContext<'_>) -> Mirror {
+    Mirror {
+        cluster: cluster_of(&mirror.destination, context),
+        fraction: mirror.share,
+        shadow_host_suffix: false,
+        traced: false,
     }
 }
 
@@ -409,16 +472,23 @@ fn header_matcher(name: &Text, condition: Option<&StringMatch>, invert: bool) ->
 }
 
 fn value_condition(condition: Option<&StringMatch>) -> Option<ValueCondition> {
-    let pattern = match condition {
-        None => return Some(ValueCondition::Present(true)),
-        Some(StringMatch::Exact(text)) => matcher::StringMatch::Exact(text.clone()),
-        Some(StringMatch::Prefix(text)) => matcher::StringMatch::Prefix(text.clone()),
-        Some(StringMatch::Regex(text)) => matcher::StringMatch::Regex(Regex::new(text).ok()?),
+    let Some(condition) = condition else {
+        return Some(ValueCondition::Present(true));
     };
-    Some(ValueCondition::Matches(StringMatcher {
+    string_matcher(condition).map(ValueCondition::Matches)
+}
+
+/// `None` where an expression does not compile.
+fn string_matcher(condition: &StringMatch) -> Option<StringMatcher> {
+    let pattern = match condition {
+        StringMatch::Exact(text) => matcher::StringMatch::Exact(text.clone()),
+        StringMatch::Prefix(text) => matcher::StringMatch::Prefix(text.clone()),
+        StringMatch::Regex(text) => matcher::StringMatch::Regex(Regex::new(text).ok()?),
+    };
+    Some(StringMatcher {
         pattern,
         ignore_case: false,
-    }))
+    })
 }
 
 fn is_host(name: &str) -> bool {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use rajut_config::{
-    model::{DestinationRule, HttpAction, HttpMatch, MeshConfig, Service, VirtualService},
+    model::{DestinationRule, HttpMatch, HttpRoute, MeshConfig, Service, VirtualService},
     snapshot::{ClientView, ServiceView, Shared},
 };
 use rajut_ir::route::{DirectResponse, HeaderMutations, Route, RouteActionKind, Target, VirtualHost};
@@ -110,15 +110,11 @@ fn asks(view: &ServiceView, that: impl Fn(&HttpMatch) -> bool) -> bool {
 fn destinations(client: &ClientView, vs: Option<&VirtualService>) -> Destinations {
     let routes = vs.into_iter().flat_map(|vs| &vs.http);
     routes
-        .filter_map(|route| match &route.action {
-            HttpAction::Route(list) => Some(list),
-            HttpAction::Redirect(_) | HttpAction::Direct { .. } => None,
-        })
-        .flatten()
-        .filter_map(|entry| {
-            let view = client.find(&entry.destination.host)?;
+        .flat_map(HttpRoute::destinations)
+        .filter_map(|to| {
+            let view = client.find(&to.host)?;
             let found = (view.service.clone(), view.rule.clone());
-            Some((entry.destination.host.clone(), found))
+            Some((to.host.clone(), found))
         })
         .collect()
 }

@@ -9,6 +9,13 @@ pub struct Percent(u32);
 #[error("{0} is not a percentage: write a number from 0 to 100")]
 pub struct InvalidPercent(pub f64);
 
+impl std::fmt::Display for Percent {
+    /// `12.5 %`
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} %", f64::from(self.0) / 10_000.0)
+    }
+}
+
 impl Percent {
     /// None of it.
     pub const NONE: Self = Self(0);

@@ -1,8 +1,9 @@
 //! One route of a `VirtualService`.
 
+use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
 use rajut_types::{Severity, Text};
 
-use super::matches;
+use super::{cors, fault, matches, mirror};
 use crate::{
     codes,
     merge::Defaults,
@@ -35,12 +36,6 @@ pub(crate) struct Delegate {
 
 pub(crate) fn http(field: &Field<'_>, defaults: &Defaults) -> Option<RawRoute> {
     let object = field.clone().object()?;
-    object.unsupported(&["fault"], "no faults are injected");
-    object.unsupported(
-        &["mirror", "mirrors", "mirrorPercent", "mirrorPercentage"],
-        "no requests are mirrored",
-    );
-    object.unsupported(&["corsPolicy"], "preflights go to the application");
     let matches: Vec<_> = object.list("match").iter().filter_map(matches::http).collect();
     let headers = object
         .object("headers")
@@ -63,7 +58,22 @@ pub(crate) fn http(field: &Field<'_>, defaults: &Defaults) -> Option<RawRoute> {
     }
     let timeout = object.positive_duration("timeout");
     let retries = object.object("retries").and_then(|o| retry_policy(&o));
+    let mirrors = mirror::read(&object, defaults);
+    let fault = object.object("fault").and_then(|o| fault::read(&o));
+    let cors = object.object("corsPolicy").and_then(|o| cors::read(&o));
     let (action, delegate) = action(&object, &matches, defaults)?;
+    if !matches!(action, HttpAction::Route(_)) {
+        for name in ["mirror", "mirrors", "corsPolicy"] {
+            if let Some(field) = object.get(name) {
+                field.say_key(
+                    Severity::Warning,
+                    codes::NO_EFFECT,
+                    format!("`{name}` has no effect: the route sends no request on"),
+                    "take it out",
+                );
+            }
+        }
+    }
     Some(RawRoute {
         route: HttpRoute {
             name: object.text("name").unwrap_or_default(),
@@ -73,6 +83,9 @@ pub(crate) fn http(field: &Field<'_>, defaults: &Defaults) -> Option<RawRoute> {
             timeout,
             retries,
             headers,
+            mirrors,
+            fault,
+            cors,
             origin: field.origin(),
         },
         delegate,
@@ -316,29 +329,55 @@ fn direct_response(object: &Object<'_>) -> Option<HttpAction> {
         .required("status", "add the status, e.g. `status: 503`")
         .and_then(|field| field.integer(200..=599));
     let body = match object.object("body") {
-        None => Text::default(),
-        Some(body) => {
-            body.unsupported(&["bytes"], "write the body as `string`");
-            let field = body.get("string");
-            let text = field.as_ref().and_then(Field::text).unwrap_or_default();
-            if let Some(field) = field {
-                if text.len() > MAX_BODY {
-                    field.error(codes::OUT_OF_RANGE, "the body has more than 1 MB", "");
-                } else if text.len() > LARGE_BODY {
-                    field.warn(
-                        codes::OUT_OF_RANGE,
-                        "the body has more than 100 kB, which every proxy keeps",
-                        "",
-                    );
-                }
-            }
-            text
-        }
+        None => Box::default(),
+        Some(body) => direct_body(&body)?,
     };
     Some(HttpAction::Direct {
         status: u16::try_from(status?).ok()?,
         body,
     })
+}
+
+/// `string`, or `bytes` in base64; neither is no body.
+fn direct_body(object: &Object<'_>) -> Option<Box<[u8]>> {
+    object.one_of(&["string", "bytes"]);
+    let (string, bytes) = (object.get("string"), object.get("bytes"));
+    let (field, body) = match (string, bytes) {
+        (Some(field), _) => {
+            let text = field.text()?;
+            (field, text.as_bytes().to_vec())
+        }
+        (None, Some(field)) => {
+            let body = base64(&field)?;
+            (field, body)
+        }
+        (None, None) => return Some(Box::default()),
+    };
+    if body.len() > MAX_BODY {
+        field.error(codes::OUT_OF_RANGE, "the body has more than 1 MB", "");
+    } else if body.len() > LARGE_BODY {
+        field.warn(
+            codes::OUT_OF_RANGE,
+            "the body has more than 100 kB, which every proxy keeps",
+            "",
+        );
+    }
+    Some(body.into())
+}
+
+/// Bytes as protobuf's JSON has them: base64 of either alphabet, padded or not.
+fn base64(field: &Field<'_>) -> Option<Vec<u8>> {
+    let text = field.text()?;
+    let standard = text.replace('-', "+").replace('_', "/");
+    let decoded = STANDARD_NO_PAD.decode(standard.trim_end_matches('='));
+    if decoded.is_err() {
+        field.error(
+            codes::WRONG_TYPE,
+            "these are no bytes in base64",
+            "or write `string`",
+        );
+    }
+    decoded.ok()
 }
 
 pub(crate) fn retry_policy(object: &Object<'_>) -> Option<Retries> {
@@ -485,3 +524,6 @@ fn header_name(field: &Field<'_>, name: &str, set: bool) -> bool {
 fn is_authority(name: &str) -> bool {
     name.eq_ignore_ascii_case(":authority") || name.eq_ignore_ascii_case("host")
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,7 @@ use rajut_types::{Hostname, Origin, Severity, Text};
 use super::{Checker, field};
 use crate::{
     codes,
-    model::{Destination, HttpAction, VirtualService, host_alias},
+    model::{Destination, HttpRoute, VirtualService, host_alias},
 };
 
 pub(super) fn check(checker: &mut Checker<'_>) {
@@ -85,13 +85,10 @@ fn own_hosts(checker: &mut Checker<'_>, rule: &VirtualService, said: &BTreeSet<&
 
 /// All destinations of the rule.
 fn destinations(rule: &VirtualService) -> impl Iterator<Item = &Destination> {
-    let http = rule.http.iter().flat_map(|route| match &route.action {
-        HttpAction::Route(all) => all.as_slice(),
-        _ => &[],
-    });
+    let http = rule.http.iter().flat_map(HttpRoute::destinations);
     let tls = rule.tls.iter().flat_map(|route| &route.destinations);
     let tcp = rule.tcp.iter().flat_map(|route| &route.destinations);
-    http.chain(tls).chain(tcp).map(|to| &to.destination)
+    http.chain(tls.chain(tcp).map(|to| &to.destination))
 }
 
 fn subset_defined(checker: &Checker<'_>, to: &Destination, namespace: &str) -> bool {

@@ -81,7 +81,7 @@ codes! {
         right "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: web}\nspec:\n  host: web\n  trafficPolicy:\n    tls: {mode: ISTIO_MUTUAL}\n"
     29 NOT_SUPPORTED "not supported yet":
         "The field is one of the kind's own, but is not followed yet. It is a warning where only a feature is lost, an error where something would be left unprotected."
-        wrong "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: web}\nspec:\n  hosts: [web]\n  http:\n  - mirror: {host: web-next}\n    route: [{destination: {host: web}}]\n"
+        wrong "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: web}\nspec:\n  hosts: [web]\n  http:\n  - match: [{statPrefix: web}]\n    route: [{destination: {host: web}}]\n"
         right "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: web}\nspec:\n  hosts: [web]\n  http:\n  - route: [{destination: {host: web}}]\n"
     30 DEPRECATED "deprecated":
         "The field or value still works; a newer one says the same."

@@ -133,6 +133,13 @@ fn merge_routes(root: &HttpRoute, child: &HttpRoute, matches: Vec<HttpMatch>) ->
         timeout: child.timeout.or(root.timeout),
         retries: child.retries.clone().or_else(|| root.retries.clone()),
         headers,
+        mirrors: if child.mirrors.is_empty() {
+            root.mirrors.clone()
+        } else {
+            child.mirrors.clone()
+        },
+        fault: child.fault.clone().or_else(|| root.fault.clone()),
+        cors: child.cors.clone().or_else(|| root.cors.clone()),
         origin: child.origin.clone(),
     }
 }

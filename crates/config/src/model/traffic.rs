@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rajut_types::{Hostname, Labels, Origin, Text};
+use rajut_types::{Hostname, Labels, Origin, Percent, Text};
 
 use super::Visibility;
 
@@ -48,6 +48,92 @@ pub struct HttpRoute {
     pub retries: Option<Retries>,
     /// At the level of the route.
     pub headers: HeaderOperations,
+    /// Copies for others; those of no request are left out.
+    pub mirrors: Vec<HttpMirror>,
+    /// Failures made on purpose.
+    pub fault: Option<HttpFault>,
+    /// Which pages of other origins may call.
+    pub cors: Option<CorsPolicy>,
+    /// Where.
+    pub origin: Origin,
+}
+
+impl HttpRoute {
+    /// Every destination that requests or copies of them are sent to.
+    pub fn destinations(&self) -> impl Iterator<Item = &Destination> {
+        let routed: &[RouteDestination] = match &self.action {
+            HttpAction::Route(all) => all,
+            HttpAction::Redirect(_) | HttpAction::Direct { .. } => &[],
+        };
+        let mirrors = self.mirrors.iter().map(|mirror| &mirror.destination);
+        routed.iter().map(|to| &to.destination).chain(mirrors)
+    }
+}
+
+/// Copies of requests for another destination. Source: Istio `HTTPMirrorPolicy`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HttpMirror {
+    /// Where to.
+    pub destination: Destination,
+    /// Of how many requests; never none.
+    pub share: Percent,
+}
+
+/// Failures made on purpose: first the delay, then the refusal. Source: Istio `HTTPFaultInjection`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HttpFault {
+    /// Requests wait.
+    pub delay: Option<FaultDelay>,
+    /// Requests are answered in place.
+    pub abort: Option<FaultAbort>,
+    /// Where.
+    pub origin: Origin,
+}
+
+/// Requests wait before they are sent on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FaultDelay {
+    /// How long; at least 1 ms.
+    pub fixed: Duration,
+    /// How many.
+    pub share: Percent,
+}
+
+/// Requests are answered with an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FaultAbort {
+    /// The answer.
+    pub status: AbortStatus,
+    /// How many.
+    pub share: Percent,
+}
+
+/// The answer of a request that is refused on purpose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AbortStatus {
+    /// An HTTP status, 200 to 599.
+    Http(u16),
+    /// A gRPC status, 0 to 16.
+    Grpc(u8),
+}
+
+/// Which pages of other origins may call, and what browsers let them see. Source: Istio `CorsPolicy`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CorsPolicy {
+    /// Origins; `*` as an exact text is any.
+    pub origins: Vec<StringMatch>,
+    /// Methods, or `*`.
+    pub methods: Vec<Text>,
+    /// Fields of requests, or `*`.
+    pub headers: Vec<Text>,
+    /// Fields of responses that pages may read.
+    pub expose: Vec<Text>,
+    /// How long a browser keeps the answer to a preflight; whole seconds.
+    pub max_age: Option<Duration>,
+    /// Cookies and the like may come along; `None` says nothing.
+    pub credentials: Option<bool>,
+    /// Preflights of other origins go to the application; otherwise they are answered in place.
+    pub forward_unmatched: bool,
     /// Where.
     pub origin: Origin,
 }
@@ -64,7 +150,7 @@ pub enum HttpAction {
         /// 200 to 599.
         status: u16,
         /// May be empty.
-        body: Text,
+        body: Box<[u8]>,
     },
 }
 

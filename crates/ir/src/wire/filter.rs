@@ -8,7 +8,7 @@ use std::{collections::HashMap, sync::Arc};
 use rajut_proto::{
     Any,
     envoy::extensions::filters::http::{
-        fault::v3::HttpFault, local_ratelimit::v3::LocalRateLimit as LocalRateLimitMessage,
+        cors::v3::Cors as CorsFilter, local_ratelimit::v3::LocalRateLimit as LocalRateLimitMessage,
         rbac::v3::RbacPerRoute, router::v3::Router,
     },
     hcm::{self as pb, http_filter},
@@ -17,17 +17,20 @@ use rajut_proto::{
 };
 
 use super::{
-    Fault, rate_limit, rbac,
+    Fault, cors, fault, rate_limit, rbac,
     read::{Place, Reader},
     stats, write,
 };
 use crate::{
-    filter::{FilterOverride, FilterOverrides, HttpFilter, HttpFilterKind, LOCAL_RATE_LIMIT, RBAC, ROUTER},
+    filter::{
+        CORS, FAULT, FilterOverride, FilterOverrides, HttpFilter, HttpFilterKind, LOCAL_RATE_LIMIT, RBAC,
+        ROUTER,
+    },
     http::RouterFilter,
 };
 
-const SUPPORTED: &str =
-    "envoy.filters.http.rbac, envoy.filters.http.local_ratelimit, istio.stats, envoy.filters.http.router";
+const SUPPORTED: &str = "envoy.filters.http.rbac, envoy.filters.http.local_ratelimit, envoy.filters.http.fault, \
+     envoy.filters.http.cors, istio.stats, envoy.filters.http.router";
 
 // --- encode ---
 
@@ -37,6 +40,8 @@ pub(super) fn encode_filter(filter: &HttpFilter) -> pb::HttpFilter {
         HttpFilterKind::LocalRateLimit(limit) => {
             write::any(type_url::LOCAL_RATE_LIMIT, &rate_limit::encode_filter(limit))
         }
+        HttpFilterKind::Fault(it) => write::any(type_url::HTTP_FAULT, &fault::encode(it)),
+        HttpFilterKind::Cors => write::empty_any(type_url::CORS),
         HttpFilterKind::IstioStats(it) => stats::encode(it),
         HttpFilterKind::Router(router) => {
             let config = Router {
@@ -72,6 +77,8 @@ pub(super) fn encode_overrides(overrides: &FilterOverrides) -> HashMap<String, A
             FilterOverride::LocalRateLimit(limit) => {
                 write::any(type_url::LOCAL_RATE_LIMIT, &rate_limit::encode_filter(limit))
             }
+            FilterOverride::Fault(it) => write::any(type_url::HTTP_FAULT, &fault::encode(it)),
+            FilterOverride::Cors(it) => write::any(type_url::CORS_POLICY, &cors::encode(it)),
         };
         (name.to_string(), config)
     });
@@ -80,12 +87,11 @@ pub(super) fn encode_overrides(overrides: &FilterOverrides) -> HashMap<String, A
 
 // --- decode ---
 
-/// HTTP filters that only look on: the type's full name. (Cross-origin rules of the same type sit on routes.)
-const IGNORABLE_TYPES: [&str; 5] = [
+/// HTTP filters that only look on: the type's full name.
+const IGNORABLE_TYPES: [&str; 4] = [
     "envoy.extensions.filters.http.grpc_stats.v3.FilterConfig",
     "io.istio.http.peer_metadata.Config",
     "istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig",
-    "envoy.extensions.filters.http.cors.v3.Cors",
     "envoy.config.filter.http.peak_ewma.v2alpha1.PeakEwmaConfig",
 ];
 
@@ -98,18 +104,10 @@ const IGNORABLE_NAMES: [&str; 5] = [
     "istio_authn",
 ];
 
-const FAULT: &str = "envoy.extensions.filters.http.fault.v3.HTTPFault";
-
 fn is_ignorable(name: &str, config: Option<&Any>) -> bool {
     let message = config.map_or("", |it| type_url::message_name(&it.type_url));
     IGNORABLE_TYPES.contains(&message)
         || (IGNORABLE_NAMES.contains(&name) && (message.is_empty() || message.ends_with(".TypedStruct")))
-        // Istio puts a fault filter without faults into every chain; routes may give it some, which is refused there.
-        || (message == FAULT && config.is_some_and(is_empty_fault))
-}
-
-fn is_empty_fault(config: &Any) -> bool {
-    prost::Message::decode(&*config.value).is_ok_and(|fault: HttpFault| fault == HttpFault::default())
 }
 
 pub(super) fn decode_filters(
@@ -178,6 +176,15 @@ fn decode_kind(
             let limit = rate_limit::decode_filter(reader, &config_place, &message);
             Some(HttpFilterKind::LocalRateLimit(Arc::new(limit)))
         }
+        (Some(config), _) if config.type_url == type_url::HTTP_FAULT => {
+            let message = reader.unpack(&config_place, config)?;
+            let fault = fault::decode(reader, &config_place, &message);
+            Some(HttpFilterKind::Fault(Arc::new(fault)))
+        }
+        (Some(config), _) if config.type_url == type_url::CORS => {
+            let _: CorsFilter = reader.unpack(&config_place, config)?;
+            Some(HttpFilterKind::Cors)
+        }
         (Some(config), _) if config.type_url == type_url::ISTIO_STATS => {
             let stats = stats::decode(reader, &config_place, config)?;
             Some(HttpFilterKind::IstioStats(Arc::new(stats)))
@@ -219,7 +226,7 @@ fn decode_override(
     match &*config.type_url {
         type_url::FILTER_CONFIG => {
             let wrapped: FilterConfig = reader.unpack(place, config)?;
-            let is_ours = [RBAC, LOCAL_RATE_LIMIT].contains(&name);
+            let is_ours = [RBAC, LOCAL_RATE_LIMIT, FAULT, CORS].contains(&name);
             if wrapped.disabled && is_ours {
                 return Some(FilterOverride::Disabled);
             }
@@ -256,6 +263,17 @@ fn decode_override(
             let limit = rate_limit::decode_filter(reader, place, &message);
             Some(FilterOverride::LocalRateLimit(Arc::new(limit)))
         }
+        type_url::HTTP_FAULT => {
+            let message = reader.unpack(place, config)?;
+            let fault = fault::decode(reader, place, &message);
+            Some(FilterOverride::Fault(Arc::new(fault)))
+        }
+        type_url::CORS_POLICY => {
+            let message = reader.unpack(place, config)?;
+            Some(FilterOverride::Cors(Arc::new(cors::decode(
+                reader, place, &message,
+            ))))
+        }
         _ if is_ignorable(name, Some(config)) => {
             reader.ignore(place.to_string(), name);
             None
@@ -272,6 +290,8 @@ fn is_known(config: &Any) -> bool {
         type_url::FILTER_CONFIG,
         type_url::HTTP_RBAC_PER_ROUTE,
         type_url::LOCAL_RATE_LIMIT,
+        type_url::HTTP_FAULT,
+        type_url::CORS_POLICY,
     ]
     .contains(&&*config.type_url)
 }

@@ -9,25 +9,31 @@
 //! A filter is a variant of an enum, never a trait object; passing one allocates nothing. A refusal is a
 //! [`Failure`], answered like every other (`failure.rs`, `reply.rs`).
 //!
-//! Does not: wait. A filter that asks somebody else makes [`Chain::on_request`] asynchronous; its caller is.
+//! Does not: wait. Where a request has to, [`Passed::Wait`] says how long and where it goes on.
 
+mod cors;
+mod fault;
 pub(crate) mod local_rate_limit;
 pub(crate) mod rbac;
 mod routes;
 
 pub use routes::Routes;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
+use rajut_codec::Fields;
 use rajut_ir::{
     decide::Chosen,
     filter::{HttpFilter, HttpFilterKind},
 };
-use rajut_types::Text;
+use rajut_types::{Percent, Text};
 
 use self::{local_rate_limit::Limiter, routes::Override};
 use super::record::Record;
-use crate::{failure::Failure, stats::Registry};
+use crate::{
+    failure::Failure,
+    stats::{LateStats, Registry},
+};
 
 /// The filters of a connection manager but the router, in the listener's order.
 #[derive(Debug, Default)]
@@ -47,6 +53,28 @@ struct Filter {
 enum Kind {
     Rbac(rbac::Access),
     LocalRateLimit(Arc<Limiter>),
+    Fault(fault::Injector),
+    Cors(LateStats),
+}
+
+/// What became of a request at the filters.
+#[derive(Debug)]
+pub(crate) enum Passed {
+    /// All let it pass.
+    All,
+    /// It waits before it goes on.
+    Wait(Wait),
+    /// One has answered it: 200 with these fields.
+    Preflight(Fields),
+}
+
+/// A wait at a filter.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wait {
+    /// How long.
+    pub(crate) pause: Duration,
+    /// At which filter.
+    pub(crate) at: usize,
 }
 
 /// What filters remember of a request until its response.
@@ -56,6 +84,10 @@ pub(crate) struct State {
     pub(crate) limit: Option<local_rate_limit::Telling>,
     /// The limit that refused the request, for the headers of the refusal.
     pub(crate) refused_by: Option<Arc<Limiter>>,
+    /// It counts among the requests that have a fault.
+    fault: Option<fault::Active>,
+    /// What a page of an allowed origin is told.
+    cors: Option<Box<cors::Allowed>>,
 }
 
 impl Chain {
@@ -67,6 +99,10 @@ impl Chain {
                 HttpFilterKind::LocalRateLimit(ir) => {
                     Kind::LocalRateLimit(Arc::new(Limiter::new(ir.clone(), registry)))
                 }
+                HttpFilterKind::Fault(ir) => {
+                    Kind::Fault(fault::Injector::new(ir.clone(), registry.on_routes(prefix)))
+                }
+                HttpFilterKind::Cors => Kind::Cors(registry.on_routes(prefix)),
                 // It only looks on: the request's record does it.
                 HttpFilterKind::IstioStats(_) | HttpFilterKind::Router(_) => return None,
             };
@@ -81,14 +117,16 @@ impl Chain {
         }
     }
 
-    /// Lets a request pass, or says why not. `chosen` is its route, if it has one.
+    /// Lets a request pass, or says why not. `chosen` is its route, if it has one; `waited` is where it has waited.
     pub(crate) fn on_request(
         &self,
         record: &mut Record,
         routes: Option<&Routes>,
         chosen: Option<&Chosen<'_>>,
-    ) -> Result<(), Failure> {
-        for filter in &self.filters {
+        waited: Option<Wait>,
+    ) -> Result<Passed, Failure> {
+        let first = waited.map_or(0, |wait| wait.at);
+        for (at, filter) in self.filters.iter().enumerate().skip(first) {
             let over = routes
                 .zip(chosen)
                 .and_then(|(routes, chosen)| routes.filter(chosen, &filter.name));
@@ -100,9 +138,27 @@ impl Chain {
                 (Kind::Rbac(access), _) => access.judge(access.ir(), record)?,
                 (Kind::LocalRateLimit(_), Some(Override::LocalRateLimit(limiter)))
                 | (Kind::LocalRateLimit(limiter), _) => local_rate_limit::take(limiter, record, chosen)?,
+                (Kind::Fault(injector), over) => {
+                    let ir = match over {
+                        Some(Override::Fault(ir)) => ir,
+                        _ => injector.ir(),
+                    };
+                    let has_waited = waited.is_some() && at == first;
+                    if let Some(pause) = injector.inject(ir, record, chosen, has_waited)? {
+                        return Ok(Passed::Wait(Wait { pause, at }));
+                    }
+                }
+                (Kind::Cors(stats), Some(Override::Cors(policy))) => {
+                    let answer = chosen.and_then(|chosen| cors::on_request(stats, policy, record, chosen));
+                    if let Some(fields) = answer {
+                        return Ok(Passed::Preflight(fields));
+                    }
+                }
+                // The filter itself has no rules.
+                (Kind::Cors(_), _) => {}
             }
         }
-        Ok(())
+        Ok(Passed::All)
     }
 
     /// What filters add to a response, whoever made it.
@@ -110,5 +166,13 @@ impl Chain {
         if record.filters.limit.is_some() || record.filters.refused_by.is_some() {
             local_rate_limit::tell(record);
         }
+        if record.filters.cors.is_some() {
+            cors::tell(record);
+        }
     }
+}
+
+/// Whether this request is one of a share.
+fn drawn(share: Percent, record: &Record) -> bool {
+    share == Percent::ALL || (share != Percent::NONE && share.includes(record.worker().draw()))
 }

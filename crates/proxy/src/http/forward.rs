@@ -85,7 +85,7 @@ impl From<FailureKind> for Ended {
     }
 }
 
-fn downstream_failure(error: DownstreamError) -> Failure {
+pub(crate) fn downstream_failure(error: DownstreamError) -> Failure {
     match error {
         DownstreamError::Gone => FailureKind::DownstreamGone.into(),
         DownstreamError::Malformed(502) => FailureKind::UpstreamProtocol.into(),
@@ -189,16 +189,14 @@ impl Forwarding<'_, '_> {
             self.record.edits = headers::response_edits(table, chosen);
             return Err(FailureKind::RequestOverflow.into());
         };
-        let answer = match self.tries(&plan).await {
-            Ok(answer) => answer,
-            Err(ended) => {
-                self.record.edits = headers::response_edits(table, chosen);
-                return Err(ended);
-            }
-        };
+        let answered = self.tries(&plan).await;
         if !forward.mirrors.is_empty() {
+            // Also of what failed here: a mirror sees what came.
             mirror::send(self.record, epoch, forward, self.source.copy());
         }
+        let answer = answered.inspect_err(|_| {
+            self.record.edits = headers::response_edits(table, chosen);
+        })?;
         self.source.forget();
         self.respond(table, chosen, answer).await.map_err(Ended::from)
     }

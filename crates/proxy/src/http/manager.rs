@@ -46,9 +46,11 @@ impl Manager {
         };
         let suppresses_envoy_headers = ir.filters.iter().any(|filter| match &filter.kind {
             HttpFilterKind::Router(router) => router.suppress_envoy_headers,
-            HttpFilterKind::Rbac(_) | HttpFilterKind::LocalRateLimit(_) | HttpFilterKind::IstioStats(_) => {
-                false
-            }
+            HttpFilterKind::Rbac(_)
+            | HttpFilterKind::LocalRateLimit(_)
+            | HttpFilterKind::Fault(_)
+            | HttpFilterKind::Cors
+            | HttpFilterKind::IstioStats(_) => false,
         });
         let meter = ir.filters.iter().find_map(|filter| match &filter.kind {
             HttpFilterKind::IstioStats(stats) if !filter.disabled => Some(registry.meter(direction, stats)),

@@ -10,7 +10,7 @@ use rajut_codec::{Fields, Known, RequestHead, ResponseHead, h1::BodyLength};
 use rajut_ir::route::Forward;
 use tokio::task::spawn_local;
 
-use super::{message::Piece, record::Record};
+use super::{message::Piece, record::Record, trace};
 use crate::{
     cluster::{Cluster, PickContext, demand},
     epoch::Epoch,
@@ -45,6 +45,9 @@ pub(crate) fn send(record: &Record, epoch: &Rc<Epoch>, forward: &Forward, body: 
             let shadow = shadow_authority(&head);
             // A host with the suffix is as valid as without.
             let _ = head.set_authority(shadow.into());
+        }
+        if let Some(trace) = record.trace.as_ref().filter(|_| !mirror.traced) {
+            trace::untrace(trace, &mut head.fields);
         }
         let (worker, epoch, name) = (worker.clone(), epoch.clone(), mirror.cluster.clone());
         let (body, destination) = (body.clone(), record.shared.connection.local);

@@ -33,12 +33,13 @@ use tokio::{io::AsyncReadExt, time::Instant};
 use super::{
     deadline::Deadlines,
     downstream::Downstream,
-    filters::Routes,
+    filters::{Passed, Routes},
     forward::{self, Ended, Forwarding},
     h1::{self, HeadError},
     headers,
     manager::Manager,
     message::Request,
+    pause,
     record::{Current, Details, Record, Shared},
     reply,
     source::Source,
@@ -421,7 +422,13 @@ async fn walk(
             record.decorator = Some(chosen.route.decorator.clone());
         }
     }
-    let onward = match act(record, downstream, &received, &epoch, table, chosen) {
+    let mut source = Source::new(received.body);
+    let routed = Routed {
+        epoch: &epoch,
+        table,
+        chosen,
+    };
+    let onward = match pass(record, downstream, timer, &received, &mut source, routed).await {
         Ok(None) => return Ok(()),
         Ok(Some(onward)) => onward,
         Err(ended) => {
@@ -434,11 +441,11 @@ async fn walk(
         }
     };
     let mut forwarding = Forwarding {
-        deadlines: deadlines(record, onward.forward, received.body == BodyLength::Empty),
+        deadlines: deadlines(record, &onward, received.body == BodyLength::Empty),
         record,
         downstream,
         timer,
-        source: Source::new(received.body),
+        source,
         body: received.body,
         wants_continue: onward.wants_continue,
         cookie: None,
@@ -454,26 +461,75 @@ struct Onward<'t> {
     chosen: &'t Chosen<'t>,
     forward: &'t Forward,
     wants_continue: bool,
+    /// The router had it from then on: its start, or the end of its last wait at a filter.
+    since: Instant,
 }
 
-/// From step six on, as far as nothing is waited for: the filters, then what the route says. `None`: it is answered.
+/// What step five has found.
+#[derive(Clone, Copy)]
+struct Routed<'t> {
+    epoch: &'t Epoch,
+    table: Option<&'t Arc<Routes>>,
+    chosen: Option<&'t Chosen<'t>>,
+}
+
+impl<'t> Routed<'t> {
+    fn forward(&self) -> Option<&'t Forward> {
+        match &self.chosen?.route.action {
+            RouteActionKind::Forward(forward) => Some(forward),
+            _ => None,
+        }
+    }
+}
+
+/// Step six, with its waits, and what the route says. `None`: it is answered.
+async fn pass<'t>(
+    record: &mut Record,
+    downstream: &mut Downstream<'_>,
+    timer: &mut Timer,
+    received: &Received,
+    source: &mut Source,
+    routed: Routed<'t>,
+) -> Result<Option<Onward<'t>>, Ended> {
+    let manager = record.manager.clone();
+    let (mut waited, mut since) = (None, record.start);
+    loop {
+        let table = routed.table.map(|it| &**it);
+        let passed = manager.filters().on_request(record, table, routed.chosen, waited);
+        match passed {
+            Ok(Passed::All) => return act(record, downstream, received, routed, since),
+            Ok(Passed::Wait(wait)) => {
+                let deadlines = of_stream(record, routed.forward(), None);
+                // Boxed: few requests wait.
+                let pausing = pause::wait(downstream, timer, source, deadlines, wait.pause);
+                let paused = Box::pin(pausing).await;
+                record.bytes_received = source.received();
+                paused?;
+                waited = Some(wait);
+                since = clock::now();
+            }
+            Ok(Passed::Preflight(fields)) => {
+                record.details = Details::Fixed("cors_response");
+                return answer(record, downstream, 200, Bytes::new(), fields).map(|()| None);
+            }
+            Err(failure) => {
+                let chosen = routed.chosen;
+                record.cluster = chosen.and_then(|chosen| cluster_of(record, routed.epoch, chosen));
+                return Err(failure.into());
+            }
+        }
+    }
+}
+
+/// What the route says.
 fn act<'t>(
     record: &mut Record,
     downstream: &mut Downstream<'_>,
     received: &Received,
-    epoch: &Epoch,
-    table: Option<&'t Arc<Routes>>,
-    chosen: Option<&'t Chosen<'t>>,
+    routed: Routed<'t>,
+    since: Instant,
 ) -> Result<Option<Onward<'t>>, Ended> {
-    let manager = record.manager.clone();
-    if let Err(failure) = manager
-        .filters()
-        .on_request(record, table.map(|it| &**it), chosen)
-    {
-        record.cluster = chosen.and_then(|chosen| cluster_of(record, epoch, chosen));
-        return Err(failure.into());
-    }
-    let (Some(table), Some(chosen)) = (table, chosen) else {
+    let (Some(table), Some(chosen)) = (routed.table, routed.chosen) else {
         return Err(FailureKind::NoRoute.into());
     };
     let forward = match &chosen.route.action {
@@ -501,7 +557,7 @@ fn act<'t>(
     };
     if received.upgrade || record.head.method == Method::Connect {
         allow_upgrade(record, &forward.upgrades).inspect_err(|_| {
-            record.cluster = cluster_of(record, epoch, chosen);
+            record.cluster = cluster_of(record, routed.epoch, chosen);
         })?;
     }
     let wants_continue = expect(record, downstream, received.expect_continue)?;
@@ -510,6 +566,7 @@ fn act<'t>(
         chosen,
         forward,
         wants_continue,
+        since,
     }))
 }
 
@@ -522,28 +579,39 @@ fn cluster_of(record: &Record, epoch: &Epoch, chosen: &Chosen<'_>) -> Option<Arc
     epoch.cluster(&name).cloned()
 }
 
-/// The deadlines that the route and the connection manager set.
-fn deadlines(record: &mut Record, forward: &Forward, complete: bool) -> Deadlines {
+/// The deadlines of an exchange.
+fn deadlines(record: &mut Record, onward: &Onward<'_>, complete: bool) -> Deadlines {
+    let forward = onward.forward;
+    let mut deadlines = of_stream(record, Some(forward), forward.timeout);
+    if complete {
+        deadlines.request_ended(onward.since);
+        record.request_end = Some(onward.since);
+    }
+    deadlines.touch(onward.since);
+    deadlines
+}
+
+/// The deadlines that the route and the connection manager set for the whole stream, and the route's timeout.
+fn of_stream(record: &Record, forward: Option<&Forward>, timeout: Option<Duration>) -> Deadlines {
     let ir = record.manager.ir();
-    let mut deadlines = Deadlines::new(forward.timeout);
     let start = record.start;
+    let mut deadlines = Deadlines::new(timeout);
     deadlines.idle = forward
-        .idle_timeout
+        .and_then(|forward| forward.idle_timeout)
         .or(ir.stream_idle_timeout)
         .filter(|idle| !idle.is_zero());
-    deadlines.stream = forward.max_stream_duration.map(|longest| start + longest);
     deadlines.request = ir.request_timeout.map(|limit| start + limit);
+    deadlines.touch(start);
+    let Some(forward) = forward else {
+        return deadlines;
+    };
+    deadlines.stream = forward.max_stream_duration.map(|longest| start + longest);
     if let Some(most) = forward.grpc_timeout_max
         && let Some(asked) = headers::grpc_timeout(&record.head.fields)
     {
         let bounded = if most.is_zero() { asked } else { asked.min(most) };
         deadlines.grpc = Some(start + bounded);
     }
-    if complete {
-        deadlines.request_ended(start);
-        record.request_end = Some(start);
-    }
-    deadlines.touch(start);
     deadlines
 }
 

@@ -93,6 +93,27 @@ impl Source {
         self.at >= self.kept.len() && (self.ended || downstream.is_at_end())
     }
 
+    /// Reads on while nothing can be sent, until as much has come as may be kept.
+    pub(crate) fn poll_ahead(
+        &mut self,
+        downstream: &mut Downstream<'_>,
+        cx: &mut Context<'_>,
+    ) -> Result<(), DownstreamError> {
+        while !self.ended && self.pulled_bytes < REPLAY_MAX as u64 {
+            let Poll::Ready(piece) = downstream.poll_piece(cx) else {
+                break;
+            };
+            let piece = piece?;
+            self.pulled = true;
+            if let Piece::Data(bytes) = &piece {
+                self.pulled_bytes += bytes.len() as u64;
+            }
+            self.ended = matches!(piece, Piece::End);
+            self.kept.push(piece);
+        }
+        Ok(())
+    }
+
     /// The next piece for the current try.
     pub(crate) fn poll_next(
         &mut self,

@@ -3,6 +3,7 @@
 mod balance;
 mod bodies;
 mod current;
+mod faults;
 mod harness;
 mod http1;
 mod http2;

@@ -122,24 +122,44 @@ pub(crate) fn begin(record: &mut Record) {
         sampled: Some(traced),
     };
     // A head that has reached its bound on edits goes without.
+    if fields.contains("x-b3-traceid")
+        && let Some(parent) = parent
+    {
+        let _ = fields.set("x-b3-parentspanid", parent.span_id_text());
+    }
+    write(fields, &context);
+    record.trace = Some(Trace {
+        context,
+        parent: parent.map_or(0, |parent| parent.span_id),
+    });
+}
+
+/// Tells an upstream the context, in each form that the request carries.
+fn write(fields: &mut Fields, context: &Context) {
     let _ = fields.set(Known::Traceparent, context.traceparent());
     if fields.contains(Known::B3) {
         let _ = fields.set(Known::B3, context.b3());
     }
     if fields.contains("x-b3-traceid") {
+        let sampled = context.sampled == Some(true);
         let _ = fields.set("x-b3-spanid", context.span_id_text());
-        let _ = fields.set("x-b3-sampled", if traced { "1" } else { "0" });
-        if let Some(parent) = parent {
-            let _ = fields.set("x-b3-parentspanid", parent.span_id_text());
-        }
+        let _ = fields.set("x-b3-sampled", if sampled { "1" } else { "0" });
     }
     if fields.contains(UBER) {
         let _ = fields.set(UBER, context.uber());
     }
-    record.trace = Some(Trace {
-        context,
-        parent: parent.map_or(0, |parent| parent.span_id),
-    });
+}
+
+/// Tells whoever gets a copy of the request that nobody wants its spans.
+pub(crate) fn untrace(trace: &Trace, fields: &mut Fields) {
+    let sampled = Some(false);
+    write(
+        fields,
+        &Context {
+            sampled,
+            ..trace.context
+        },
+    );
 }
 
 /// The caller's context.

@@ -1,10 +1,14 @@
-//! Counters of filters: access control and local rate limits, by the prefixes that the configuration gives them.
+//! Counters of filters: access control, local rate limits, faults and origins, by the prefixes that the configuration
+//! gives them.
 //!
 //! Bounds: as many as [`super::PREFIXES_MAX`] of each kind; further ones share one.
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use rajut_telemetry::names;
@@ -37,6 +41,95 @@ counters! {
         RateLimited,
         /// Requests that were refused.
         Enforced,
+    }
+}
+
+counters! {
+    /// What is counted per connection manager of the filters that only routes configure.
+    OnRouteCounter {
+        /// Requests that had to wait.
+        DelaysInjected,
+        /// Requests that were answered with an error on purpose.
+        AbortsInjected,
+        /// Requests that had no fault, because too many others had.
+        FaultsOverflow,
+        /// Requests of allowed origins.
+        OriginValid,
+        /// Requests of other origins.
+        OriginInvalid,
+    }
+}
+
+/// The counters of one connection manager's faults and origins.
+#[derive(Debug)]
+pub struct OnRouteStats {
+    counts: PerWorker<{ OnRouteCounter::COUNT }>,
+    /// Requests that have a fault now.
+    pub(crate) active_faults: AtomicU64,
+}
+
+impl OnRouteStats {
+    /// Counts one.
+    pub fn add(&self, worker: usize, counter: OnRouteCounter) {
+        self.counts.add(worker, counter as usize, 1);
+    }
+
+    /// The sum of a counter.
+    pub fn sum(&self, counter: OnRouteCounter) -> u64 {
+        self.counts.sum(counter as usize)
+    }
+
+    fn rows(&self, prefix: &Text, out: &mut Vec<Row>) {
+        use OnRouteCounter as C;
+        let label = [(names::LABEL_HTTP_PREFIX, prefix.clone())];
+        let faults = [
+            (names::HTTP_FAULT_DELAYS, C::DelaysInjected),
+            (names::HTTP_FAULT_ABORTS, C::AbortsInjected),
+            (names::HTTP_FAULT_OVERFLOW, C::FaultsOverflow),
+        ];
+        let origins = [
+            (names::HTTP_CORS_VALID, C::OriginValid),
+            (names::HTTP_CORS_INVALID, C::OriginInvalid),
+        ];
+        // Each filter's are told once it has counted something.
+        for group in [&faults[..], &origins] {
+            if group.iter().any(|(_, counter)| self.sum(*counter) > 0) {
+                let rows = group
+                    .iter()
+                    .map(|(name, counter)| Row::counter(name, &label, self.sum(*counter)));
+                out.extend(rows);
+            }
+        }
+        if faults.iter().any(|(_, counter)| self.sum(*counter) > 0) {
+            let active = self.active_faults.load(Ordering::Relaxed);
+            out.push(Row::gauge(names::HTTP_FAULT_ACTIVE, &label, active));
+        }
+    }
+}
+
+/// Counters that are made when something is first counted: every outbound chain has these filters, few ever use them.
+#[derive(Debug)]
+pub struct LateStats {
+    known: OnceLock<Arc<OnRouteStats>>,
+    all: Arc<FilterStats>,
+    workers: usize,
+    prefix: Text,
+}
+
+impl LateStats {
+    pub(super) fn new(all: Arc<FilterStats>, workers: usize, prefix: &Text) -> Self {
+        Self {
+            known: OnceLock::new(),
+            all,
+            workers,
+            prefix: prefix.clone(),
+        }
+    }
+
+    /// The counters.
+    pub fn get(&self) -> &Arc<OnRouteStats> {
+        self.known
+            .get_or_init(|| self.all.on_routes(self.workers, &self.prefix))
     }
 }
 
@@ -122,6 +215,7 @@ impl RbacKey {
 pub(super) struct FilterStats {
     rbac: Mutex<BTreeMap<RbacKey, Arc<RbacStats>>>,
     limits: Mutex<BTreeMap<Text, Arc<RateLimitStats>>>,
+    on_routes: Mutex<BTreeMap<Text, Arc<OnRouteStats>>>,
 }
 
 impl FilterStats {
@@ -186,10 +280,30 @@ impl FilterStats {
             .clone()
     }
 
+    fn on_routes(&self, workers: usize, prefix: &Text) -> Arc<OnRouteStats> {
+        let mut known = self.on_routes.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = if known.len() < PREFIXES_MAX || known.contains_key(prefix) {
+            prefix.clone()
+        } else {
+            names::PREFIX_OVERFLOW.into()
+        };
+        let made = || {
+            Arc::new(OnRouteStats {
+                counts: PerWorker::new(workers),
+                active_faults: AtomicU64::new(0),
+            })
+        };
+        known.entry(key).or_insert_with(made).clone()
+    }
+
     pub(super) fn rows(&self, out: &mut Vec<Row>) {
         let rbac = self.rbac.lock().unwrap_or_else(PoisonError::into_inner);
         for (key, stats) in rbac.iter() {
             key.rows(stats, out);
+        }
+        let on_routes = self.on_routes.lock().unwrap_or_else(PoisonError::into_inner);
+        for (prefix, stats) in on_routes.iter() {
+            stats.rows(prefix, out);
         }
         let limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
         for (prefix, stats) in limits.iter() {

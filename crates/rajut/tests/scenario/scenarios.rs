@@ -17,6 +17,7 @@ mod operation;
 mod protocols;
 mod resilience;
 mod rootless;
+mod routes;
 mod scaling;
 mod security;
 mod streams;
@@ -48,6 +49,7 @@ pub fn all() -> Vec<Scenario> {
         workers::SCENARIOS,
         resilience::SCENARIOS,
         traffic::SCENARIOS,
+        routes::SCENARIOS,
         wiretap::SCENARIOS,
         folders::SCENARIOS,
         node::SCENARIOS,

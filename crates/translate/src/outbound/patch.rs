@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use rajut_config::{
-    model::{HttpAction, Protocol},
+    model::Protocol,
     snapshot::{ClientView, ServiceView},
 };
 use rajut_types::Locality;
@@ -103,10 +103,10 @@ fn routes_stay(
     let sends_there = |view: &&ServiceView| {
         view.service.host == *host
             || view.virtual_service.as_ref().is_some_and(|routes| {
-                routes.http.iter().any(|route| match &route.action {
-                    HttpAction::Route(list) => list.iter().any(|entry| entry.destination.host == *host),
-                    HttpAction::Redirect(_) | HttpAction::Direct { .. } => false,
-                })
+                routes
+                    .http
+                    .iter()
+                    .any(|route| route.destinations().any(|to| to.host == *host))
             })
     };
     if client.unserved.iter().any(|(_, routes)| !routes.http.is_empty()) {

@@ -119,6 +119,9 @@ pub(super) fn http_route(matches: Vec<HttpMatch>, destinations: Vec<RouteDestina
         timeout: None,
         retries: None,
         headers: HeaderOperations::default(),
+        mirrors: Vec::new(),
+        fault: None,
+        cors: None,
         origin: origin("VirtualService", "clinic", "r"),
     }
 }

@@ -144,3 +144,37 @@ fn servers_listen_under_istios_names() {
             .contains_key("xds.istio.io/grpc/lds/inbound/0.0.0.0:8080")
     );
 }
+
+#[test]
+fn faults_stay_and_what_is_for_browsers_falls_away() {
+    let mut route = http_route(vec![], vec![to("api", "", 1)]);
+    let origin = route.origin.clone();
+    route.fault = Some(HttpFault {
+        delay: None,
+        abort: Some(FaultAbort {
+            status: AbortStatus::Grpc(14),
+            share: rajut_types::Percent::ALL,
+        }),
+        origin: origin.clone(),
+    });
+    route.cors = Some(CorsPolicy {
+        origins: Vec::new(),
+        methods: Vec::new(),
+        headers: Vec::new(),
+        expose: Vec::new(),
+        max_age: None,
+        credentials: None,
+        forward_unmatched: true,
+        origin,
+    });
+    let found = resources(&mesh(MtlsMode::Strict, vec![route]), &client());
+    let built = &routes(&found, API).virtual_hosts[0].routes[0];
+    let names: Vec<_> = built.filters.iter().map(|(name, _)| &**name).collect();
+    assert_eq!(names, [rajut_ir::filter::FAULT]);
+    let manager = listener(&found, "api:7000")
+        .api_listener
+        .as_ref()
+        .expect("an API listener");
+    let names: Vec<_> = manager.filters.iter().map(|it| &*it.name).collect();
+    assert_eq!(names, [rajut_ir::filter::FAULT, rajut_ir::filter::ROUTER]);
+}

@@ -2,12 +2,15 @@ use std::time::Duration;
 
 use rajut_config::{model::*, snapshot::Configuration};
 use rajut_ir::{
+    filter::{self, FilterOverride},
     matcher::ValueCondition,
     route::{
         AppendAction, HashPolicy, HostRewrite, PathMatch, PathRewrite, Redirect, RouteActionKind, Target,
         VirtualHost,
     },
 };
+
+use rajut_types::Percent;
 
 use super::fixtures::*;
 
@@ -258,7 +261,7 @@ fn redirections_and_answers_in_place() {
     let mut direct = http_route(vec![], vec![]);
     direct.action = HttpAction::Direct {
         status: 503,
-        body: "closed".into(),
+        body: b"closed".to_vec().into(),
     };
     let host = routed(vec![redirect, direct]);
     let RouteActionKind::Redirect(found) = &host.routes[0].action else {
@@ -349,4 +352,94 @@ fn no_domain_stands_twice_in_a_table() {
     assert_eq!(domains.len(), count);
     let real = virtual_host(table, "api.clinic.svc.cluster.local:80");
     assert!(real.domains.contains(&"api.clinic.svc.cluster.local".into()));
+}
+
+#[test]
+fn mirrors_keep_the_host_and_go_to_the_only_port_of_their_service() {
+    let mut route = http_route(vec![], vec![to("api", "v1", 1)]);
+    route.mirrors = vec![HttpMirror {
+        destination: to("auth", "", 1).destination,
+        share: Percent::from_millionths(5_000),
+    }];
+    let host = routed(vec![route]);
+    let [mirror] = &forward(&host.routes[0]).mirrors[..] else {
+        panic!("one mirror");
+    };
+    assert_eq!(&*mirror.cluster, "outbound|8000||auth.clinic.svc.cluster.local");
+    assert_eq!(mirror.fraction, Percent::from_millionths(5_000));
+    assert!(!mirror.shadow_host_suffix && !mirror.traced);
+}
+
+#[test]
+fn routes_tell_the_filters_of_every_outbound_chain_their_faults_and_origins() {
+    let mut faulty = http_route(
+        vec![on(StringMatch::Prefix("/f".into()))],
+        vec![to("api", "v1", 1)],
+    );
+    let origin = faulty.origin.clone();
+    faulty.fault = Some(HttpFault {
+        delay: None,
+        abort: Some(FaultAbort {
+            status: AbortStatus::Grpc(14),
+            share: Percent::ALL,
+        }),
+        origin: origin.clone(),
+    });
+    faulty.cors = Some(CorsPolicy {
+        origins: vec![StringMatch::Exact("*".into())],
+        methods: vec!["GET".into(), "PUT".into()],
+        headers: Vec::new(),
+        expose: Vec::new(),
+        max_age: Some(Duration::from_mins(1)),
+        credentials: None,
+        forward_unmatched: false,
+        origin,
+    });
+    let plain = http_route(vec![], vec![to("api", "v1", 1)]);
+    let host = routed(vec![faulty, plain]);
+    let names = |route: &rajut_ir::route::Route| -> Vec<String> {
+        route.filters.iter().map(|(name, _)| name.to_string()).collect()
+    };
+    assert_eq!(names(&host.routes[0]), [filter::CORS, filter::FAULT]);
+    assert_eq!(names(&host.routes[1]), [""; 0]);
+    let FilterOverride::Cors(cors) = &host.routes[0].filters[0].1 else {
+        panic!("origins");
+    };
+    assert_eq!((&*cors.allow_methods, &*cors.max_age), ("GET,PUT", "60"));
+    assert_eq!(cors.forward_not_matching, Some(false));
+    assert!(cors.allows(b"https://shop.example"));
+    let FilterOverride::Fault(fault) = &host.routes[0].filters[1].1 else {
+        panic!("faults");
+    };
+    assert_eq!(
+        fault.abort.map(|it| it.status),
+        Some(rajut_ir::fault::AbortStatus::Grpc(14))
+    );
+}
+
+#[test]
+fn a_fault_that_is_switched_on_changes_no_listener() {
+    let listeners = |fault: Option<FaultDelay>| {
+        let mut route = http_route(vec![], vec![to("api", "v1", 1)]);
+        route.fault = fault.map(|delay| HttpFault {
+            delay: Some(delay),
+            abort: None,
+            origin: route.origin.clone(),
+        });
+        let configuration = Configuration {
+            services: vec![service("api", 1, 80, Protocol::Http)],
+            virtual_services: vec![virtual_service("api", vec![route])],
+            ..Configuration::default()
+        };
+        resources(&snapshot(configuration, vec![]), &proxy("web", netns())).listeners
+    };
+    let with = listeners(Some(FaultDelay {
+        fixed: Duration::from_secs(1),
+        share: Percent::ALL,
+    }));
+    assert_eq!(with, listeners(None));
+    let outbound = manager(&with["0.0.0.0_80"].filter_chains[0]);
+    let names: Vec<_> = outbound.filters.iter().map(|it| &*it.name).collect();
+    let wanted = [filter::FAULT, filter::CORS, filter::ISTIO_STATS, filter::ROUTER];
+    assert_eq!(names, wanted);
 }

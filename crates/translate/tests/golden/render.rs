@@ -6,6 +6,7 @@ use rajut_ir::{
     Resources,
     cluster::{CircuitBreakers, Cluster, Discovery, UpstreamProtocol},
     endpoint::LoadAssignment,
+    filter::FilterOverride,
     http::RouteSource,
     listener::{ChainAction, FilterChain, Listener},
     matcher::{HeaderMatcher, StringMatch, StringMatcher, ValueCondition},
@@ -158,11 +159,20 @@ fn route(out: &mut String, found: &Route, indent: &str) {
             if !forward.hash.is_empty() {
                 let _ = write!(out, " hash={:?}", forward.hash);
             }
+            for mirror in &forward.mirrors {
+                let _ = write!(out, " mirror={} {}", mirror.fraction, mirror.cluster);
+            }
         }
         RouteActionKind::DirectResponse(answer) => _ = write!(out, " -> answer {}", answer.status),
         other => _ = write!(out, " -> {other:?}"),
     }
     headers(out, &found.headers);
+    for (_, over) in &found.filters {
+        let _ = match over {
+            FilterOverride::Fault(it) => write!(out, " delay={:?} abort={:?}", it.delay, it.abort),
+            other => write!(out, " {other:?}"),
+        };
+    }
     let _ = writeln!(out, " <- {}", found.origin);
 }
 

@@ -443,6 +443,7 @@ fn decode_mirror(reader: &mut Reader, place: &Place<'_>, mirror: &RequestMirrorP
             reader.runtime_fraction(&place.field("runtime_fraction"), it)
         }),
         shadow_host_suffix: !mirror.disable_shadow_host_suffix_append,
+        traced: mirror.trace_sampled.as_ref().is_none_or(|it| it.value),
     }
 }
 

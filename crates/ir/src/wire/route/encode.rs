@@ -206,6 +206,7 @@ fn encode_mirror(mirror: &Mirror) -> RequestMirrorPolicy {
     RequestMirrorPolicy {
         cluster: mirror.cluster.to_string(),
         runtime_fraction: Some(write::runtime_fraction(mirror.fraction)),
+        trace_sampled: (!mirror.traced).then(|| write::boolean(false)),
         disable_shadow_host_suffix_append: !mirror.shadow_host_suffix,
         ..Default::default()
     }

@@ -576,10 +576,8 @@ lists! {
         "grpc_timeout_header_offset" = "write grpc_timeout_header_max only"
     ];
     "envoy.config.route.v3.RouteAction.RequestMirrorPolicy": [
-        "cluster" "runtime_fraction" "disable_shadow_host_suffix_append"
-    ] ignorable [
-        "trace_sampled"
-    ] instead [
+        "cluster" "runtime_fraction" "disable_shadow_host_suffix_append" "trace_sampled"
+    ] ignorable [] instead [
         "cluster_header" = "name a cluster"
     ];
     "envoy.config.route.v3.RouteAction.UpgradeConfig": [
@@ -668,6 +666,31 @@ lists! {
     "envoy.extensions.common.ratelimit.v3.RateLimitDescriptor.Entry": [
         "key" "value"
     ] ignorable [] instead [];
+    "envoy.extensions.filters.common.fault.v3.FaultDelay": [
+        "fixed_delay" "percentage"
+    ] ignorable [] instead [
+        "header_delay" = "write fixed_delay"
+    ];
+    "envoy.extensions.filters.http.cors.v3.Cors": [] ignorable [] instead [];
+    "envoy.extensions.filters.http.cors.v3.CorsPolicy": [
+        "allow_origin_string_match" "allow_methods" "allow_headers" "expose_headers" "max_age" "allow_credentials"
+        "filter_enabled" "shadow_enabled" "allow_private_network_access" "forward_not_matching_preflights"
+    ] ignorable [] instead [];
+    "envoy.extensions.filters.http.fault.v3.FaultAbort": [
+        "http_status" "grpc_status" "percentage"
+    ] ignorable [] instead [
+        "header_abort" = "write http_status or grpc_status"
+        "response_body" = "the body is always `fault filter abort`"
+    ];
+    "envoy.extensions.filters.http.fault.v3.HTTPFault": [
+        "delay" "abort" "upstream_cluster" "headers" "downstream_nodes" "max_active_faults"
+    ] ignorable [
+        "delay_percent_runtime" "abort_percent_runtime" "delay_duration_runtime" "abort_http_status_runtime"
+        "max_active_faults_runtime" "response_rate_limit_percent_runtime" "abort_grpc_status_runtime"
+        "disable_downstream_cluster_stats" "filter_metadata"
+    ] instead [
+        "response_rate_limit" = "responses are not slowed down"
+    ];
     "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit": [
         "stat_prefix" "status" "token_bucket" "filter_enabled" "filter_enforced" "request_headers_to_add_when_not_enforced" "response_headers_to_add" "descriptors" "stage" "local_rate_limit_per_downstream_connection" "enable_x_ratelimit_headers" "vh_rate_limits" "always_consume_default_token_bucket" "rate_limited_as_resource_exhausted" "rate_limits"
     ] ignorable [

@@ -344,7 +344,7 @@ fn routes_name_the_field_that_is_wrong() {
                 );
             }),
             format!(
-                "{host}.typed_per_filter_config[\"envoy.filters.http.fault\"]: HTTP filter `envoy.filters.http.fault`"
+                "{host}.typed_per_filter_config[\"envoy.filters.http.fault\"].delay: is required: fixed_delay"
             ),
         ),
         (route(|_, _, it| it.priority = 1), String::new()),

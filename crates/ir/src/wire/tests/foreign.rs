@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::super::*;
 use crate::{
     cluster::{CircuitBreakers, Discovery, LbPolicy, UpstreamProtocol},
+    filter::{CORS, FAULT},
     http::{ForwardClientCert, RouteSource},
     listener::{ChainAction, Direction},
     route::{RetryOn, RouteActionKind, Target},
@@ -240,8 +241,6 @@ fn an_inbound_listener_of_istio_is_taken() {
         "istio.alpn",
         "istio.metadata_exchange",
         "envoy.filters.http.grpc_stats",
-        "envoy.filters.http.fault",
-        "envoy.filters.http.cors",
         "envoy.config.listener.v3.Listener.connection_balance_config",
     ] {
         assert!(what.contains(&expected), "{expected} is not in {what:?}");
@@ -257,7 +256,7 @@ fn an_inbound_listener_of_istio_is_taken() {
     // One for DENY and one for ALLOW, both of one name, and the router.
     let names: Vec<&str> = manager.filters.iter().map(|filter| &*filter.name).collect();
     let rbac = "envoy.filters.http.rbac";
-    assert_eq!(names, [rbac, rbac, "envoy.filters.http.router"]);
+    assert_eq!(names, [FAULT, CORS, rbac, rbac, "envoy.filters.http.router"]);
     assert!(manager.unescape_slashes);
     let RouteSource::Inline(routes) = &manager.routes else {
         panic!("in place");

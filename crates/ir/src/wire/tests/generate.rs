@@ -18,7 +18,9 @@ use crate::{
     NameTable,
     access_log::{AccessLog, JsonFormat, LogFilter, LogFormat, LogSink},
     cluster::*,
+    cors::Cors,
     endpoint::*,
+    fault::{Abort, AbortStatus, Delay, FaultInjection},
     filter::*,
     http::*,
     listener::*,
@@ -319,12 +321,14 @@ fn forward() -> BoxedStrategy<Forward> {
         Just(HashPolicy::SourceIp),
         name().prop_map(HashPolicy::QueryParameter),
     ];
-    let mirror =
-        (name(), percent(), any::<bool>()).prop_map(|(cluster, fraction, shadow_host_suffix)| Mirror {
+    let mirror = (name(), percent(), any::<bool>(), any::<bool>()).prop_map(
+        |(cluster, fraction, shadow_host_suffix, traced)| Mirror {
             cluster,
             fraction,
             shadow_host_suffix,
-        });
+            traced,
+        },
+    );
     (
         (
             target(),
@@ -659,12 +663,77 @@ fn local_rate_limit() -> BoxedStrategy<LocalRateLimit> {
         .boxed()
 }
 
+fn fault() -> BoxedStrategy<FaultInjection> {
+    let delay = (millis(1), percent()).prop_map(|(fixed, share)| Delay { fixed, share });
+    let status = prop_oneof![
+        (200_u16..600).prop_map(AbortStatus::Http),
+        (0_u8..17).prop_map(AbortStatus::Grpc),
+    ];
+    let abort = (status, percent()).prop_map(|(status, share)| Abort { status, share });
+    let max_active = option::of(any::<u32>());
+    (
+        option::of(delay),
+        option::of(abort),
+        prop_oneof![Just(Text::default()), name()],
+        vec(header_matcher(), 0..2),
+        vec(name(), 0..2),
+        max_active,
+    )
+        .prop_map(
+            |(delay, abort, upstream_cluster, headers, downstream_nodes, max_active)| FaultInjection {
+                delay,
+                abort,
+                upstream_cluster,
+                headers,
+                downstream_nodes,
+                max_active,
+            },
+        )
+        .boxed()
+}
+
+fn cors() -> BoxedStrategy<Cors> {
+    let text = || prop_oneof![Just(Text::default()), name()];
+    (
+        vec(string_matcher(), 0..2),
+        (text(), text(), text(), text()),
+        option::of(any::<bool>()),
+        option::of(any::<bool>()),
+        option::of(any::<bool>()),
+        (percent(), percent()),
+    )
+        .prop_map(
+            |(
+                allow_origins,
+                (allow_methods, allow_headers, expose_headers, max_age),
+                allow_credentials,
+                allow_private_network,
+                forward_not_matching,
+                (enabled, shadow),
+            )| Cors {
+                allow_origins,
+                allow_methods,
+                allow_headers,
+                expose_headers,
+                max_age,
+                allow_credentials,
+                allow_private_network,
+                forward_not_matching,
+                enabled,
+                shadow,
+            },
+        )
+        .boxed()
+}
+
 fn overrides() -> BoxedStrategy<FilterOverrides> {
     let over = prop_oneof![
         Just((Text::from(RBAC), FilterOverride::Disabled)),
         Just((Text::from(LOCAL_RATE_LIMIT), FilterOverride::Enabled)),
         rbac(true).prop_map(|it| (Text::from("access"), FilterOverride::Rbac(Arc::new(it)))),
         local_rate_limit().prop_map(|it| (Text::from("limit"), FilterOverride::LocalRateLimit(Arc::new(it)))),
+        fault().prop_map(|it| (Text::from(FAULT), FilterOverride::Fault(Arc::new(it)))),
+        cors().prop_map(|it| (Text::from(CORS), FilterOverride::Cors(Arc::new(it)))),
     ];
     prop_oneof![
         3 => Just(FilterOverrides::new()),
@@ -705,6 +774,8 @@ fn filters() -> BoxedStrategy<Vec<HttpFilter>> {
     let filter = prop_oneof![
         rbac(true).prop_map(|it| HttpFilterKind::Rbac(Arc::new(it))),
         local_rate_limit().prop_map(|it| HttpFilterKind::LocalRateLimit(Arc::new(it))),
+        fault().prop_map(|it| HttpFilterKind::Fault(Arc::new(it))),
+        Just(HttpFilterKind::Cors),
         istio_stats().prop_map(|it| HttpFilterKind::IstioStats(Arc::new(it))),
     ];
     (vec((filter, any::<bool>()), 0..3), any::<bool>())

@@ -22,9 +22,9 @@ use rajut_ir::{
     rate_limit::{LocalRateLimit, RateLimit, RateLimitAction, TokenBucket, VirtualHostLimits},
     route::{Forward, RouteActionKind},
 };
-use rajut_types::Percent;
 use tokio::time::Instant;
 
+use super::drawn;
 use crate::{
     failure::{Failure, FailureKind},
     http::{
@@ -365,10 +365,6 @@ pub(super) fn take(
         exhausted: ir.resource_exhausted,
     }
     .into())
-}
-
-fn drawn(share: Percent, record: &Record) -> bool {
-    share == Percent::ALL || (share != Percent::NONE && share.includes(record.worker().draw()))
 }
 
 /// Whether there were tokens, and the descriptor whose bucket decided, if it was one's.

@@ -7,7 +7,9 @@
 use std::{collections::HashMap, ops::Deref, sync::Arc};
 
 use rajut_ir::{
+    cors::Cors,
     decide::{Chosen, ChosenCluster, RouteTable},
+    fault::FaultInjection,
     filter::{FilterOverride, FilterOverrides},
     rbac::Rbac,
     route::{RouteActionKind, RouteConfiguration, Target},
@@ -43,6 +45,10 @@ pub(super) enum Override {
     Rbac(Arc<Rbac>),
     /// This limit.
     LocalRateLimit(Arc<Limiter>),
+    /// These faults.
+    Fault(Arc<FaultInjection>),
+    /// These cross-origin rules, joined with those of less specific places.
+    Cors(Arc<Cors>),
 }
 
 impl Deref for Routes {
@@ -113,13 +119,15 @@ fn with(before: &[(Text, Override)], more: &FilterOverrides, registry: &Registry
             FilterOverride::LocalRateLimit(ir) => {
                 Override::LocalRateLimit(Arc::new(Limiter::new(ir.clone(), registry)))
             }
+            FilterOverride::Fault(ir) => Override::Fault(ir.clone()),
+            FilterOverride::Cors(ir) => Override::Cors(ir.clone()),
         };
-        match all.iter_mut().find(|(known, _)| known == name) {
+        match (all.iter_mut().find(|(known, _)| known == name), over) {
             // A configuration that is there stays when the filter is only switched on.
-            Some((_, Override::Rbac(_) | Override::LocalRateLimit(_)))
-                if matches!(over, Override::Enabled) => {}
-            Some((_, known)) => *known = over,
-            None => all.push((name.clone(), over)),
+            (Some((_, known)), Override::Enabled) if !matches!(known, Override::Disabled) => {}
+            (Some((_, Override::Cors(less))), Override::Cors(more)) => *less = Arc::new(more.over(less)),
+            (Some((_, known)), over) => *known = over,
+            (None, over) => all.push((name.clone(), over)),
         }
     }
     all
@@ -226,6 +234,8 @@ static_resources:
                 Some(Override::Enabled) => "on",
                 Some(Override::Rbac(_)) => "own rules",
                 Some(Override::LocalRateLimit(_)) => "a limit",
+                Some(Override::Fault(_)) => "faults",
+                Some(Override::Cors(_)) => "origins",
             }
         };
         assert_eq!(said("guarded", "/off"), "off");

@@ -283,6 +283,7 @@ fn copies_go_to_the_mirrors() {
             cluster: "app".into(),
             fraction: rajut_types::Percent::ALL,
             shadow_host_suffix: true,
+            traced: true,
         }];
         let proxy = setup.start().await;
         let mut client: Client = proxy.client().await;

@@ -63,7 +63,7 @@ async fn echo(request: Request<h2::RecvStream>, mut respond: SendResponse<Bytes>
     send.send_trailers(map).unwrap();
 }
 
-async fn h2_client(proxy: &Proxy) -> SendRequest<Bytes> {
+pub(super) async fn h2_client(proxy: &Proxy) -> SendRequest<Bytes> {
     let stream = TcpStream::connect(proxy.address).await.unwrap();
     let (send, connection) = h2::client::handshake(stream).await.unwrap();
     spawn_local(async move {
@@ -73,7 +73,7 @@ async fn h2_client(proxy: &Proxy) -> SendRequest<Bytes> {
     send.ready().await.unwrap()
 }
 
-fn get(path: &str) -> Request<()> {
+pub(super) fn get(path: &str) -> Request<()> {
     Request::builder()
         .uri(format!("http://app{path}"))
         .body(())
