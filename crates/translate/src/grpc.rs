@@ -301,13 +301,18 @@ fn adapt_route(route: &Route, diagnostics: &mut Vec<Diagnostic>) -> Route {
     Route {
         action,
         headers: HeaderMutations::default(),
-        filters: route.filters.iter().filter(is_for_grpc).cloned().collect(),
+        filters: route
+            .filters
+            .iter()
+            .filter(|said| is_for_grpc(said))
+            .cloned()
+            .collect(),
         ..route.clone()
     }
 }
 
 /// gRPC knows faults. Cross-origin rules are for browsers, and it would refuse the table for them.
-fn is_for_grpc((_, over): &&(Text, FilterOverride)) -> bool {
+fn is_for_grpc((_, over): &(Text, FilterOverride)) -> bool {
     matches!(over, FilterOverride::Fault(_))
 }
 

@@ -16,7 +16,8 @@ const METHODS: &[&str] = &[
     "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "CONNECT", "OPTIONS", "TRACE", "*",
 ];
 
-pub(crate) fn read(object: &Object<'_>) -> Option<CorsPolicy> {
+/// The rules of a route.
+pub(crate) fn read(object: &Object<'_>) -> CorsPolicy {
     let policy = CorsPolicy {
         origins: origins(object),
         methods: object.list("allowMethods").iter().filter_map(method).collect(),
@@ -39,7 +40,7 @@ pub(crate) fn read(object: &Object<'_>) -> Option<CorsPolicy> {
             "add `allowOrigins: [{exact: \"https://…\"}]`",
         );
     }
-    Some(policy)
+    policy
 }
 
 /// `allowOrigins`; `allowOrigin` counts only without it.

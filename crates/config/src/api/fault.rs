@@ -130,16 +130,14 @@ fn none(object: &Object<'_>, done: &str) -> Percent {
 /// Istio's `Percent`; without `value` it is none.
 pub(super) fn share(field: &Field<'_>) -> Option<Percent> {
     let object = field.clone().object()?;
-    match object.get("value") {
-        Some(value) => value.percent(),
-        None => {
-            object.field().say_key(
-                Severity::Warning,
-                codes::NO_EFFECT,
-                "a percentage without `value` is 0",
-                "write `{value: 100}`",
-            );
-            Some(Percent::NONE)
-        }
+    if let Some(value) = object.get("value") {
+        return value.percent();
     }
+    object.field().say_key(
+        Severity::Warning,
+        codes::NO_EFFECT,
+        "a percentage without `value` is 0",
+        "write `{value: 100}`",
+    );
+    Some(Percent::NONE)
 }

@@ -60,7 +60,7 @@ pub(crate) fn http(field: &Field<'_>, defaults: &Defaults) -> Option<RawRoute> {
     let retries = object.object("retries").and_then(|o| retry_policy(&o));
     let mirrors = mirror::read(&object, defaults);
     let fault = object.object("fault").and_then(|o| fault::read(&o));
-    let cors = object.object("corsPolicy").and_then(|o| cors::read(&o));
+    let cors = object.object("corsPolicy").map(|o| cors::read(&o));
     let (action, delegate) = action(&object, &matches, defaults)?;
     if !matches!(action, HttpAction::Route(_)) {
         for name in ["mirror", "mirrors", "corsPolicy"] {

@@ -99,13 +99,13 @@ fn decode_abort(reader: &mut Reader, place: &Place<'_>, abort: &FaultAbort) -> O
         reader.fraction(&place.field("percentage"), it)
     });
     let status = match &abort.error_type {
-        Some(ErrorType::HttpStatus(status)) => match u16::try_from(*status) {
-            Ok(status @ 200..=599) => AbortStatus::Http(status),
-            _ => {
+        Some(ErrorType::HttpStatus(status)) => {
+            let Some(status) = u16::try_from(*status).ok().filter(|it| (200..600).contains(it)) else {
                 reader.out_of_range(&place.field("http_status"), *status, "200 to 599");
                 return None;
-            }
-        },
+            };
+            AbortStatus::Http(status)
+        }
         Some(ErrorType::GrpcStatus(status)) => {
             let Ok(status) = u8::try_from(*status) else {
                 reader.out_of_range(&place.field("grpc_status"), *status, "0 to 255");

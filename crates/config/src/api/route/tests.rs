@@ -12,19 +12,19 @@ use crate::{
 
 /// A route to `web` with further fields, in a mesh with the services `web` and `copy`.
 fn read(fields: &str) -> Loaded {
-    let mut text = String::new();
-    for name in ["web", "copy"] {
-        text += &format!(
+    let service = |name: &str| {
+        format!(
             "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: shop}}\n\
              spec: {{selector: {{app: {name}}}, ports: [{{name: http, port: 80}}]}}\n---\n\
              apiVersion: mesh.rajut.dev/v1alpha1\nkind: LocalWorkload\nmetadata: {{name: {name}, namespace: shop}}\n\
              spec: {{labels: {{app: {name}}}, ports: [{{containerPort: 80}}], run: sleep 1}}\n---\n"
-        );
-    }
-    text += &format!(
+        )
+    };
+    let rule = format!(
         "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: web, namespace: shop}}\nspec:\n  \
          hosts: [web]\n  http:\n  - {{route: [{{destination: {{host: web}}}}], {fields}}}\n"
     );
+    let text = service("web") + &service("copy") + &rule;
     load(&[Source::new("v.yaml", text)], &LoadOptions::default())
 }
 
@@ -118,6 +118,7 @@ fn cross_origin_rules_are_read() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one table")]
 fn what_is_wrong_is_said_at_its_place() {
     let cases = [
         (
@@ -359,7 +360,10 @@ fn bodies_are_texts_or_bytes() {
 #[test]
 fn a_mirror_that_does_not_exist_is_found() {
     let found = crate::check::check(&read("mirror: {host: nobody}"));
-    let found: Vec<_> = found.iter().filter(|it| it.code == codes::HOST_NOT_FOUND).collect();
+    let found: Vec<_> = found
+        .iter()
+        .filter(|it| it.code == codes::HOST_NOT_FOUND)
+        .collect();
     assert_eq!(found.len(), 1, "{found:#?}");
     assert_eq!(&*found[0].origin.field_path, "spec.http[0].mirror.host");
 }

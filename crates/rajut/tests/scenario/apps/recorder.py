@@ -18,6 +18,9 @@ LOCK = threading.Lock()
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    # Head and body in one piece: two would wait for each other's acknowledgement.
+    wbufsize = 65536
+    disable_nagle_algorithm = True
 
     def body(self):
         if self.headers.get("transfer-encoding", "").lower() != "chunked":
