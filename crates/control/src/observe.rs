@@ -13,6 +13,7 @@
 //! Bounds: those of [`store`]; a report at most every second, fewer where a proxy has many clusters ([`interval`]).
 //! History lives in memory and ends with the process.
 
+pub mod alarm;
 pub mod edge;
 pub mod series;
 pub mod store;
@@ -39,6 +40,7 @@ use tokio::sync::watch;
 use tonic::{Extensions, Status};
 
 use self::{
+    alarm::Alarm,
     edge::{Caller, EdgeKey, Target},
     store::{Counts, EdgeView, Store},
 };
@@ -81,10 +83,12 @@ pub struct View {
 }
 
 impl Observer {
-    /// Nothing has been reported yet. Workloads are looked up in the newest snapshot.
-    pub fn new(snapshots: watch::Receiver<Arc<Snapshot>>, clock: Clock) -> Self {
+    /// Nothing has been reported yet. Workloads are looked up in the newest snapshot. `learning`: how long first calls are
+    /// ordinary.
+    pub fn new(snapshots: watch::Receiver<Arc<Snapshot>>, clock: Clock, learning: Duration) -> Self {
+        let learning = u32::try_from(learning.as_secs()).unwrap_or(u32::MAX);
         Self(Arc::new(Shared {
-            store: Mutex::default(),
+            store: Mutex::new(Store::learning_for(learning)),
             snapshots,
             began: (clock.now(), clock.wall()),
             clock,
@@ -106,6 +110,16 @@ impl Observer {
             edges,
             counts,
         }
+    }
+
+    /// (when learning ends, first calls after it).
+    pub fn first_calls(&self) -> (SystemTime, Vec<Alarm>) {
+        let store = self.0.lock();
+        let alarms = store.alarms();
+        (
+            self.0.wall(alarms.learning_ends()),
+            alarms.all().cloned().collect(),
+        )
     }
 
     /// When a second of [`EdgeView`] was.

@@ -32,7 +32,7 @@ use crate::{
     admin::{self, Admin},
     ca::{CertificateAuthority, IssueError, KeystoreError, SERVER_NAME},
     discovery::Discovery,
-    observe::Observer,
+    observe::{Observer, alarm::LEARNING},
     orders::Orders,
     wire::serve_grpc,
 };
@@ -60,6 +60,8 @@ pub struct ControlOptions {
     /// A supervisor tells which workloads run, after each start: until it has, proxies are told nothing and keep what
     /// they have, since half a mesh would take the other half from them.
     pub awaits_workloads: bool,
+    /// How long after its start a workload's first call of a service is no alarm.
+    pub learning: Duration,
     /// Time.
     pub clock: Clock,
 }
@@ -76,6 +78,7 @@ impl ControlOptions {
             trust_domain: TrustDomain::default(),
             certificate_ttl: Duration::from_hours(24),
             awaits_workloads: false,
+            learning: LEARNING,
             clock: Clock::system(),
         }
     }
@@ -151,7 +154,7 @@ pub async fn start(options: ControlOptions) -> Result<Control, ControlError> {
     let serving = readiness.gate("listeners");
     let workloads = workloads_gate(&readiness, &options);
     let discovery = Discovery::new(clock.clone());
-    let observer = Observer::new(registry.snapshots(), clock.clone());
+    let observer = Observer::new(registry.snapshots(), clock.clone(), options.learning);
     discovery.spawn_push(registry.snapshots(), readiness.clone());
     registry_watch::spawn(registry.clone(), &options.paths);
 

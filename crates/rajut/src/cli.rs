@@ -1,6 +1,7 @@
 //! The command line: what can be said, and which module answers it.
 
 mod admin;
+mod alarms;
 mod analyze;
 mod daemons;
 mod exec;
@@ -65,6 +66,8 @@ pub(crate) enum Command {
     Status(OutputFormat),
     /// Who calls whom, how much, how well and how fast, live
     Top(top::TopArgs),
+    /// Workloads that called a service which they had not called before
+    Alarms(OutputFormat),
     /// What a workload, its sidecar or the control plane wrote
     Logs(logs::LogsArgs),
     /// Start a workload's application anew, replica after replica, without failing a request
@@ -138,6 +141,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Down => lifecycle::down(&place?),
         Command::Status(args) => status::status(&place?, args.format),
         Command::Top(args) => top::top(&place?, &args),
+        Command::Alarms(output) => alarms::alarms(&place?, output),
         Command::Logs(args) => logs::logs(&place?, &args),
         Command::Restart(args) => restart::restart(&place?, &args),
         Command::Exec(args) => exec::exec(&place?, &args),
@@ -194,6 +198,7 @@ mod tests {
             "proxy-status",
             "proxy-config",
             "top",
+            "alarms",
         ] {
             let cli = Cli::command();
             let command = cli.find_subcommand(command).expect("it exists");

@@ -1,4 +1,5 @@
-//! `GET /v1/edges?windowSeconds=60`: who calls whom, how much, how well and how fast.
+//! `GET /v1/edges?windowSeconds=60`: who calls whom, how much, how well and how fast. `GET /v1/alarms`: who called what it had
+//! not called before.
 //!
 //! What is not known is `null`, never 0: response times and mTLS where the caller's proxy does not tell them (Envoy), rates
 //! where nobody reported in the window, shares of nothing.
@@ -7,7 +8,13 @@ use serde_json::{Value, json};
 
 use super::{Admin, answer::Refused, route::Query};
 use crate::{
-    observe::{Observer, series::Amounts, store::EdgeView},
+    observe::{
+        Observer,
+        alarm::Alarm,
+        edge::{Caller, Target},
+        series::Amounts,
+        store::EdgeView,
+    },
     time::rfc3339_of,
 };
 
@@ -41,6 +48,43 @@ fn to_json(observer: &Observer, window: u32) -> Value {
     })
 }
 
+pub(super) fn alarms(observer: &Observer) -> Value {
+    let (learned, alarms) = observer.first_calls();
+    let one = |alarm: &Alarm| {
+        json!({
+            "number": alarm.number,
+            "kind": "first-call",
+            "at": rfc3339_of(observer.wall(alarm.at)),
+            "source": source(&alarm.caller),
+            "destination": destination(&alarm.target),
+            "runbook": "docs/runbooks/first-call.md",
+        })
+    };
+    json!({
+        "now": rfc3339_of(observer.view(1).now),
+        "learningUntil": rfc3339_of(learned),
+        "raised": observer.counts().first_calls,
+        "alarms": alarms.iter().map(one).collect::<Vec<_>>(),
+    })
+}
+
+fn source(caller: &Caller) -> Value {
+    json!({
+        "namespace": &*caller.namespace,
+        "workload": &*caller.workload,
+        "principal": &*caller.principal,
+    })
+}
+
+fn destination(target: &Target) -> Value {
+    json!({
+        "host": &*target.host,
+        "namespace": target.namespace(),
+        "port": (target.port != 0).then_some(target.port),
+        "subset": (!target.subset.is_empty()).then_some(&*target.subset),
+    })
+}
+
 fn edge_json(observer: &Observer, edge: &EdgeView) -> Value {
     let (caller, target) = (&edge.key.caller, &edge.key.target);
     let amounts = &edge.amounts;
@@ -49,17 +93,8 @@ fn edge_json(observer: &Observer, edge: &EdgeView) -> Value {
     let rate = |amount: u32| (edge.covered > 0).then(|| f64::from(amount) / f64::from(edge.covered));
     let told = |amount: u64| (amounts.detailed > 0).then_some(amount);
     json!({
-        "source": {
-            "namespace": &*caller.namespace,
-            "workload": &*caller.workload,
-            "principal": &*caller.principal,
-        },
-        "destination": {
-            "host": &*target.host,
-            "namespace": target.namespace(),
-            "port": (target.port != 0).then_some(target.port),
-            "subset": (!target.subset.is_empty()).then_some(&*target.subset),
-        },
+        "source": source(caller),
+        "destination": destination(target),
         "firstSeen": rfc3339_of(observer.wall(edge.first_seen)),
         "lastSeen": rfc3339_of(observer.wall(edge.last_seen)),
         "reporting": edge.reporting,

@@ -118,6 +118,16 @@ const LOAD_REFUSED: Metric = (
     "counter",
     "Streams of load reports that were refused for who sent them.",
 );
+const FIRST_CALLS: Metric = (
+    "rajut_control_first_calls_total",
+    "counter",
+    "Alarms: workloads that called a service which they had not called before.",
+);
+const FIRST_CALLS_UNWATCHED: Metric = (
+    "rajut_control_first_calls_unwatched_total",
+    "counter",
+    "First calls that raised no alarm since too many pairs are known.",
+);
 const PUSHES: Metric = ("pilot_xds_pushes", "counter", "Responses sent, by type.");
 const REJECTS_BY_TYPE: Metric = (
     "rajut_control_xds_rejects_total",
@@ -160,6 +170,8 @@ pub(super) fn text(admin: &Admin) -> String {
         (UNPLACED, observed.unplaced),
         (LEFT_OUT, observed.left_out),
         (LOAD_REFUSED, observed.refused),
+        (FIRST_CALLS, observed.first_calls),
+        (FIRST_CALLS_UNWATCHED, observed.first_calls_unwatched),
     ];
     let mut text = String::new();
     for (metric, value) in single {

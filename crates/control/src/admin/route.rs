@@ -75,6 +75,7 @@ fn read(admin: &Admin, path: &[&str], query: &Query) -> Result<Answer, Refused> 
         ["v1", "workloads"] => view::workloads(admin),
         ["v1", "certificates"] => view::certificates(admin),
         ["v1", "diagnostics"] => view::diagnostics(admin),
+        ["v1", "alarms"] => edges::alarms(&admin.observer),
         ["v1", "edges"] => edges::edges(admin, query)?,
         ["debug", "config_dump"] => {
             let proxy = query

@@ -13,6 +13,7 @@ use rajut_xds::load::ReportNumber;
 use tonic::Status;
 
 use super::{
+    alarm::{Alarm, Alarms, LEARNING},
     edge::{Caller, EdgeKey, Target},
     series::{Amounts, Series, TIERS},
 };
@@ -47,6 +48,10 @@ pub struct Counts {
     pub left_out: u64,
     /// Streams that were refused.
     pub refused: u64,
+    /// Alarms of first calls.
+    pub first_calls: u64,
+    /// First calls beyond what is watched.
+    pub first_calls_unwatched: u64,
 }
 
 /// One edge, for whoever asks.
@@ -107,6 +112,7 @@ pub struct Store {
     kept: [u32; TIERS.len()],
     swept: u32,
     counts: Counts,
+    alarms: Alarms,
 }
 
 impl Default for Store {
@@ -120,6 +126,7 @@ impl Default for Store {
             kept: TIERS.map(|(_, kept)| kept),
             swept: 0,
             counts: Counts::default(),
+            alarms: Alarms::new(u32::try_from(LEARNING.as_secs()).unwrap_or(u32::MAX)),
         }
     }
 }
@@ -128,6 +135,19 @@ impl Default for Store {
 const SWEEP_EVERY: u32 = 30;
 
 impl Store {
+    /// First calls are ordinary for so many seconds.
+    pub fn learning_for(seconds: u32) -> Self {
+        Self {
+            alarms: Alarms::new(seconds),
+            ..Self::default()
+        }
+    }
+
+    /// First calls.
+    pub fn alarms(&self) -> &Alarms {
+        &self.alarms
+    }
+
     /// A proxy begins to report.
     pub fn opened(&mut self, caller: &Caller, instance: &Text, now: u32) -> Result<(), Status> {
         if self.instances.len() >= REPORTERS_MAX && !self.instances.contains_key(instance) {
@@ -226,6 +246,13 @@ impl Store {
 
     /// Another edge.
     fn place(&mut self, caller: &Caller, target: Target, now: u32) -> Option<Arc<EdgeKey>> {
+        if let Some(Alarm { caller, target, .. }) = self.alarms.called(caller, &target, now) {
+            tracing::warn!(
+                caller = %caller.workload, namespace = %caller.namespace, principal = %caller.principal,
+                service = %target.host, port = target.port,
+                "first call: this workload has not called this service before"
+            );
+        }
         let of_caller = self.callers.get(caller).map_or(0, |reporting| reporting.edges);
         if self.edges.len() >= EDGES_MAX || of_caller >= CALLER_EDGES_MAX {
             return None;
@@ -302,6 +329,8 @@ impl Store {
         Counts {
             edges: self.edges.len(),
             reporters: self.instances.values().filter(|known| known.open > 0).count(),
+            first_calls: self.alarms.raised(),
+            first_calls_unwatched: self.alarms.unwatched,
             ..self.counts
         }
     }

@@ -11,7 +11,10 @@ const HOST: &str = "outbound|80||api.clinic.svc.cluster.local";
 fn observer() -> (Observer, Clock) {
     let clock = Clock::manual(UNIX_EPOCH + Duration::from_secs(1_000_000));
     let (_, snapshots) = watch::channel(Arc::default());
-    (Observer::new(snapshots, clock.clone()), clock)
+    (
+        Observer::new(snapshots, clock.clone(), Duration::from_mins(1)),
+        clock,
+    )
 }
 
 fn principal(namespace: &str, account: &str) -> Principal {
@@ -167,4 +170,32 @@ fn the_more_clusters_a_proxy_names_the_less_often_it_is_asked() {
     assert_eq!(interval(200), INTERVAL);
     assert_eq!(interval(900), Duration::from_secs(5));
     assert_eq!(interval(usize::MAX), INTERVAL_MAX);
+}
+
+#[test]
+fn a_workload_that_calls_what_it_never_called_raises_one_alarm() {
+    let (observer, clock) = observer();
+    let peer = peer(Some(principal("clinic", "web")));
+    let mut reporter = observer
+        .open(&peer, &node("web-0", "clinic", Value::Null))
+        .expect("its own");
+    reporter.report(vec![told(HOST, 1, 0)], 0);
+    clock.advance(Duration::from_mins(2));
+    reporter.report(vec![told(HOST, 1, 0)], 0);
+    let (learned, alarms) = observer.first_calls();
+    assert_eq!(learned, UNIX_EPOCH + Duration::from_secs(1_000_060));
+    assert!(alarms.is_empty(), "{alarms:?}");
+    for _ in 0..2 {
+        reporter.report(
+            vec![told("outbound|3306||records.clinic.svc.cluster.local", 0, 1)],
+            0,
+        );
+    }
+    let (_, alarms) = observer.first_calls();
+    assert_eq!(alarms.len(), 1);
+    assert_eq!(
+        (&*alarms[0].caller.workload, alarms[0].target.port),
+        ("web-0", 3306)
+    );
+    assert_eq!(observer.counts().first_calls, 1);
 }

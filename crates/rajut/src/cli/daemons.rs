@@ -191,6 +191,10 @@ pub(crate) fn control(place: &Place, args: &ControlArgs) -> anyhow::Result<ExitC
         awaits_workloads: args.await_workloads,
         ..ControlOptions::new(place.state.path())
     };
+    let options = match place.env.duration("RAJUT_LEARN_FOR") {
+        Some(learning) => ControlOptions { learning, ..options },
+        None => options,
+    };
     super::block_on(async {
         let mut shutdown = ShutdownSignals::listen()?;
         let control = rajut_control::start(options).await?;

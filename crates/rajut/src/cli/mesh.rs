@@ -42,6 +42,12 @@ pub(crate) const VARIABLES: &[Variable] = &[
         help: "How long certificates are asked to live, from `10s` to `24h`; they are renewed at half of that.",
     },
     Variable {
+        name: "RAJUT_LEARN_FOR",
+        kind: Kind::Duration,
+        default: "10m",
+        help: "How long after the control plane's start a workload's first call of a service is no alarm.",
+    },
+    Variable {
         name: "RAJUT_FULL_PUSH",
         kind: Kind::Bool,
         default: "false",

@@ -15,6 +15,7 @@ use rajut_platform::{
 use serde_json::Value;
 use tokio::sync::mpsc;
 
+pub(super) use self::table::plain;
 use self::table::{Shown, Sort};
 use super::{OutputFormat, block_on, mesh::Place};
 use crate::output::{self, Format};
@@ -113,7 +114,7 @@ async fn watch(control: &ControlClient, mut shown: Shown) -> anyhow::Result<()> 
         let text = match &answer {
             Ok(answer) => shown.text(answer, terminal::size()),
             // The control plane may be on its way back.
-            Err(error) => format!("{}\n", table::plain(&format!("no data: {error:#}"))),
+            Err(error) => format!("{}\n", plain(&format!("no data: {error:#}"))),
         };
         draw(&text, typing.then_some(shown.filter.as_str()))?;
         tokio::select! {
@@ -155,7 +156,7 @@ fn draw(text: &str, typed: Option<&str>) -> anyhow::Result<()> {
     // From the corner, each line to its end, then nothing below: no flicker.
     let mut picture = format!("\x1b[H{}\x1b[J", text.replace('\n', "\x1b[K\n"));
     if let Some(typed) = typed {
-        append!(picture, "\x1b[H\x1b[Kfilter: {}_", table::plain(typed));
+        append!(picture, "\x1b[H\x1b[Kfilter: {}_", plain(typed));
     }
     output::print(&picture)
 }

@@ -1,20 +1,29 @@
-//! What the control plane is told of the mesh's edges, through `rajut top`, against a record that the caller keeps.
+//! What the control plane is told of the mesh's edges, through `rajut top`, against a record that the caller keeps; first calls.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use super::clinic::NAMESPACE;
 use crate::{
+    client::get,
     lab,
-    mesh::{Mesh, eventually},
+    mesh::{Mesh, Setup, eventually},
     runner::{BOTH, Outcome, Plane, Result, Scenario},
 };
 
-pub const SCENARIOS: &[Scenario] = &[Scenario {
-    name: "top_counts_every_request_of_an_edge_and_tells_failures_apart",
-    planes: BOTH,
-    run: exact,
-}];
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "top_counts_every_request_of_an_edge_and_tells_failures_apart",
+        planes: BOTH,
+        run: exact,
+    },
+    Scenario {
+        name: "a_workload_that_calls_what_it_never_called_raises_one_alarm",
+        planes: BOTH,
+        run: first_call,
+    },
+];
 
 /// (code, requests); none of them is retried. 404 is the caller's failure, not the server's.
 const CALLS: &str = "
@@ -122,5 +131,96 @@ fn exact(plane: Plane) -> Result<Outcome> {
     if counts(edge(&mesh)?.as_ref()) != (requests, failed) {
         return Err("more is told than was sent".into());
     }
+    Ok(Outcome::Passed)
+}
+
+/// Enough for the mesh to start and for ordinary calls to be reported; where it is not, those are not looked at.
+const LEARN_FOR: &str = "15s";
+
+fn first_call(plane: Plane) -> Result<Outcome> {
+    let mesh = Mesh::prepare(plane, &Setup::default())?;
+    let up = ["up", "--detach", "--data-plane", plane.name()];
+    let output = mesh.command(&up).env("RAJUT_LEARN_FOR", LEARN_FOR).output()?;
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).into_owned().into());
+    }
+    let gateway = mesh.host_address("api-gateway")?;
+    let ordinary = eventually("ordinary calls are reported", Duration::from_mins(1), || {
+        get(&gateway, &gateway, "/status/200").ok()?;
+        let top = mesh.json(&["top", "--edges"]).ok()?;
+        let edges = top["edges"].as_array()?;
+        edges
+            .iter()
+            .find(|edge| edge["requests"].as_u64() > Some(0))
+            .cloned()
+    })?;
+    // RFC 3339 in UTC: the later time is the greater text.
+    let text = |value: &Value, name: &str| value[name].as_str().unwrap_or_default().to_owned();
+    let learned = eventually("it has learned", Duration::from_mins(1), || {
+        let alarms = mesh.json(&["alarms"]).ok()?;
+        (text(&alarms, "now") > text(&alarms, "learningUntil")).then_some(alarms)
+    })?;
+    let was_ordinary = text(&ordinary, "firstSeen") < text(&learned, "learningUntil");
+
+    let called = Instant::now();
+    let caller = format!("auth-service-0.{NAMESPACE}");
+    let url = "http://encounter-service:8080/status/200";
+    let is_it = |alarm: &&Value| {
+        alarm["source"]["workload"] == "auth-service"
+            && alarm["destination"]["host"]
+                .as_str()
+                .is_some_and(|host| host.starts_with("encounter-service."))
+    };
+    let alarms = || -> Result<Vec<Value>> {
+        let alarms = mesh.json(&["alarms"])?;
+        Ok(alarms["alarms"].as_array().cloned().unwrap_or_default())
+    };
+    mesh.exec(
+        &caller,
+        &["curl", "-sS", "-o", "/dev/null", "--max-time", "20", url],
+    )?;
+    eventually("the first call is an alarm", Duration::from_secs(50), || {
+        alarms().ok()?.iter().any(|alarm| is_it(&alarm)).then_some(())
+    })?;
+    println!("    an alarm after {:.1} s", called.elapsed().as_secs_f32());
+
+    // Calls that are reported after it raise none.
+    let known = |top: &Value| -> u64 {
+        let edges = top["edges"].as_array().cloned().unwrap_or_default();
+        edges
+            .iter()
+            .filter(is_it)
+            .filter_map(|edge| edge["requests"].as_u64())
+            .sum()
+    };
+    let before = known(&mesh.json(&["top", "--edges", "--window", "300"])?);
+    mesh.exec(
+        &caller,
+        &["curl", "-sS", "-o", "/dev/null", "--max-time", "20", url],
+    )?;
+    get(&gateway, &gateway, "/status/200")?;
+    eventually("the second call is reported", Duration::from_secs(20), || {
+        let top = mesh.json(&["top", "--edges", "--window", "300"]).ok()?;
+        (known(&top) > before).then_some(())
+    })?;
+    let all = alarms()?;
+    let of_it = all.iter().filter(is_it).count();
+    let of_ordinary = all
+        .iter()
+        .filter(|alarm| {
+            alarm["source"] == ordinary["source"]
+                && alarm["destination"]["host"] == ordinary["destination"]["host"]
+        })
+        .count();
+    if of_it != 1 || (was_ordinary && of_ordinary > 0) {
+        return Err(
+            format!("{of_it} alarms of the first call, {of_ordinary} of ordinary ones: {all:#?}").into(),
+        );
+    }
+    let table = mesh.rajut(&["alarms"])?;
+    if !table.contains(&format!("auth-service.{NAMESPACE}")) {
+        return Err(format!("it is not in the table:\n{table}").into());
+    }
+    mesh.down()?;
     Ok(Outcome::Passed)
 }
