@@ -9,6 +9,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub mod request;
+
 /// Of one file, in bytes.
 pub const LOG_SIZE_MAX: u64 = 8 << 20;
 

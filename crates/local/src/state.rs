@@ -126,9 +126,14 @@ impl StateDir {
         self.0.join("grpc")
     }
 
+    /// The logs of all processes.
+    pub fn logs(&self) -> PathBuf {
+        self.0.join("logs")
+    }
+
     /// The log of a process.
     pub fn log_file(&self, name: &str) -> PathBuf {
-        self.0.join("logs").join(format!("{name}.log"))
+        self.logs().join(format!("{name}.log"))
     }
 
     /// The record of a process.
@@ -146,7 +151,7 @@ impl StateDir {
         for path in [
             self.0.clone(),
             self.run_dir(),
-            self.0.join("logs"),
+            self.logs(),
             self.0.join("sidecars"),
         ] {
             make_dir(&path)?;

@@ -4,17 +4,25 @@
 use std::{process::ExitCode, time::Duration};
 
 use anyhow::bail;
-use rajut_local::logs::{follow, tail};
+use rajut_local::logs::{follow, request, tail};
+use serde_json::json;
 
-use super::mesh::{Place, workload};
-use crate::output;
+use super::{
+    OutputFormat,
+    mesh::{Place, workload},
+};
+use crate::output::{self, Format};
 
 /// `rajut logs`
 #[derive(Debug, clap::Args)]
 pub(crate) struct LogsArgs {
     /// A workload (NAME or NAME.NAMESPACE), or one of: control, host-gateway, supervisor
-    #[arg(value_name = "WORKLOAD")]
-    name: String,
+    #[arg(value_name = "WORKLOAD", required_unless_present = "request")]
+    name: Option<String>,
+    /// The whole chain of one request: the access log's lines of every sidecar that have this `x-request-id`, in the order
+    /// in which it passed them
+    #[arg(long, value_name = "ID", conflicts_with_all = ["name", "sidecar", "agent", "follow", "lines"])]
+    request: Option<String>,
     /// What its sidecar wrote, access log included
     #[arg(long)]
     sidecar: bool,
@@ -27,12 +35,21 @@ pub(crate) struct LogsArgs {
     /// How many of the last lines
     #[arg(short = 'n', long, default_value_t = 100)]
     lines: usize,
+    #[command(flatten)]
+    output: OutputFormat,
 }
 
 pub(crate) fn logs(place: &Place, args: &LogsArgs) -> anyhow::Result<ExitCode> {
-    let path = place.state.log_file(&name(place, args)?);
+    if let Some(id) = &args.request {
+        return chain(place, id, args.output.format);
+    }
+    if args.output.format == Format::Json {
+        bail!("logs are printed as they were written; `-o json` goes with `--request ID`");
+    }
+    let asked = args.name.as_deref().unwrap_or_default();
+    let path = place.state.log_file(&name(place, asked, args)?);
     if !path.exists() {
-        bail!("{} has written nothing yet", args.name);
+        bail!("{asked} has written nothing yet");
     }
     let (text, mut position) = tail(&path, args.lines)?;
     output::print(&text)?;
@@ -50,9 +67,34 @@ pub(crate) fn logs(place: &Place, args: &LogsArgs) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn name(place: &Place, args: &LogsArgs) -> anyhow::Result<String> {
-    match args.name.as_str() {
-        "control" | "supervisor" => Ok(args.name.clone()),
+/// What every sidecar wrote about one request.
+fn chain(place: &Place, id: &str, format: Format) -> anyhow::Result<ExitCode> {
+    let lines = request::of_request(&place.state.logs(), id)?;
+    if format == Format::Json {
+        let rows: Vec<_> = lines
+            .iter()
+            .map(|line| json!({"workload": line.workload, "started": line.started, "line": line.text}))
+            .collect();
+        output::print_json(&json!({ "request": id, "lines": rows }))?;
+    } else {
+        let width = lines.iter().map(|line| line.workload.len()).max().unwrap_or(0);
+        for line in &lines {
+            output::print_line(&format!("{:width$}  {}", line.workload, line.text))?;
+        }
+    }
+    if lines.is_empty() {
+        output::warn(&format!(
+            "no sidecar's log has the request {id}. Access logs are written where Telemetry or the mesh's settings ask for \
+             them, to standard output, in a format that has %REQ(X-REQUEST-ID)%; those of other files are in those files."
+        ));
+        return Ok(ExitCode::FAILURE);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn name(place: &Place, asked: &str, args: &LogsArgs) -> anyhow::Result<String> {
+    match asked {
+        "control" | "supervisor" => Ok(asked.to_owned()),
         "host-gateway" => Ok(format!(
             "{}.{}.sidecar",
             super::lifecycle::GATEWAY_NAME,

@@ -88,6 +88,29 @@ pub fn server(mode: &str, port: u16) -> String {
     )
 }
 
+/// `client` → `front` → `middle` → `back`: each calls the next and passes on the headers that tie requests together.
+pub fn chain() -> String {
+    let script = app("chain.py");
+    [
+        ("front", "http://middle:8080"),
+        ("middle", "http://back:8080"),
+        ("back", ""),
+        ("client", ""),
+    ]
+    .iter()
+    .map(|(name, next)| {
+        yaml(&Workload {
+            name,
+            port: 8080,
+            port_name: "http",
+            replicas: 1,
+            run: format!("exec {} {} 8080 {next}", python(), script.display()),
+            more: "",
+        })
+    })
+    .collect()
+}
+
 pub const STRICT: &str = "
 ---
 apiVersion: security.istio.io/v1

@@ -10,11 +10,18 @@ use crate::{
     runner::{BOTH, Outcome, Plane, Result, Scenario},
 };
 
-pub const SCENARIOS: &[Scenario] = &[Scenario {
-    name: "access_logs_follow_telemetry_by_level_end_and_filter_and_show_no_credentials",
-    planes: BOTH,
-    run: followed,
-}];
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "access_logs_follow_telemetry_by_level_end_and_filter_and_show_no_credentials",
+        planes: BOTH,
+        run: followed,
+    },
+    Scenario {
+        name: "one_requests_lines_are_found_in_every_sidecars_log_in_its_order",
+        planes: BOTH,
+        run: one_request,
+    },
+];
 
 /// A file may be written a second after the request.
 const WRITTEN: Duration = Duration::from_secs(20);
@@ -210,6 +217,50 @@ fn check(plane: Plane, audit: &std::path::Path) -> Result<Outcome> {
     if audited < 3 {
         return Err(format!("the server's end was turned off too: {audited}").into());
     }
+    mesh.down()?;
+    Ok(Outcome::Passed)
+}
+
+fn one_request(plane: Plane) -> Result<Outcome> {
+    const ID: &str = "0b6d2f9e-51f5-9c3e-8d21-7a0f64c1b9d3";
+    let text = format!(
+        "apiVersion: v1\nkind: Namespace\nmetadata: {{name: lab}}\n{}{}\
+         ---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: istio, namespace: istio-system}}\n\
+         data: {{mesh: 'accessLogFile: /dev/stdout'}}\n",
+        lab::STRICT,
+        lab::chain()
+    );
+    let mesh = Mesh::up(plane, &Setup::yaml(&text).arguments(&["-n", "lab"]))?;
+    if mesh.rajut(&["logs", "--request", ID]).is_ok() {
+        return Err("a request that nobody made is found".into());
+    }
+    for id in ["another-request", ID] {
+        let header = format!("x-request-id: {id}");
+        let url = "http://front:8080/records/7";
+        let curl = ["curl", "-s", "-f", "--max-time", "20", "-H", &header, url];
+        mesh.exec("client-0.lab", &curl)?;
+    }
+    // Who wrote each line, and at which end.
+    let wanted = [
+        ("client-0.lab", "outbound|"),
+        ("front-0.lab", "inbound|"),
+        ("front-0.lab", "outbound|"),
+        ("middle-0.lab", "inbound|"),
+        ("middle-0.lab", "outbound|"),
+        ("back-0.lab", "inbound|"),
+    ];
+    let mut found = Value::Null;
+    eventually("every sidecar has written its lines", WRITTEN, || {
+        let said = mesh.rajut(&["logs", "--request", ID, "-o", "json"]).ok()?;
+        found = serde_json::from_str(&said).ok()?;
+        let lines = found["lines"].as_array()?;
+        let right = lines.len() == wanted.len()
+            && lines.iter().zip(wanted).all(|(line, (workload, end))| {
+                line["workload"] == workload && line["line"].as_str().is_some_and(|line| line.contains(end))
+            });
+        right.then_some(())
+    })
+    .map_err(|error| format!("{error}\n{found:#}"))?;
     mesh.down()?;
     Ok(Outcome::Passed)
 }

@@ -76,28 +76,13 @@ impl Drop for Collector {
     }
 }
 
-fn chain(name: &str, next: &str) -> String {
-    let script = lab::app("chain.py");
-    lab::yaml(&lab::Workload {
-        name,
-        port: 8080,
-        port_name: "http",
-        replicas: 1,
-        run: format!("exec {} {} 8080 {next}", lab::python(), script.display()),
-        more: "",
-    })
-}
-
 /// `client` → `front` → `middle` → `back`, all of which is traced.
 fn mesh(plane: Plane, collector: &Collector, sampling: &str) -> Result<Mesh> {
     let mut text = format!(
         "apiVersion: v1\nkind: Namespace\nmetadata: {{name: lab}}\n{}",
         lab::STRICT
     );
-    text += &chain("front", "http://middle:8080");
-    text += &chain("middle", "http://back:8080");
-    text += &chain("back", "");
-    text += &chain("client", "");
+    text += &lab::chain();
     text += &format!(
         "
 ---
