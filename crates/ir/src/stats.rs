@@ -39,6 +39,8 @@ pub enum Metric {
     Duration,
     RequestBytes,
     ResponseBytes,
+    RequestMessages,
+    ResponseMessages,
     TcpOpened,
     TcpClosed,
     TcpSent,
@@ -47,11 +49,13 @@ pub enum Metric {
 
 impl Metric {
     /// All, in the order in which they are told.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Requests,
         Self::Duration,
         Self::RequestBytes,
         Self::ResponseBytes,
+        Self::RequestMessages,
+        Self::ResponseMessages,
         Self::TcpOpened,
         Self::TcpClosed,
         Self::TcpSent,
@@ -65,6 +69,8 @@ impl Metric {
             Self::Duration => "request_duration_milliseconds",
             Self::RequestBytes => "request_bytes",
             Self::ResponseBytes => "response_bytes",
+            Self::RequestMessages => "request_messages_total",
+            Self::ResponseMessages => "response_messages_total",
             Self::TcpOpened => "tcp_connections_opened_total",
             Self::TcpClosed => "tcp_connections_closed_total",
             Self::TcpSent => "tcp_sent_bytes_total",

@@ -4,6 +4,7 @@ mod deadline;
 pub(crate) mod downstream;
 pub mod filters;
 mod forward;
+mod grpc;
 pub(crate) mod h1;
 pub(crate) mod h2;
 mod headers;

@@ -151,6 +151,8 @@ names! {
     ISTIO_DURATION = "istio_request_duration_milliseconds", "From a request's head to the last byte of its answer. A histogram.";
     ISTIO_REQUEST_BYTES = "istio_request_bytes", "Sizes of requests' bodies. A histogram.";
     ISTIO_RESPONSE_BYTES = "istio_response_bytes", "Sizes of answers' bodies. A histogram.";
+    ISTIO_REQUEST_MESSAGES = "istio_request_messages_total", "Messages of gRPC calls that are over.";
+    ISTIO_RESPONSE_MESSAGES = "istio_response_messages_total", "Messages of the answers of gRPC calls that are over.";
     ISTIO_TCP_OPENED = "istio_tcp_connections_opened_total", "Opaque connections that were opened.";
     ISTIO_TCP_CLOSED = "istio_tcp_connections_closed_total", "Opaque connections that were closed.";
     ISTIO_TCP_SENT = "istio_tcp_sent_bytes_total", "Bytes that opaque connections passed back to clients.";

@@ -23,19 +23,19 @@ use crate::{
 /// The one provider of metrics that there is.
 const PROMETHEUS: &str = "prometheus";
 
-/// Istio's names of metrics, and theirs without `istio_`; empty is all, `None` is not there.
-const METRICS: [(&str, Option<&str>); 11] = [
-    ("ALL_METRICS", Some("")),
-    ("REQUEST_COUNT", Some("requests_total")),
-    ("REQUEST_DURATION", Some("request_duration_milliseconds")),
-    ("REQUEST_SIZE", Some("request_bytes")),
-    ("RESPONSE_SIZE", Some("response_bytes")),
-    ("TCP_OPENED_CONNECTIONS", Some("tcp_connections_opened_total")),
-    ("TCP_CLOSED_CONNECTIONS", Some("tcp_connections_closed_total")),
-    ("TCP_SENT_BYTES", Some("tcp_sent_bytes_total")),
-    ("TCP_RECEIVED_BYTES", Some("tcp_received_bytes_total")),
-    ("GRPC_REQUEST_MESSAGES", None),
-    ("GRPC_RESPONSE_MESSAGES", None),
+/// Istio's names of metrics, and theirs without `istio_`; empty is all.
+const METRICS: [(&str, &str); 11] = [
+    ("ALL_METRICS", ""),
+    ("REQUEST_COUNT", "requests_total"),
+    ("REQUEST_DURATION", "request_duration_milliseconds"),
+    ("REQUEST_SIZE", "request_bytes"),
+    ("RESPONSE_SIZE", "response_bytes"),
+    ("TCP_OPENED_CONNECTIONS", "tcp_connections_opened_total"),
+    ("TCP_CLOSED_CONNECTIONS", "tcp_connections_closed_total"),
+    ("TCP_SENT_BYTES", "tcp_sent_bytes_total"),
+    ("TCP_RECEIVED_BYTES", "tcp_received_bytes_total"),
+    ("GRPC_REQUEST_MESSAGES", "request_messages_total"),
+    ("GRPC_RESPONSE_MESSAGES", "response_messages_total"),
 ];
 
 pub(crate) fn read(root: &Object<'_>) -> Option<Telemetry> {
@@ -227,18 +227,10 @@ fn read_override(over: &Object<'_>) -> Option<MetricChange> {
         matches.unsupported(&["customMetric"], "there are the standard metrics only");
         is_there &= !matches.has("customMetric");
         if let Some(field) = matches.get("metric") {
-            match field.choice(&METRICS) {
-                Some(Some("")) | None => {}
-                Some(Some(name)) => metric = Some(name.into()),
-                Some(None) => {
-                    field.warn(
-                        codes::NOT_SUPPORTED,
-                        "messages of gRPC are not counted yet",
-                        "leave the entry out",
-                    );
-                    is_there = false;
-                }
-            }
+            metric = field
+                .choice(&METRICS)
+                .filter(|name| !name.is_empty())
+                .map(Into::into);
         }
         ends = matches
             .get("mode")

@@ -609,7 +609,10 @@ impl Forwarding<'_, '_> {
 
     fn note_piece(&mut self, piece: &Piece, policy: Option<&RetryPolicy>) {
         match piece {
-            Piece::Data(_) => self.record.bytes_received = self.source.received(),
+            Piece::Data(_) => {
+                self.record.bytes_received = self.source.received();
+                self.record.messages_received = self.source.messages();
+            }
             Piece::Trailers(_) => {}
             Piece::End => {
                 self.source.sent = true;
@@ -738,7 +741,12 @@ impl Forwarding<'_, '_> {
 
     fn pass_on(&mut self, piece: Piece, relay: &mut Relay) -> Result<(), Failure> {
         match &piece {
-            Piece::Data(bytes) => self.record.bytes_sent += bytes.len() as u64,
+            Piece::Data(bytes) => {
+                self.record.bytes_sent += bytes.len() as u64;
+                if self.record.is_grpc {
+                    self.record.messages_sent.pass(bytes);
+                }
+            }
             Piece::Trailers(_) => {}
             Piece::End => relay.received = true,
         }

@@ -28,6 +28,7 @@ use tokio::time::Instant;
 
 use super::{
     filters::{self, local_rate_limit::ConnectionLimits},
+    grpc::Messages,
     headers,
     manager::Manager,
     trace::{self, Trace},
@@ -156,6 +157,12 @@ pub(crate) struct Record {
     pub(crate) edits: Box<[HeaderMutations]>,
     pub(crate) bytes_received: u64,
     pub(crate) bytes_sent: u64,
+    /// Whether it came as a gRPC call.
+    pub(crate) is_grpc: bool,
+    /// Messages of a gRPC call.
+    pub(crate) messages_received: u64,
+    /// Messages of a gRPC call's answer.
+    pub(crate) messages_sent: Messages,
     pub(crate) cluster: Option<Arc<Cluster>>,
     pub(crate) host: Option<Arc<Host>>,
     pub(crate) upstream_local: Option<SocketAddr>,
@@ -186,6 +193,9 @@ impl Record {
             },
         );
         Self {
+            is_grpc: head.method == Method::Post && headers::is_grpc(&head.fields),
+            messages_received: 0,
+            messages_sent: Messages::default(),
             head,
             response: ResponseHead::default(),
             has_response: false,
@@ -257,10 +267,13 @@ impl Record {
 
     /// Counts it by Istio's metrics.
     fn measure(&self, meter: &Meter) {
-        let is_grpc = self.head.method == Method::Post && headers::is_grpc(&self.head.fields);
-        let protocol = if is_grpc { Protocol::Grpc } else { Protocol::Http };
+        let protocol = if self.is_grpc {
+            Protocol::Grpc
+        } else {
+            Protocol::Http
+        };
         let mut key = meter.key(protocol);
-        key.grpc = is_grpc.then(|| self.grpc_status()).flatten();
+        key.grpc = self.is_grpc.then(|| self.grpc_status()).flatten();
         key.code = if self.has_response {
             self.response.status
         } else {
@@ -297,6 +310,8 @@ impl Record {
             duration: clock::now().duration_since(self.start),
             received: self.bytes_received,
             sent: self.bytes_sent,
+            messages_received: self.messages_received,
+            messages_sent: self.messages_sent.count(),
         };
         self.shared.worker.metrics.request(meter, key, seen);
     }

@@ -422,7 +422,7 @@ async fn walk(
             record.decorator = Some(chosen.route.decorator.clone());
         }
     }
-    let mut source = Source::new(received.body);
+    let mut source = Source::new(received.body, record.is_grpc);
     let routed = Routed {
         epoch: &epoch,
         table,

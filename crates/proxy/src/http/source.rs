@@ -8,6 +8,7 @@ use rajut_codec::h1::BodyLength;
 
 use super::{
     downstream::Downstream,
+    grpc::Messages,
     message::{DownstreamError, Piece},
     retry::REPLAY_MAX,
 };
@@ -26,10 +27,12 @@ pub(crate) struct Source {
     ended: bool,
     /// The end has been handed to the current try.
     pub(crate) sent: bool,
+    /// Of a gRPC call.
+    messages: Option<Messages>,
 }
 
 impl Source {
-    pub(crate) fn new(length: BodyLength) -> Self {
+    pub(crate) fn new(length: BodyLength, is_grpc: bool) -> Self {
         let empty = length == BodyLength::Empty;
         Self {
             kept: Vec::new(),
@@ -39,6 +42,7 @@ impl Source {
             pulled: false,
             ended: empty,
             sent: empty,
+            messages: is_grpc.then(Messages::default),
         }
     }
 
@@ -55,6 +59,11 @@ impl Source {
     /// Bytes that the client has sent so far, each counted once however often it is sent on.
     pub(crate) const fn received(&self) -> u64 {
         self.pulled_bytes
+    }
+
+    /// Messages of a gRPC call that the client has sent so far, each counted once.
+    pub(crate) fn messages(&self) -> u64 {
+        self.messages.map_or(0, |messages| messages.count())
     }
 
     /// From the start, for another try.
@@ -79,7 +88,7 @@ impl Source {
             sent: false,
             keeps: false,
             pulled_bytes: self.pulled_bytes,
-            ..Self::new(BodyLength::Tunnel)
+            ..Self::new(BodyLength::Tunnel, false)
         };
     }
 
@@ -131,6 +140,9 @@ impl Source {
         self.pulled = true;
         if let Piece::Data(bytes) = &piece {
             self.pulled_bytes += bytes.len() as u64;
+            if let Some(messages) = &mut self.messages {
+                messages.pass(bytes);
+            }
         }
         if matches!(piece, Piece::End) {
             self.ended = true;

@@ -130,6 +130,10 @@ pub(crate) struct Seen {
     pub(crate) received: u64,
     /// Bytes of the answer's body.
     pub(crate) sent: u64,
+    /// Messages of a gRPC call.
+    pub(crate) messages_received: u64,
+    /// Messages of a gRPC call's answer.
+    pub(crate) messages_sent: u64,
 }
 
 /// The counters of one series of one worker.
@@ -148,6 +152,10 @@ pub(crate) struct HttpCounts {
     duration: Histogram,
     request: Histogram,
     response: Histogram,
+    /// Of gRPC calls.
+    request_messages: AtomicU64,
+    /// Of gRPC calls.
+    response_messages: AtomicU64,
 }
 
 /// Of opaque connections.
@@ -175,6 +183,12 @@ impl Counts {
             .request
             .add(seen.received.saturating_mul(1000), seen.received);
         counts.response.add(seen.sent.saturating_mul(1000), seen.sent);
+        if seen.messages_received > 0 {
+            add(&counts.request_messages, seen.messages_received);
+        }
+        if seen.messages_sent > 0 {
+            add(&counts.response_messages, seen.messages_sent);
+        }
     }
 }
 

@@ -16,6 +16,8 @@ fn seen(millis: u64, received: u64, sent: u64) -> Seen {
         duration: Duration::from_millis(millis),
         received,
         sent,
+        messages_received: 0,
+        messages_sent: 0,
     }
 }
 
@@ -100,6 +102,33 @@ fn a_call_is_told_by_its_client_and_by_its_server() {
 }
 
 #[test]
+fn messages_are_told_of_grpc_calls_alone() {
+    let store = store();
+    let table = Table::default();
+    let meter = store.meter(Direction::Outbound, &IstioStats::default());
+    for (protocol, messages) in [(Protocol::Grpc, 3), (Protocol::Grpc, 4), (Protocol::Http, 0)] {
+        let seen = Seen {
+            messages_received: messages,
+            messages_sent: 2 * messages,
+            ..seen(1, 0, 0)
+        };
+        table.request(&meter, meter.key(protocol), seen);
+    }
+    let text = text(&store, false);
+    for (name, count) in [
+        ("istio_request_messages_total", " 7"),
+        ("istio_response_messages_total", " 14"),
+    ] {
+        let lines = lines(&text, name);
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert!(
+            lines[0].contains("request_protocol=\"grpc\"") && lines[0].ends_with(count),
+            "{lines:?}"
+        );
+    }
+}
+
+#[test]
 fn all_workers_are_added_up_and_a_new_configuration_goes_on_counting() {
     let store = store();
     let tables = [Table::default(), Table::default()];
@@ -140,6 +169,8 @@ fn a_part_of_a_millisecond_stays_in_the_sum() {
         &meter,
         key,
         Seen {
+            messages_received: 0,
+            messages_sent: 0,
             duration,
             received: 0,
             sent: 0,

@@ -51,9 +51,15 @@ impl Sums {
 }
 
 /// What a series has of a metric.
-fn value(metric: Metric, counts: &Counts) -> Option<Sums> {
+fn value(metric: Metric, protocol: Protocol, counts: &Counts) -> Option<Sums> {
     let mut sums = Sums::default();
     match (metric, counts) {
+        (Metric::RequestMessages, Counts::Http(counts)) if protocol == Protocol::Grpc => {
+            sums.sum = counts.request_messages.load(Ordering::Relaxed);
+        }
+        (Metric::ResponseMessages, Counts::Http(counts)) if protocol == Protocol::Grpc => {
+            sums.sum = counts.response_messages.load(Ordering::Relaxed);
+        }
         (Metric::Requests | Metric::Duration, Counts::Http(counts)) => sums.take(&counts.duration),
         (Metric::RequestBytes, Counts::Http(counts)) => sums.take(&counts.request),
         (Metric::ResponseBytes, Counts::Http(counts)) => sums.take(&counts.response),
@@ -73,6 +79,8 @@ fn shape(metric: Metric) -> (&'static str, Option<u64>) {
         Metric::Duration => (names::ISTIO_DURATION, Some(1000)),
         Metric::RequestBytes => (names::ISTIO_REQUEST_BYTES, Some(1)),
         Metric::ResponseBytes => (names::ISTIO_RESPONSE_BYTES, Some(1)),
+        Metric::RequestMessages => (names::ISTIO_REQUEST_MESSAGES, None),
+        Metric::ResponseMessages => (names::ISTIO_RESPONSE_MESSAGES, None),
         Metric::TcpOpened => (names::ISTIO_TCP_OPENED, None),
         Metric::TcpClosed => (names::ISTIO_TCP_CLOSED, None),
         Metric::TcpSent => (names::ISTIO_TCP_SENT, None),
@@ -92,7 +100,7 @@ impl Store {
         for metric in Metric::ALL {
             let mut told: BTreeMap<String, Sums> = BTreeMap::new();
             for (labels, series) in &all {
-                if let Some(value) = value(metric, &series.counts)
+                if let Some(value) = value(metric, series.key.protocol, &series.counts)
                     && let Some(labels) = changed(labels, metric, &series.context, &series.key)
                 {
                     told.entry(written(&labels)).or_default().add(&value);

@@ -251,7 +251,21 @@ fn opaque_and_grpc(plane: Plane) -> Result<Outcome> {
         ];
         sum(admin, "istio_requests_total", &labels)
     };
+    // Those of the calls that it makes, of which one is a stream each way, one fails and one is not waited for.
+    let messages = |reporter: &str, admin: &str| -> Result<[u64; 2]> {
+        let reporter = format!("reporter=\"{reporter}\"");
+        let labels = [
+            &*reporter,
+            "destination_service_name=\"rpc\"",
+            "request_protocol=\"grpc\"",
+        ];
+        Ok([
+            sum(admin, "istio_request_messages_total", &labels)?,
+            sum(admin, "istio_response_messages_total", &labels)?,
+        ])
+    };
     let before = (failed("source", &client)?, failed("destination", &servers)?);
+    let said = [messages("source", &client)?, messages("destination", &servers)?];
     let script = lab::app("grpc_client.py").display().to_string();
     mesh.exec("client-0.lab", &[&lab::python(), &script, "rpc:9000"])?;
     eventually("both ends count the failed call", Duration::from_secs(10), || {
@@ -260,6 +274,14 @@ fn opaque_and_grpc(plane: Plane) -> Result<Outcome> {
             failed("destination", &servers).ok()?,
         );
         (now == (before.0 + 1, before.1 + 1)).then_some(())
+    })?;
+    let wanted = said.map(|[requests, responses]| [requests + 8, responses + 15]);
+    eventually("both ends count the messages", Duration::from_secs(10), || {
+        let now = [
+            messages("source", &client).ok()?,
+            messages("destination", &servers).ok()?,
+        ];
+        (now == wanted).then_some(())
     })?;
     Ok(Outcome::Passed)
 }
