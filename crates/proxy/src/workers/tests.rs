@@ -30,7 +30,7 @@ const WORKERS: usize = 4;
 const CONNECTIONS: usize = 3;
 const STREAMS: usize = 4;
 /// Requests of each stream's slot.
-const REQUESTS: usize = 100;
+const REQUESTS: usize = 400;
 
 fn bootstrap(backend: SocketAddr) -> String {
     format!(
