@@ -15,10 +15,12 @@ pub(crate) mod matches;
 pub(crate) mod mesh_config;
 pub(crate) mod meta;
 pub(crate) mod mirror;
+pub(crate) mod pattern;
 pub(crate) mod peer_authentication;
 pub(crate) mod pool;
 pub(crate) mod probe;
 pub(crate) mod protocol;
+pub(crate) mod rate_limit_policy;
 pub(crate) mod route;
 pub(crate) mod service;
 pub(crate) mod service_entry;
@@ -196,7 +198,7 @@ pub(crate) const KINDS: &[Kind] = &[
         "mesh.rajut.dev",
         OURS,
         "mesh.rajut.dev/v1alpha1",
-        HARMLESS,
+        Support::Used,
     ),
     kind(
         "ProtectionPolicy",

@@ -19,7 +19,7 @@ use crate::{
     Index, codes,
     model::{
         AuthorizationPolicy, ConfigMap, Deployment, DestinationRule, MeshConfig, Namespace,
-        PeerAuthentication, RunCommand, Service, ServiceAccount, Telemetry, VirtualService,
+        PeerAuthentication, RateLimitPolicy, RunCommand, Service, ServiceAccount, Telemetry, VirtualService,
     },
     parse::Source,
     read::nearest,
@@ -85,6 +85,8 @@ pub struct Loaded {
     /// As written.
     pub authorization_policies: Vec<AuthorizationPolicy>,
     /// As written.
+    pub rate_limit_policies: Vec<RateLimitPolicy>,
+    /// As written.
     pub telemetries: Vec<Telemetry>,
     /// The base with what is written laid over it.
     pub mesh: MeshConfig,
@@ -132,6 +134,7 @@ fn read(sources: &[Source], options: &LoadOptions, reader: &mut Reader) -> Loade
         destination_rules: collected.destination_rules,
         peer_authentications: collected.peer_authentications,
         authorization_policies: collected.authorization_policies,
+        rate_limit_policies: collected.rate_limit_policies,
         telemetries: collected.telemetries,
         mesh: collected.mesh,
         service_accounts: collected.service_accounts,
@@ -224,6 +227,9 @@ fn sort(loaded: &mut Loaded) {
         .sort_by(|a, b| (a.age, &a.name, &a.namespace).cmp(&(b.age, &b.name, &b.namespace)));
     loaded
         .authorization_policies
+        .sort_by(|a, b| (a.age, &a.name, &a.namespace).cmp(&(b.age, &b.name, &b.namespace)));
+    loaded
+        .rate_limit_policies
         .sort_by(|a, b| (a.age, &a.name, &a.namespace).cmp(&(b.age, &b.name, &b.namespace)));
     loaded
         .telemetries

@@ -5,6 +5,7 @@
 
 pub mod destination;
 pub mod mesh;
+pub mod rate_limit;
 pub mod security;
 pub mod service;
 mod telemetry;
@@ -13,6 +14,7 @@ pub mod workload;
 
 pub use destination::*;
 pub use mesh::*;
+pub use rate_limit::*;
 pub use security::*;
 pub use service::*;
 pub use telemetry::*;

@@ -8,8 +8,8 @@
 //! Bounds: sizes follow the configuration; an index holds one entry per service, host or policy. It does not validate,
 //! allocate virtual addresses by itself ([`allocate`] is called by the registry), or know any proxy.
 
-mod authorization;
 mod changes;
+mod holding;
 mod index;
 mod mtls;
 mod rules;
@@ -30,8 +30,8 @@ pub use vip::{VIP_CAPACITY, allocate};
 
 use crate::Loaded;
 use crate::model::{
-    AuthorizationPolicy, DestinationRule, MeshConfig, Namespace, PeerAuthentication, Service, Telemetry,
-    VirtualService, Workload,
+    AuthorizationPolicy, DestinationRule, MeshConfig, Namespace, PeerAuthentication, RateLimitPolicy,
+    Service, Telemetry, VirtualService, Workload,
 };
 
 /// Everything that is configured and everything that runs, at one generation. Never changed; a change makes a new one
@@ -60,6 +60,8 @@ pub struct Snapshot {
     /// Sorted by age.
     pub authorization_policies: Vec<Arc<AuthorizationPolicy>>,
     /// Sorted by age.
+    pub rate_limit_policies: Vec<Arc<RateLimitPolicy>>,
+    /// Sorted by age.
     pub telemetries: Vec<Arc<Telemetry>>,
     index: Arc<Index>,
 }
@@ -81,6 +83,8 @@ pub struct Configuration {
     pub peer_authentications: Vec<PeerAuthentication>,
     /// Authorization policies.
     pub authorization_policies: Vec<AuthorizationPolicy>,
+    /// Rate limits.
+    pub rate_limit_policies: Vec<RateLimitPolicy>,
     /// Changes of metrics.
     pub telemetries: Vec<Telemetry>,
 }
@@ -96,6 +100,7 @@ impl Configuration {
             destination_rules: loaded.destination_rules.clone(),
             peer_authentications: loaded.peer_authentications.clone(),
             authorization_policies: loaded.authorization_policies.clone(),
+            rate_limit_policies: loaded.rate_limit_policies.clone(),
             telemetries: loaded.telemetries.clone(),
         }
     }
@@ -134,6 +139,7 @@ impl Snapshot {
             destination_rules,
             peer_authentications,
             authorization_policies,
+            rate_limit_policies,
             telemetries,
         } = configuration;
         let namespaces = namespaces.into_iter().map(|namespace| {
@@ -165,6 +171,9 @@ impl Snapshot {
                 &previous.authorization_policies,
                 |object| (object.age, object.name.clone(), object.namespace.clone()),
             ),
+            rate_limit_policies: keep_sorted(rate_limit_policies, &previous.rate_limit_policies, |object| {
+                (object.age, object.name.clone(), object.namespace.clone())
+            }),
             telemetries: keep_sorted(telemetries, &previous.telemetries, |object| {
                 (object.age, object.name.clone(), object.namespace.clone())
             }),

@@ -49,7 +49,14 @@ pub struct LocalRateLimit {
     pub resource_exhausted: bool,
     /// In place of the route's actions, where not empty.
     pub rate_limits: Vec<RateLimit>,
+    /// Buckets that one descriptor with open values may have at a time; Envoy's default is 20.
+    pub dynamic_max: u32,
+    /// Refusals with the status 429 carry `retry-after`.
+    pub retry_after: bool,
 }
+
+/// Envoy's default of [`LocalRateLimit::dynamic_max`].
+pub const DYNAMIC_MAX: u32 = 20;
 
 /// Whether the actions of a virtual host count beside those of the route. Source: Envoy `VhRateLimitsOptions`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -77,10 +84,17 @@ pub struct TokenBucket {
 /// A bucket for one descriptor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DescriptorLimit {
-    /// Keys and values, all of them and in this order; none is empty.
-    pub entries: Vec<(Text, Text)>,
+    /// Keys and values, all of them and in this order; no text is empty. `None`: any value, each with a bucket of its own.
+    pub entries: Vec<(Text, Option<Text>)>,
     /// Its bucket.
     pub bucket: TokenBucket,
+}
+
+impl DescriptorLimit {
+    /// Whether it has a bucket for each value of some entry.
+    pub fn is_open(&self) -> bool {
+        self.entries.iter().any(|(_, value)| value.is_none())
+    }
 }
 
 /// A list of actions that makes one descriptor. Source: Envoy `route.v3.RateLimit`.
@@ -91,6 +105,9 @@ pub struct RateLimit {
     /// One entry each; at least one.
     pub actions: Vec<RateLimitAction>,
 }
+
+/// The one expression that an entry may be made of.
+pub const PEER_IDENTITY: &str = "connection.uri_san_peer_certificate";
 
 /// Makes an entry of a descriptor. Source: Envoy `route.v3.RateLimit.Action`.
 #[derive(Debug, Clone, PartialEq)]
@@ -106,6 +123,14 @@ pub enum RateLimitAction {
     },
     /// `remote_address`: the client's address.
     RemoteAddress,
+    /// The identity of the caller: the URI of its certificate. Without one the whole descriptor falls away, or with `skip` this
+    /// entry. Source: Envoy `rate_limit_descriptors.expr.v3.Descriptor` with [`PEER_IDENTITY`].
+    PeerIdentity {
+        /// The entry's key.
+        key: Text,
+        /// Only this entry falls away.
+        skip: bool,
+    },
     /// `destination_cluster`: the cluster that the route names.
     DestinationCluster,
     /// A fixed entry.

@@ -38,7 +38,7 @@ use crate::{
     cluster, listener, names,
     policy::Effective,
     proxy::{Capture, Proxy, Role},
-    retry, route, stats, tls,
+    rate_limit, retry, route, stats, tls,
     tracing::{self, Teller},
 };
 
@@ -446,7 +446,8 @@ fn chains(
                 ..FilterChainMatch::default()
             };
             let tls = variant.mtls.then(|| tls::mesh_server(mesh, variant.http));
-            guards.protect(listener::chain(variant.name, matches, tls, action, origin))
+            let chain = listener::chain(variant.name, matches, tls, action, origin);
+            guards.protect(rate_limit::limit(chain, &view.workload.rate_limits))
         })
         .collect()
 }

@@ -13,6 +13,7 @@
 //! | `assignment` | endpoints of one cluster |
 //! | `inbound` | the workload's own ports under its peer authentication; the capturing listener |
 //! | `authorization` | what a port enforces of the workload's authorization policies |
+//! | `rate_limit` | how many requests a port takes, by the workload's rate limit policies |
 //! | `dns` | the names that the sidecar answers |
 //! | `grpc` | all of that for proxyless gRPC |
 //!
@@ -32,6 +33,7 @@ pub mod names;
 mod outbound;
 mod policy;
 pub mod proxy;
+mod rate_limit;
 mod retry;
 mod route;
 mod stats;

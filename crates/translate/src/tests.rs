@@ -6,6 +6,7 @@ mod grpc;
 mod inbound;
 mod logs;
 mod outbound;
+mod rate_limits;
 mod routes;
 mod sharing;
 mod stats;

@@ -12,7 +12,7 @@ use crate::{
 
 pub(super) fn check(checker: &mut Checker<'_>) {
     check_telemetries(checker);
-    check_authorization(checker);
+    check_selectors(checker);
     let loaded = checker.loaded;
     let mut wide: BTreeMap<&str, &PeerAuthentication> = BTreeMap::new();
     for policy in &loaded.peer_authentications {
@@ -50,14 +50,22 @@ pub(super) fn check(checker: &mut Checker<'_>) {
     }
 }
 
-fn check_authorization(checker: &mut Checker<'_>) {
+fn check_selectors(checker: &mut Checker<'_>) {
     let loaded = checker.loaded;
-    for policy in &loaded.authorization_policies {
+    let authorization = loaded
+        .authorization_policies
+        .iter()
+        .map(|policy| (&policy.selector, &policy.origin, &policy.namespace));
+    let limits = loaded
+        .rate_limit_policies
+        .iter()
+        .map(|policy| (&policy.selector, &policy.origin, &policy.namespace));
+    for (selector, origin, namespace) in authorization.chain(limits) {
         // One of the root namespace chooses among the workloads of all.
-        if let Some(selector) = &policy.selector
-            && policy.namespace != loaded.mesh.root_namespace
+        if let Some(selector) = selector
+            && *namespace != loaded.mesh.root_namespace
         {
-            selects_something(checker, &policy.origin, &policy.namespace, selector);
+            selects_something(checker, origin, namespace, selector);
         }
     }
 }

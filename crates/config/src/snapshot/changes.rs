@@ -12,7 +12,11 @@ use std::{
 
 use rajut_types::{Hostname, Text};
 
-use super::{Members, Shared, Snapshot, authorization, index::same_objects};
+use super::{
+    Members, Shared, Snapshot,
+    holding::{self, Policy},
+    index::same_objects,
+};
 
 /// See the module.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -36,7 +40,10 @@ impl Snapshot {
                 || !same_objects(&self.telemetries, &older.telemetries),
             ..Changes::default()
         };
-        self.add_authorization(older, &mut changes);
+        let (new, old) = (&self.authorization_policies, &older.authorization_policies);
+        self.add_policies(new, old, &mut changes);
+        let (new, old) = (&self.rate_limit_policies, &older.rate_limit_policies);
+        self.add_policies(new, old, &mut changes);
         if Arc::ptr_eq(&self.index, &older.index) {
             return changes;
         }
@@ -98,10 +105,9 @@ impl Snapshot {
         changes.hosts.extend(hosts);
     }
 
-    /// Authorization policies: the workloads that they hold for. One that stands beside no known workload (its labels are its
-    /// own) may be concerned, too, which `configuration` says.
-    fn add_authorization(&self, older: &Self, changes: &mut Changes) {
-        let (new, old) = (&self.authorization_policies, &older.authorization_policies);
+    /// Policies: the workloads that they hold for. One that stands beside no known workload (its labels are its own) may be
+    /// concerned, too, which `configuration` says.
+    fn add_policies<P: Policy + PartialEq>(&self, new: &[Arc<P>], old: &[Arc<P>], changes: &mut Changes) {
         if same_objects(new, old) {
             return;
         }
@@ -110,7 +116,7 @@ impl Snapshot {
         let root = &self.mesh.root_namespace;
         for (key, workload) in &self.workloads {
             let concerned =
-                |policy: &&Arc<_>| authorization::holds(policy, root, &workload.namespace, &workload.labels);
+                |policy: &&Arc<P>| holding::holds(&***policy, root, &workload.namespace, &workload.labels);
             if policies.iter().any(concerned) {
                 changes.workloads.insert(key.clone());
             }

@@ -11,9 +11,10 @@ use std::{
 
 use rajut_types::{Hostname, Labels, Locality, Principal, Text};
 
-use super::{EffectiveMtls, Shared, Snapshot, authorization, rules::Client, telemetry};
+use super::{EffectiveMtls, Shared, Snapshot, holding, rules::Client, telemetry};
 use crate::model::{
-    AuthorizationPolicy, DestinationRule, MeshConfig, Observed, Service, VirtualService, Workload,
+    AuthorizationPolicy, DestinationRule, MeshConfig, Observed, RateLimitPolicy, Service, VirtualService,
+    Workload,
 };
 
 /// A workload behind a service, with the mTLS mode that its sidecar holds.
@@ -118,6 +119,8 @@ pub struct WorkloadView {
     pub mtls: Shared<EffectiveMtls>,
     /// Which calls it lets through.
     pub authorization: Vec<Shared<AuthorizationPolicy>>,
+    /// How many calls it takes.
+    pub rate_limits: Vec<Shared<RateLimitPolicy>>,
     /// The services whose selector takes it, oldest first, each with the rule that its own namespace has for it.
     pub services: Vec<(Shared<Service>, Option<Shared<DestinationRule>>)>,
     /// Container port name → number.
@@ -271,8 +274,14 @@ impl Snapshot {
             mesh: Shared::from(&self.mesh),
             namespace: namespace.into(),
             mtls: self.index.mtls_of(namespace, name, labels),
-            authorization: authorization::of(
+            authorization: holding::of(
                 &self.authorization_policies,
+                &self.mesh.root_namespace,
+                namespace,
+                labels,
+            ),
+            rate_limits: holding::of(
+                &self.rate_limit_policies,
                 &self.mesh.root_namespace,
                 namespace,
                 labels,

@@ -69,6 +69,7 @@ fn snapshot() -> Snapshot {
         destination_rules: loaded.destination_rules,
         peer_authentications: loaded.peer_authentications,
         authorization_policies: loaded.authorization_policies,
+        rate_limit_policies: loaded.rate_limit_policies,
         telemetries: loaded.telemetries,
     };
     let workloads = [

@@ -1,15 +1,17 @@
 //! Local rate limits, and the actions of routes that make descriptors.
 //!
-//! Rejected: limits shared by a cluster of proxies, descriptors with wildcards, tokens that are not whole requests,
-//! actions beyond [`RateLimitAction`].
+//! Rejected: limits shared by a cluster of proxies, tokens that are not whole requests, actions
+//! beyond [`RateLimitAction`].
 
 use rajut_proto::{
+    core::TypedExtensionConfig,
     envoy::extensions::{
         common::ratelimit::v3::{
             LocalRateLimitDescriptor, VhRateLimitsOptions, XRateLimitHeadersRfcVersion,
             rate_limit_descriptor::Entry,
         },
         filters::http::local_ratelimit::v3::LocalRateLimit as Message,
+        rate_limit_descriptors::expr::v3 as expr,
     },
     route::{
         self as pb,
@@ -18,7 +20,7 @@ use rajut_proto::{
             action::{self, ActionSpecifier},
         },
     },
-    types,
+    type_url, types,
 };
 use rajut_types::{Percent, Text};
 
@@ -29,9 +31,11 @@ use super::{
     route, write,
 };
 use crate::rate_limit::{
-    DescriptorLimit, LocalRateLimit, RateLimit, RateLimitAction, TokenBucket, VirtualHostLimits,
+    DYNAMIC_MAX, DescriptorLimit, LocalRateLimit, PEER_IDENTITY, RateLimit, RateLimitAction, TokenBucket,
+    VirtualHostLimits,
 };
 
+const EXPR: &str = "envoy.rate_limit_descriptors.expr";
 const GENERIC_KEY: &str = "generic_key";
 const HEADER_MATCH: &str = "header_match";
 /// Envoy: the shortest `fill_interval`.
@@ -72,6 +76,8 @@ pub(super) fn encode_filter(limit: &LocalRateLimit) -> Message {
         always_consume_default_token_bucket: Some(write::boolean(limit.always_consume_default)),
         rate_limited_as_resource_exhausted: limit.resource_exhausted,
         rate_limits: encode_limits(&limit.rate_limits),
+        max_dynamic_descriptors: (limit.dynamic_max != DYNAMIC_MAX).then(|| write::number(limit.dynamic_max)),
+        enable_retry_after_header: limit.retry_after,
         ..Default::default()
     }
 }
@@ -91,7 +97,7 @@ fn encode_descriptor(descriptor: &DescriptorLimit) -> LocalRateLimitDescriptor {
             .iter()
             .map(|(key, value)| Entry {
                 key: key.to_string(),
-                value: value.to_string(),
+                value: value.as_deref().unwrap_or_default().to_owned(),
             })
             .collect(),
         token_bucket: Some(encode_bucket(descriptor.bucket)),
@@ -126,6 +132,17 @@ fn encode_action(action: &RateLimitAction) -> ActionSpecifier {
             })
         }
         RateLimitAction::RemoteAddress => ActionSpecifier::RemoteAddress(action::RemoteAddress {}),
+        RateLimitAction::PeerIdentity { key, skip } => {
+            let descriptor = expr::Descriptor {
+                descriptor_key: key.to_string(),
+                skip_if_error: *skip,
+                expr_specifier: Some(expr::descriptor::ExprSpecifier::Text(PEER_IDENTITY.to_owned())),
+            };
+            ActionSpecifier::Extension(TypedExtensionConfig {
+                name: EXPR.to_owned(),
+                typed_config: Some(write::any(type_url::RATE_LIMIT_EXPR, &descriptor)),
+            })
+        }
         RateLimitAction::DestinationCluster => {
             ActionSpecifier::DestinationCluster(action::DestinationCluster {})
         }
@@ -216,9 +233,18 @@ pub(super) fn decode_filter(reader: &mut Reader, place: &Place<'_>, message: &Me
             .is_none_or(|it| it.value),
         resource_exhausted: message.rate_limited_as_resource_exhausted,
         rate_limits: decode_limits(reader, place, &message.rate_limits),
+        dynamic_max: dynamic_max(reader, place, number(message.max_dynamic_descriptors.as_ref())),
+        retry_after: message.enable_retry_after_header,
     };
     check_intervals(reader, place, &limit);
     limit
+}
+
+fn dynamic_max(reader: &mut Reader, place: &Place<'_>, told: Option<u32>) -> u32 {
+    if told == Some(0) {
+        reader.out_of_range(&place.field("max_dynamic_descriptors"), 0, "1 or more");
+    }
+    told.unwrap_or(DYNAMIC_MAX)
 }
 
 fn stage(reader: &mut Reader, place: &Place<'_>, stage: u32) -> u32 {
@@ -278,14 +304,10 @@ fn decode_descriptor(
     let entries = descriptor.entries.iter().enumerate().map(|(at, entry)| {
         let place = place.item("entries", at);
         let key = reader.named(&place.field("key"), &entry.key, "the entry's key");
-        if entry.value.is_empty() {
-            reader.value(
-                &place.field("value"),
-                "nothing (any value)",
-                "write a descriptor for each value",
-            );
-        }
-        (key, entry.value.as_str().into())
+        (
+            key,
+            (!entry.value.is_empty()).then(|| entry.value.as_str().into()),
+        )
     });
     let entries = entries.collect();
     let place = place.field("token_bucket");
@@ -343,6 +365,9 @@ fn decode_action(reader: &mut Reader, place: &Place<'_>, action: &Action) -> Opt
             })
         }
         Some(ActionSpecifier::RemoteAddress(_)) => Some(RateLimitAction::RemoteAddress),
+        Some(ActionSpecifier::Extension(extension)) => {
+            decode_expression(reader, &place.field("extension"), extension)
+        }
         Some(ActionSpecifier::DestinationCluster(_)) => Some(RateLimitAction::DestinationCluster),
         Some(ActionSpecifier::GenericKey(generic)) => {
             let place = place.field("generic_key");
@@ -379,6 +404,41 @@ fn decode_action(reader: &mut Reader, place: &Place<'_>, action: &Action) -> Opt
         None => reader.required(place, None, "an action"),
         // Refused by the list of supported fields.
         Some(_) => None,
+    }
+}
+
+/// An entry made of an expression, of which there is one.
+fn decode_expression(
+    reader: &mut Reader,
+    place: &Place<'_>,
+    extension: &TypedExtensionConfig,
+) -> Option<RateLimitAction> {
+    let config = extension.typed_config.as_ref();
+    let Some(config) = config.filter(|it| it.type_url == type_url::RATE_LIMIT_EXPR) else {
+        reader.extension(place, "entry of a rate limit", &extension.name, config, EXPR);
+        return None;
+    };
+    let message: expr::Descriptor = reader.unpack(place, config)?;
+    match &message.expr_specifier {
+        Some(expr::descriptor::ExprSpecifier::Text(text)) if text == PEER_IDENTITY => {
+            Some(RateLimitAction::PeerIdentity {
+                key: reader.named(
+                    &place.field("descriptor_key"),
+                    &message.descriptor_key,
+                    "the entry's key",
+                ),
+                skip: message.skip_if_error,
+            })
+        }
+        Some(expr::descriptor::ExprSpecifier::Text(text)) => {
+            reader.value(
+                &place.field("text"),
+                text,
+                "write connection.uri_san_peer_certificate",
+            );
+            None
+        }
+        _ => reader.required(&place.field("text"), None, "the expression"),
     }
 }
 

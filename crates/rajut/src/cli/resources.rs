@@ -229,6 +229,7 @@ fn full_kind(kind: &str) -> &str {
         "cm" => "ConfigMap",
         "ns" => "Namespace",
         "lw" => "LocalWorkload",
+        "rlp" => "RateLimitPolicy",
         _ => kind,
     }
 }

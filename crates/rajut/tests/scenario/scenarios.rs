@@ -15,6 +15,7 @@ mod observe;
 mod on_demand;
 mod operation;
 mod protocols;
+mod rate_limits;
 mod resilience;
 mod rootless;
 mod routes;
@@ -41,6 +42,7 @@ pub fn all() -> Vec<Scenario> {
         tracing::SCENARIOS,
         security::SCENARIOS,
         authorization::SCENARIOS,
+        rate_limits::SCENARIOS,
         protocols::SCENARIOS,
         observe::SCENARIOS,
         xds_grpc::SCENARIOS,

@@ -1,5 +1,5 @@
 use super::*;
-use crate::{Loaded, merge::LoadOptions, merge::load, parse::Source};
+use crate::{Loaded, merge::LoadOptions, merge::load, model::PathPattern, parse::Source};
 
 fn read_spec(annotations: &str, spec: &str) -> Loaded {
     let text = format!(

@@ -471,6 +471,7 @@ lists! {
     ];
     "envoy.config.route.v3.RateLimit.Action": [
         "destination_cluster" "request_headers" "remote_address" "generic_key" "header_value_match"
+        "extension"
     ] ignorable [] instead [
         "source_cluster" = "write generic_key"
         "query_parameters" = "write request_headers"
@@ -479,7 +480,6 @@ lists! {
         "masked_remote_address" = "write remote_address"
         "query_parameter_value_match" = "write header_value_match on :path"
         "remote_address_match" = "write remote_address"
-        "extension" = "write one of the built-in actions"
     ];
     "envoy.config.route.v3.RateLimit.Action.DestinationCluster": [] ignorable [] instead [];
     "envoy.config.route.v3.RateLimit.Action.GenericKey": [
@@ -693,11 +693,9 @@ lists! {
     ];
     "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit": [
         "stat_prefix" "status" "token_bucket" "filter_enabled" "filter_enforced" "request_headers_to_add_when_not_enforced" "response_headers_to_add" "descriptors" "stage" "local_rate_limit_per_downstream_connection" "enable_x_ratelimit_headers" "vh_rate_limits" "always_consume_default_token_bucket" "rate_limited_as_resource_exhausted" "rate_limits"
-    ] ignorable [
-        "max_dynamic_descriptors"
-    ] instead [
+        "max_dynamic_descriptors" "enable_retry_after_header"
+    ] ignorable [] instead [
         "local_cluster_rate_limit" = "buckets are per proxy"
-        "enable_retry_after_header" = "write enable_x_ratelimit_headers"
     ];
     "envoy.extensions.filters.http.rbac.v3.RBAC": [
         "rules" "rules_stat_prefix" "shadow_rules" "shadow_rules_stat_prefix"
@@ -813,6 +811,11 @@ lists! {
     "envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig": [
         "path_template"
     ] ignorable [] instead [];
+    "envoy.extensions.rate_limit_descriptors.expr.v3.Descriptor": [
+        "descriptor_key" "skip_if_error" "text"
+    ] ignorable [] instead [
+        "parsed" = "write text"
+    ];
     "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate": [] ignorable [] instead [];
     "envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig": [
         "update_frequency"

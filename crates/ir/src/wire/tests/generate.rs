@@ -589,6 +589,7 @@ fn rate_limit() -> BoxedStrategy<RateLimit> {
             skip
         }),
         Just(RateLimitAction::RemoteAddress),
+        (name(), any::<bool>()).prop_map(|(key, skip)| RateLimitAction::PeerIdentity { key, skip }),
         Just(RateLimitAction::DestinationCluster),
         (name(), name()).prop_map(|(key, value)| RateLimitAction::GenericKey { key, value }),
         (name(), name(), any::<bool>(), vec(header_matcher(), 1..3)).prop_map(
@@ -611,7 +612,7 @@ fn local_rate_limit() -> BoxedStrategy<LocalRateLimit> {
         tokens_per_fill,
         fill_interval: Duration::from_secs(1),
     });
-    let descriptor = (vec((name(), name()), 1..3), bucket.clone())
+    let descriptor = (vec((name(), option::of(name())), 1..3), bucket.clone())
         .prop_map(|(entries, bucket)| DescriptorLimit { entries, bucket });
     let modes = select(vec![
         VirtualHostLimits::Override,
@@ -627,7 +628,7 @@ fn local_rate_limit() -> BoxedStrategy<LocalRateLimit> {
             0..=10u32,
             vec(rate_limit(), 0..2),
         ),
-        (any::<[bool; 4]>(), modes),
+        (any::<[bool; 5]>(), modes, 1..100u32),
     )
         .prop_map(
             |(
@@ -639,8 +640,10 @@ fn local_rate_limit() -> BoxedStrategy<LocalRateLimit> {
                         x_ratelimit_headers,
                         always_consume_default,
                         resource_exhausted,
+                        retry_after,
                     ],
                     virtual_host,
+                    dynamic_max,
                 ),
             )| LocalRateLimit {
                 stat_prefix,
@@ -658,6 +661,8 @@ fn local_rate_limit() -> BoxedStrategy<LocalRateLimit> {
                 always_consume_default,
                 resource_exhausted,
                 rate_limits,
+                dynamic_max,
+                retry_after,
             },
         )
         .boxed()

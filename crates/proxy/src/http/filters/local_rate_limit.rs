@@ -5,7 +5,10 @@
 //! the descriptors that its route makes and the filter knows, slowest first, then from the one for every request.
 //!
 //! Bounds: buckets are made when the configuration arrives, but those per connection, which a connection makes on
-//! first use (one set for each limit that it meets). Nothing is allocated per request, but what a joined header needs.
+//! first use (one set for each limit that it meets), and those of descriptors with open values (`open.rs`). Nothing is
+//! allocated per request, but what a joined header and an open value need.
+
+mod open;
 
 use std::{
     borrow::Cow,
@@ -24,6 +27,7 @@ use rajut_ir::{
 };
 use tokio::time::Instant;
 
+use self::open::Open;
 use super::drawn;
 use crate::{
     failure::{Failure, FailureKind},
@@ -43,6 +47,8 @@ pub(crate) struct Limiter {
     buckets: Arc<Buckets>,
     /// Hash of a descriptor's entries → positions in `ir.descriptors`.
     by_entries: HashMap<u64, Vec<usize>, ByHash>,
+    /// Positions of descriptors with open values.
+    open: Vec<usize>,
 }
 
 /// One set of buckets.
@@ -51,7 +57,23 @@ pub(crate) struct Buckets {
     opened: Instant,
     whole: Option<Bucket>,
     /// One for each of the limit's descriptors.
-    descriptors: Vec<Bucket>,
+    descriptors: Vec<OfDescriptor>,
+}
+
+#[derive(Debug)]
+enum OfDescriptor {
+    One(Bucket),
+    /// One for each of its values.
+    Open(Open),
+}
+
+/// The bucket that a descriptor of a request leads to.
+#[derive(Debug, Clone)]
+enum Found {
+    /// The only one of the descriptor at that position.
+    One(usize),
+    /// That of its values.
+    Own(Arc<Bucket>),
 }
 
 impl Buckets {
@@ -59,7 +81,27 @@ impl Buckets {
         Self {
             opened: Instant::now(),
             whole: ir.bucket.map(Bucket::new),
-            descriptors: ir.descriptors.iter().map(|it| Bucket::new(it.bucket)).collect(),
+            descriptors: ir
+                .descriptors
+                .iter()
+                .map(|it| {
+                    if it.is_open() {
+                        OfDescriptor::Open(Open::new(it.bucket, ir.dynamic_max))
+                    } else {
+                        OfDescriptor::One(Bucket::new(it.bucket))
+                    }
+                })
+                .collect(),
+        }
+    }
+
+    fn get<'b>(&'b self, found: &'b Found) -> Option<&'b Bucket> {
+        match found {
+            Found::Own(bucket) => Some(bucket),
+            Found::One(at) => match self.descriptors.get(*at)? {
+                OfDescriptor::One(bucket) => Some(bucket),
+                OfDescriptor::Open(_) => None,
+            },
         }
     }
 
@@ -143,18 +185,29 @@ fn whole(number: f64) -> u64 {
 /// A bucket that the response tells of.
 #[derive(Debug)]
 pub(crate) struct Telling {
+    limiter: Arc<Limiter>,
     buckets: Arc<Buckets>,
     /// Of a descriptor; `None` for the one for every request.
-    descriptor: Option<usize>,
+    found: Option<Found>,
+    refused: bool,
 }
 
 impl Telling {
     fn told(&self) -> Option<Told> {
-        let bucket = match self.descriptor {
-            Some(at) => self.buckets.descriptors.get(at),
+        let bucket = match &self.found {
+            Some(found) => self.buckets.get(found),
             None => self.buckets.whole.as_ref(),
         };
         bucket.map(|bucket| bucket.told(self.buckets.at(Instant::now())))
+    }
+
+    /// Of several limits that a request meets, the response tells of the one that refused it, or has least left.
+    fn or_tighter(self, known: Option<Self>) -> Option<Self> {
+        let Some(own) = self.told() else { return known };
+        let known = known.filter(|known| {
+            !self.refused && known.told().is_some_and(|known| known.remaining <= own.remaining)
+        });
+        known.or(Some(self))
     }
 }
 
@@ -169,10 +222,15 @@ struct Told {
 impl Limiter {
     pub(super) fn new(ir: Arc<LocalRateLimit>, registry: &Registry) -> Self {
         let mut by_entries: HashMap<u64, Vec<usize>, ByHash> = HashMap::default();
+        let mut open = Vec::new();
         for (at, descriptor) in ir.descriptors.iter().enumerate() {
+            if descriptor.is_open() {
+                open.push(at);
+                continue;
+            }
             let mut hash = Fnv::default();
             for (key, value) in &descriptor.entries {
-                add_entry(&mut hash, key, value.as_bytes());
+                add_entry(&mut hash, key, value.as_deref().unwrap_or_default().as_bytes());
             }
             by_entries.entry(hash.value()).or_default().push(at);
         }
@@ -180,12 +238,37 @@ impl Limiter {
             stats: registry.rate_limit(&ir.stat_prefix),
             buckets: Arc::new(Buckets::new(&ir)),
             by_entries,
+            open,
             ir,
         }
     }
 
-    /// Positions of the descriptors that a list of actions leads to.
-    fn find<'l>(&'l self, limit: &RateLimit, call: &Call<'_, '_>) -> Option<&'l [usize]> {
+    /// The bucket that a list of actions leads to: of a descriptor without open values, else of one with.
+    fn find(&self, buckets: &Buckets, limit: &RateLimit, call: &Call<'_, '_>, now: f64) -> Option<Found> {
+        let candidates = self.candidates(limit, call)?;
+        if let Some(at) = candidates.iter().find(|at| self.is_made_of(**at, limit, call)) {
+            return Some(Found::One(*at));
+        }
+        let at = self.open.iter().find(|at| self.is_made_of(**at, limit, call))?;
+        let OfDescriptor::Open(open) = buckets.descriptors.get(*at)? else {
+            return None;
+        };
+        let mut values = Vec::with_capacity(64);
+        let mut entries = self.ir.descriptors[*at].entries.iter();
+        for action in &limit.actions {
+            if let Entry::Is(_, value) = call.entry(action)
+                && entries.next().is_some_and(|(_, fixed)| fixed.is_none())
+            {
+                // No value can be mistaken for the end of another.
+                values.extend_from_slice(&value.len().to_le_bytes());
+                values.extend_from_slice(&value);
+            }
+        }
+        Some(Found::Own(open.bucket(&values, now)))
+    }
+
+    /// Positions of the descriptors without open values that a list of actions may lead to; `None` if it makes none.
+    fn candidates<'l>(&'l self, limit: &RateLimit, call: &Call<'_, '_>) -> Option<&'l [usize]> {
         let mut hash = Fnv::default();
         for action in &limit.actions {
             match call.entry(action) {
@@ -194,7 +277,7 @@ impl Limiter {
                 Entry::Missing => return None,
             }
         }
-        self.by_entries.get(&hash.value()).map(Vec::as_slice)
+        Some(self.by_entries.get(&hash.value()).map_or(&[], Vec::as_slice))
     }
 
     fn is_made_of(&self, at: usize, limit: &RateLimit, call: &Call<'_, '_>) -> bool {
@@ -203,7 +286,7 @@ impl Limiter {
             if let Entry::Is(key, value) = call.entry(action) {
                 let same = entries
                     .next()
-                    .is_some_and(|(k, v)| **k == *key && v.as_bytes() == &*value);
+                    .is_some_and(|(k, v)| **k == *key && v.as_ref().is_none_or(|v| v.as_bytes() == &*value));
                 if !same {
                     return false;
                 }
@@ -246,6 +329,16 @@ impl Call<'_, '_> {
             RateLimitAction::RemoteAddress => {
                 let address = client_address(self.record).ip().to_string();
                 Entry::Is("remote_address", Cow::Owned(address.into_bytes()))
+            }
+            RateLimitAction::PeerIdentity { key, skip } => {
+                let mut uri = Vec::new();
+                if self.record.shared.connection.peer.first_uri(&mut uri) {
+                    Entry::Is(key, Cow::Owned(uri))
+                } else if *skip {
+                    Entry::Skipped
+                } else {
+                    Entry::Missing
+                }
             }
             RateLimitAction::DestinationCluster => {
                 let cluster = self.chosen.and_then(|chosen| match &chosen.cluster {
@@ -340,19 +433,23 @@ pub(super) fn take(
         .per_connection
         .then(|| record.shared.limits.borrow_mut().of(limiter));
     let buckets = own.as_ref().unwrap_or(&limiter.buckets);
-    let (allowed, descriptor) = take_from(buckets, limiter, record, chosen);
-    if ir.x_ratelimit_headers {
-        record.filters.limit = Some(Telling {
+    let (allowed, found) = take_from(buckets, limiter, record, chosen);
+    let enforced = allowed || drawn(ir.enforced, record);
+    if ir.x_ratelimit_headers || (ir.retry_after && !allowed && enforced) {
+        let telling = Telling {
+            limiter: limiter.clone(),
             buckets: buckets.clone(),
-            descriptor,
-        });
+            found,
+            refused: !allowed && enforced,
+        };
+        record.filters.limit = telling.or_tighter(record.filters.limit.take());
     }
     if allowed {
         limiter.stats.add(worker, RateLimitCounter::Ok);
         return Ok(());
     }
     limiter.stats.add(worker, RateLimitCounter::RateLimited);
-    if !drawn(ir.enforced, record) {
+    if !enforced {
         for header in &ir.request_headers_when_not_enforced {
             headers::set(record, header, Half::Request);
         }
@@ -367,42 +464,43 @@ pub(super) fn take(
     .into())
 }
 
-/// Whether there were tokens, and the descriptor whose bucket decided, if it was one's.
+/// Whether there were tokens, and the bucket that decided, if it was a descriptor's.
 fn take_from(
     buckets: &Buckets,
     limiter: &Limiter,
     record: &Record,
     chosen: Option<&Chosen<'_>>,
-) -> (bool, Option<usize>) {
+) -> (bool, Option<Found>) {
     let now = buckets.at(record.start);
-    let mut found = [usize::MAX; DESCRIPTORS_MAX];
+    let mut found = [const { None }; DESCRIPTORS_MAX];
     let mut count = 0;
-    if !limiter.by_entries.is_empty() {
+    if !limiter.ir.descriptors.is_empty() {
         let call = Call { record, chosen };
         let stage = limiter.ir.stage;
         let lists = limits(&limiter.ir, chosen);
         for limit in lists.into_iter().flatten().filter(|limit| limit.stage == stage) {
-            let candidates = limiter.find(limit, &call).unwrap_or_default();
-            let at = candidates
-                .iter()
-                .find(|at| limiter.is_made_of(**at, limit, &call));
-            if let (Some(at), Some(place)) = (at, found.get_mut(count)) {
-                *place = *at;
+            if let Some(place) = found.get_mut(count)
+                && let Some(bucket) = limiter.find(buckets, limit, &call, now)
+            {
+                *place = Some(bucket);
                 count += 1;
             }
         }
     }
     let found = &mut found[..count];
     found.sort_by(|a, b| {
-        let rate = |at: usize| buckets.descriptors[at].rate;
-        rate(*a).total_cmp(&rate(*b))
+        let rate = |found: &Option<Found>| {
+            let bucket = found.as_ref().and_then(|found| buckets.get(found));
+            bucket.map_or(f64::MAX, |bucket| bucket.rate)
+        };
+        rate(a).total_cmp(&rate(b))
     });
-    for at in &*found {
-        if !buckets.descriptors[*at].take(now) {
-            return (false, Some(*at));
+    for one in found.iter().flatten() {
+        if buckets.get(one).is_some_and(|bucket| !bucket.take(now)) {
+            return (false, Some(one.clone()));
         }
     }
-    let slowest = found.first().copied();
+    let slowest = found.first_mut().and_then(Option::take);
     if (slowest.is_none() || limiter.ir.always_consume_default)
         && let Some(whole) = &buckets.whole
         && !whole.take(now)
@@ -419,12 +517,20 @@ pub(super) fn tell(record: &mut Record) {
             headers::set(record, header, Half::Response);
         }
     }
-    if let Some(told) = record.filters.limit.take().and_then(|it| it.told()) {
-        let fields = &mut record.response.fields;
-        // A head that has reached its bound on edits goes without them.
+    let Some(telling) = record.filters.limit.take() else {
+        return;
+    };
+    let Some(told) = telling.told() else { return };
+    let fields = &mut record.response.fields;
+    let ir = &telling.limiter.ir;
+    // A head that has reached its bound on edits goes without them.
+    if ir.x_ratelimit_headers {
         let _ = fields.set_number("x-ratelimit-limit", told.limit);
         let _ = fields.set_number("x-ratelimit-remaining", told.remaining);
         let _ = fields.set_number("x-ratelimit-reset", told.reset_s);
+    }
+    if ir.retry_after && telling.refused && ir.status == 429 && fields.get("retry-after").is_none() {
+        let _ = fields.set_number("retry-after", told.reset_s.max(1));
     }
 }
 

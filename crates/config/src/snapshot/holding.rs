@@ -1,39 +1,50 @@
-//! Which authorization policies hold for a workload: those of the root namespace and of its own whose selector takes it. All of
-//! them together; none comes before another.
+//! Which policies hold for a workload: those of the root namespace and of its own whose selector takes it. All of them together;
+//! none comes before another.
 //!
 //! Source: Istio `AuthorizationPolicies.ListAuthorizationPolicies`.
 
 use std::sync::Arc;
 
-use rajut_types::Labels;
+use rajut_types::{Labels, Text};
 
 use super::Shared;
-use crate::model::AuthorizationPolicy;
+use crate::model::{AuthorizationPolicy, RateLimitPolicy};
+
+/// A policy of a workload's inbound side.
+pub(super) trait Policy {
+    /// Its namespace and its selector.
+    fn scope(&self) -> (&Text, Option<&Labels>);
+}
+
+impl Policy for AuthorizationPolicy {
+    fn scope(&self) -> (&Text, Option<&Labels>) {
+        (&self.namespace, self.selector.as_ref())
+    }
+}
+
+impl Policy for RateLimitPolicy {
+    fn scope(&self) -> (&Text, Option<&Labels>) {
+        (&self.namespace, self.selector.as_ref())
+    }
+}
 
 /// Whether a policy holds for a workload.
-pub(super) fn holds(
-    policy: &AuthorizationPolicy,
-    root_namespace: &str,
-    namespace: &str,
-    labels: &Labels,
-) -> bool {
-    (*policy.namespace == *root_namespace || *policy.namespace == *namespace)
-        && policy
-            .selector
-            .as_ref()
-            .is_none_or(|selector| labels.matches(selector))
+pub(super) fn holds(policy: &impl Policy, root_namespace: &str, namespace: &str, labels: &Labels) -> bool {
+    let (of, selector) = policy.scope();
+    (**of == *root_namespace || **of == *namespace)
+        && selector.is_none_or(|selector| labels.matches(selector))
 }
 
 /// The policies that hold for a workload, in their order.
-pub(super) fn of(
-    sorted: &[Arc<AuthorizationPolicy>],
+pub(super) fn of<P: Policy>(
+    sorted: &[Arc<P>],
     root_namespace: &str,
     namespace: &str,
     labels: &Labels,
-) -> Vec<Shared<AuthorizationPolicy>> {
+) -> Vec<Shared<P>> {
     let holding = sorted
         .iter()
-        .filter(|policy| holds(policy, root_namespace, namespace, labels));
+        .filter(|policy| holds(&***policy, root_namespace, namespace, labels));
     holding.map(Shared::from).collect()
 }
 
