@@ -75,21 +75,9 @@ fn all_fields_are_read_and_the_burst_is_the_number_of_requests() {
 
 /// A limit, the place of what is wrong with it, and what is.
 const WRONG: &[(&str, &str, Code)] = &[
-    (
-        "{name: a, per: 1s}",
-        "spec.limits[0]",
-        codes::MISSING_FIELD,
-    ),
-    (
-        "{name: a, requests: 1}",
-        "spec.limits[0]",
-        codes::MISSING_FIELD,
-    ),
-    (
-        "{requests: 1, per: 1s}",
-        "spec.limits[0]",
-        codes::MISSING_FIELD,
-    ),
+    ("{name: a, per: 1s}", "spec.limits[0]", codes::MISSING_FIELD),
+    ("{name: a, requests: 1}", "spec.limits[0]", codes::MISSING_FIELD),
+    ("{requests: 1, per: 1s}", "spec.limits[0]", codes::MISSING_FIELD),
     (
         "{name: A_b, requests: 1, per: 1s}",
         "spec.limits[0].name",
@@ -170,7 +158,11 @@ const WRONG: &[(&str, &str, Code)] = &[
 #[test]
 fn what_is_wrong_is_named_at_its_place_and_the_policy_is_not_used() {
     for (limit, place, code) in WRONG {
-        assert_eq!(found(limit), (vec![((*place).to_owned(), *code)], false), "{limit}");
+        assert_eq!(
+            found(limit),
+            (vec![((*place).to_owned(), *code)], false),
+            "{limit}"
+        );
     }
     assert!(read_spec("{limits: []}").rate_limit_policies.is_empty());
     assert!(read_spec("{}").rate_limit_policies.is_empty());
