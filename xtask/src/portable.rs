@@ -34,11 +34,31 @@ pub(crate) fn compile(compiler: &OsString) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// The tests of `platform`, and everything that is built on it type-checked.
+/// The tests of `platform`, then everything that is built on it at work: the clinic, and meshes on explicit ports.
+///
+/// Built as `cargo test --workspace` builds, so that its dependencies are used; what is optimised here nobody needs twice.
 pub(crate) fn check(root: &Path) -> Result<()> {
     cargo(root, &["test", "-p", "rajut-platform", "--lib"])?;
-    cargo(root, &["check", "-p", "rajut"])
+    let mut scenarios = vec![
+        "test",
+        "--workspace",
+        "--test",
+        "scenario",
+        "--",
+        "--plane",
+        "rajut",
+    ];
+    scenarios.extend(SCENARIOS);
+    cargo(root, &scenarios)
 }
+
+/// What needs no namespaces, by parts of the names.
+const SCENARIOS: [&str; 4] = [
+    "clinic_is_ready",
+    "clinic_canary",
+    "with_explicit_ports",
+    "where_users_get_no_namespaces",
+];
 
 fn cargo(root: &Path, arguments: &[&str]) -> Result<()> {
     let status = Command::new(env!("CARGO"))

@@ -248,6 +248,8 @@ mod tests {
             duration: Duration::from_millis(millis),
             received: 10,
             sent: 100,
+            messages_received: 0,
+            messages_sent: 0,
         }
     }
 
