@@ -1,5 +1,5 @@
-//! One Envoy bootstrap with everything on (access control, rate limits, a JSON access log, tracing), run by Envoy and by
-//! `rajut proxy`: the same answers, the same log fields, the same counters, the same spans. Without an `envoy` on the
+//! One Envoy bootstrap with everything on (access control, rate limits, faults, cross-origin rules, a JSON access log,
+//! tracing), run by Envoy and by `rajut proxy`: the same answers, the same log fields, the same counters, the same spans. Without an `envoy` on the
 //! path the comparison is skipped, and said so; what we answer is checked all the same.
 #![expect(
     clippy::disallowed_methods,
@@ -88,6 +88,60 @@ const PROBES: &[Probe] = &[
         )],
     ),
     ("GET", "/public/t", &[("x-envoy-force-trace", "true")]),
+    // Faults.
+    ("GET", "/broken/abort", &[]),
+    ("POST", "/broken/abort", &[("content-type", "application/grpc")]),
+    ("GET", "/broken/grpc", &[]),
+    ("POST", "/broken/grpc", &[("content-type", "application/grpc")]),
+    ("GET", "/broken/late", &[]),
+    ("HEAD", "/broken/both", &[]),
+    ("GET", "/broken/some", &[]),
+    ("GET", "/broken/some", &[("x-broken", "")]),
+    ("GET", "/broken/in-place", &[("origin", PAGE)]),
+    // Cross-origin rules.
+    ("GET", "/pages", &[]),
+    ("GET", "/pages", &[("origin", PAGE)]),
+    ("GET", "/pages", &[("origin", "https://a.clinic.example")]),
+    ("GET", "/pages", &[("origin", "https://other.example")]),
+    (
+        "OPTIONS",
+        "/pages",
+        &[("origin", PAGE), ("access-control-request-method", "PUT")],
+    ),
+    (
+        "OPTIONS",
+        "/pages",
+        &[
+            ("origin", PAGE),
+            ("access-control-request-method", "PUT"),
+            ("access-control-request-headers", "x-two"),
+            ("access-control-request-private-network", "true"),
+        ],
+    ),
+    (
+        "OPTIONS",
+        "/pages",
+        &[
+            ("origin", "https://other.example"),
+            ("access-control-request-method", "PUT"),
+        ],
+    ),
+    (
+        "OPTIONS",
+        "/pages/in-place",
+        &[("origin", PAGE), ("access-control-request-method", "PUT")],
+    ),
+];
+
+const PAGE: &str = "https://shop.example";
+
+/// Counters that are compared.
+const STATS: [&str; 5] = [
+    "envoy_http_rbac",
+    "envoy_http_local_rate",
+    "envoy_http_fault_delays",
+    "envoy_http_fault_aborts",
+    "envoy_http_cors",
 ];
 
 /// A process that ends with the test.
@@ -459,7 +513,7 @@ fn run(name: &str, command: impl FnOnce(&Path) -> Command, folder: &Path) -> See
     Seen {
         answers,
         log,
-        stats: stats(admin, &["envoy_http_rbac", "envoy_http_local_rate"]).unwrap_or_default(),
+        stats: stats(admin, &STATS).unwrap_or_default(),
         spans,
     }
 }
@@ -530,7 +584,9 @@ fn the_same_bootstrap_answers_logs_counts_and_traces_as_on_envoy() {
         statuses,
         [
             "200", "200", "200", "403", "403", "403", "403", "200", "200", "403", "200", "403", "418", "301",
-            "200", "200", "403", "200", "200", "429", "200", "200", "200", "200", "403", "418", "200", "200"
+            "200", "200", "403", "200", "200", "429", "200", "200", "200", "200", "403", "418", "200", "200",
+            "503", "200", "200", "200", "200", "404", "200", "418", "418", "200", "200", "200", "200", "200",
+            "200", "200", "204"
         ]
     );
     assert_eq!(ours.spans.len(), 3, "{:#?}", ours.spans);

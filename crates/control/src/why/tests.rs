@@ -31,6 +31,10 @@ spec:
     match: [{headers: {x-tester: {exact: 'yes'}}}]
     route: [{destination: {host: api, subset: canary}}]
   - name: everybody
+    fault:
+      delay: {fixedDelay: 2s, percentage: {value: 12.5}}
+      abort: {grpcStatus: UNAVAILABLE, percentage: {value: 1}}
+    mirror: {host: api, subset: canary}
     route: [{destination: {host: api, subset: stable}}]
 ---
 apiVersion: security.istio.io/v1
@@ -112,6 +116,18 @@ fn a_request_is_followed_to_its_endpoint_with_file_and_line() {
         .expect("the first route");
     assert!(passed.text.contains("x-tester"), "{passed:?}");
     assert!(passed.place.starts_with("clinic.yaml:"), "{passed:?}");
+    let told = |stage: &str| -> Vec<&str> {
+        let steps = found.steps.iter().filter(|step| step.stage == stage);
+        steps.map(|step| &*step.text).collect()
+    };
+    assert_eq!(
+        told("fault"),
+        [
+            "12.5 % of the requests wait 2s",
+            "1 % of the requests are answered gRPC status 14"
+        ]
+    );
+    assert_eq!(told("mirror").len(), 1);
     assert!(
         found
             .steps

@@ -480,6 +480,12 @@ impl<'t> Routed<'t> {
             _ => None,
         }
     }
+
+    /// The cluster that a request would have gone to, for the log.
+    fn cluster(&self, record: &Record) -> Option<Arc<Cluster>> {
+        self.chosen
+            .and_then(|chosen| cluster_of(record, self.epoch, chosen))
+    }
 }
 
 /// Step six, with its waits, and what the route says. `None`: it is answered.
@@ -504,17 +510,20 @@ async fn pass<'t>(
                 let pausing = pause::wait(downstream, timer, source, deadlines, wait.pause);
                 let paused = Box::pin(pausing).await;
                 record.bytes_received = source.received();
-                paused?;
+                if let Err(failure) = paused {
+                    record.cluster = routed.cluster(record);
+                    return Err(failure.into());
+                }
                 waited = Some(wait);
                 since = clock::now();
             }
             Ok(Passed::Preflight(fields)) => {
                 record.details = Details::Fixed("cors_response");
+                record.cluster = routed.cluster(record);
                 return answer(record, downstream, 200, Bytes::new(), fields).map(|()| None);
             }
             Err(failure) => {
-                let chosen = routed.chosen;
-                record.cluster = chosen.and_then(|chosen| cluster_of(record, routed.epoch, chosen));
+                record.cluster = routed.cluster(record);
                 return Err(failure.into());
             }
         }

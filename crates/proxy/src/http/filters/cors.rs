@@ -75,22 +75,25 @@ fn preflight(policy: &Cors, request: &Fields, asked: &[u8]) -> Fields {
     let mut fields = Fields::new();
     // A fresh section takes any edit; what is no field value is left out.
     let mut say = |name: &'static str, value: &[u8]| {
-        if !value.is_empty() {
-            let _ = fields.set(name, value);
-        }
+        let _ = fields.set(name, value);
     };
     if policy.allow_credentials == Some(true) {
         say(ALLOW_CREDENTIALS, b"true");
     }
     match &*policy.allow_methods {
+        "" => {}
         "*" => say(ALLOW_METHODS, asked),
         methods => say(ALLOW_METHODS, methods.as_bytes()),
     }
     match &*policy.allow_headers {
+        "" => {}
+        // Empty where none are asked for, as Envoy has it.
         "*" => say(ALLOW_HEADERS, request.get(REQUEST_HEADERS).unwrap_or_default()),
         headers => say(ALLOW_HEADERS, headers.as_bytes()),
     }
-    say(MAX_AGE, policy.max_age.as_bytes());
+    if !policy.max_age.is_empty() {
+        say(MAX_AGE, policy.max_age.as_bytes());
+    }
     let wants_private = request.get(REQUEST_PRIVATE_NETWORK) == Some(&b"true"[..]);
     if policy.allow_private_network == Some(true) && wants_private {
         say(ALLOW_PRIVATE_NETWORK, b"true");
