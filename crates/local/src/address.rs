@@ -137,6 +137,19 @@ impl AddressBlock {
         self.kind.socket(address, port)
     }
 
+    /// A port of this block for an application in explicit mode. `None` where the block is one of addresses: the kernel keeps
+    /// ports for applications then ([`rajut_platform::socket::reserve_port`]). Elsewhere it can't, and a port of those that it
+    /// gives to connections would soon be taken by one.
+    pub fn application_port(&self) -> io::Result<Option<u16>> {
+        match self.kind {
+            Kind::Addresses { .. } => Ok(None),
+            Kind::Ports { .. } => {
+                let socket = self.kind.socket(Ipv4Addr::UNSPECIFIED, 0)?;
+                Ok(Some(socket.port()))
+            }
+        }
+    }
+
     /// Whether all workloads have the same address.
     pub const fn is_shared(&self) -> bool {
         matches!(self.kind, Kind::Ports { .. })
@@ -222,6 +235,9 @@ mod tests {
                 let socket = block.socket(block.workload(index), 8080).unwrap();
                 assert_eq!(socket.ip(), Ipv4Addr::LOCALHOST);
                 assert!(seen.insert(socket), "{socket} twice");
+                let port = block.application_port().unwrap().unwrap();
+                assert!(seen.insert((Ipv4Addr::LOCALHOST, port).into()), "{port} twice");
+                assert!((PORT_BLOCK_FIRST..PORT_BLOCK_LAST).contains(&port));
             }
         }
         assert_eq!(first.host_port_claim(18_080), None);

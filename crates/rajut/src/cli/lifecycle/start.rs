@@ -290,7 +290,7 @@ fn setup(place: &Place, args: &UpArgs, mode: CaptureMode, voice: &mut Voice) -> 
 /// Addresses and ports of this machine that are this mesh's for as long as it runs.
 struct Held {
     block: AddressBlock,
-    /// Ports of applications in explicit mode.
+    /// Ports of applications in explicit mode, where the kernel keeps them.
     ports: RefCell<Vec<ReservedPort>>,
     /// Of the services' host addresses.
     claims: RefCell<Vec<TcpListener>>,
@@ -340,6 +340,9 @@ impl Planner {
             previous: running,
         };
         plan::plan(&input, || {
+            if let Some(port) = self.held.block.application_port()? {
+                return Ok(port);
+            }
             let port = reserve_port(Ipv4Addr::UNSPECIFIED.into(), 0)?;
             let number = port.port();
             self.held.ports.borrow_mut().push(port);

@@ -126,7 +126,7 @@ fn not_ready(plane: Plane) -> Result<Outcome> {
     let mesh = Mesh::prepare(plane, &setup("/status/404"))?;
     let folder = mesh.folder.display().to_string();
     let output = mesh
-        .command(&["up", "--detach", "--timeout", "3", &folder])
+        .command(&["up", "--detach", "--timeout", "8", &folder])
         .output()?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     if output.status.code() != Some(1) {
