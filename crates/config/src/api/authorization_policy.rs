@@ -110,29 +110,13 @@ fn read_rule(rule: &Object<'_>, namespace: &Text) -> AuthorizationRule {
     AuthorizationRule {
         sources: parts(rule, "from", "source", |source| read_source(source, namespace)),
         operations: parts(rule, "to", "operation", read_operation),
-        conditions: some_of(rule, "when")
+        conditions: rule
+            .values("when")
             .into_iter()
+            .filter_map(Field::object)
             .filter_map(|condition| read_condition(&condition, namespace))
             .collect(),
     }
-}
-
-/// The objects of a list that must not be empty if it is there: an empty one would hold for everything or nothing, as
-/// the reader likes.
-fn some_of<'a>(rule: &Object<'a>, name: &'static str) -> Vec<Object<'a>> {
-    let Some(field) = rule.get(name) else {
-        return Vec::new();
-    };
-    let items = field.list();
-    if items.is_empty() {
-        field.say_key(
-            Severity::Error,
-            codes::MISSING_FIELD,
-            format!("`{name}` needs at least one entry"),
-            format!("leave `{name}` out if anything will do"),
-        );
-    }
-    items.into_iter().filter_map(Field::object).collect()
 }
 
 /// The objects called `inner` within the entries of the list `name`.
@@ -142,7 +126,7 @@ fn parts<T>(
     inner: &'static str,
     read: impl Fn(&Object<'_>) -> T,
 ) -> Vec<T> {
-    let entries = some_of(rule, name);
+    let entries = rule.values(name).into_iter().filter_map(Field::object);
     let read_one = |entry: &Object<'_>| {
         let found = entry.required(inner, "")?.object()?;
         if found.is_empty() {
@@ -155,7 +139,7 @@ fn parts<T>(
         }
         Some(read(&found))
     };
-    entries.iter().filter_map(read_one).collect()
+    entries.filter_map(|entry| read_one(&entry)).collect()
 }
 
 fn read_source(source: &Object<'_>, namespace: &Text) -> AuthorizationSource {
@@ -279,21 +263,7 @@ fn both<T>(
     none: &'static str,
     read: impl Fn(&Field<'_>) -> Option<T>,
 ) -> Values<T> {
-    let of = |name| {
-        let Some(field) = object.get(name) else {
-            return Vec::new();
-        };
-        let items = field.list();
-        if items.is_empty() {
-            field.say_key(
-                Severity::Error,
-                codes::MISSING_FIELD,
-                format!("`{name}` needs at least one value"),
-                format!("leave `{name}` out if anything will do"),
-            );
-        }
-        items.iter().filter_map(&read).collect()
-    };
+    let of = |name| object.values(name).iter().filter_map(&read).collect();
     Values {
         any: of(any),
         none: of(none),

@@ -229,24 +229,9 @@ fn valid_header(name: &str) -> Option<Text> {
 }
 
 fn read_match(object: &Object<'_>) -> LimitedRequests {
-    let list = |name| {
-        let Some(field) = object.get(name) else {
-            return Vec::new();
-        };
-        let items = field.list();
-        if items.is_empty() {
-            field.say_key(
-                Severity::Error,
-                codes::MISSING_FIELD,
-                format!("`{name}` needs at least one value"),
-                format!("leave `{name}` out if anything will do"),
-            );
-        }
-        items
-    };
     LimitedRequests {
-        methods: list("methods").iter().filter_map(method).collect(),
-        paths: list("paths").iter().filter_map(path).collect(),
+        methods: object.values("methods").iter().filter_map(method).collect(),
+        paths: object.values("paths").iter().filter_map(path).collect(),
         headers: object
             .get("headers")
             .map(|field| field.map())

@@ -157,6 +157,24 @@ impl<'a> Object<'a> {
         self.get(name).map_or_else(Vec::new, |field| field.list())
     }
 
+    /// The items of the list in that field; none if it is absent. A list that is there and empty is an error: it may mean
+    /// anything or nothing, as the reader likes.
+    pub(crate) fn values(&self, name: &'static str) -> Vec<Field<'a>> {
+        let Some(field) = self.get(name) else {
+            return Vec::new();
+        };
+        let items = field.list();
+        if items.is_empty() {
+            field.say_key(
+                Severity::Error,
+                codes::MISSING_FIELD,
+                format!("`{name}` needs at least one value"),
+                format!("leave `{name}` out if anything will do"),
+            );
+        }
+        items
+    }
+
     /// Fields of the format that mean nothing to a mesh.
     pub(crate) fn ignore(&self, names: &[&'static str]) {
         self.asked.borrow_mut().extend(names);
