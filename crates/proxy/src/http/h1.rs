@@ -5,7 +5,6 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::BytesMut;
 use rajut_codec::{
     Fields, ResponseHead,
     h1::{BodyEvent, BodyLength, DecodeError, EncodeError, Limits, Request, ServerConn},
@@ -136,16 +135,7 @@ impl Server {
 
     /// Reads and throws away; `Ready` when the client has finished or broken, or `most` bytes have been read.
     pub(crate) fn poll_discard(&mut self, cx: &mut Context<'_>, most: &mut usize) -> Poll<()> {
-        loop {
-            self.transport.read = BytesMut::new();
-            match ready!(self.transport.poll_read(cx)) {
-                Ok(0) | Err(_) => return Poll::Ready(()),
-                Ok(count) => match most.checked_sub(count) {
-                    Some(left) => *most = left,
-                    None => return Poll::Ready(()),
-                },
-            }
-        }
+        self.transport.poll_discard(cx, most)
     }
 }
 

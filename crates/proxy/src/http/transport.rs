@@ -219,6 +219,20 @@ impl Transport {
         self.read_size = READ_MIN;
     }
 
+    /// Reads and throws away; `Ready` when the peer has finished or broken, or `most` bytes have been read.
+    pub(crate) fn poll_discard(&mut self, cx: &mut Context<'_>, most: &mut usize) -> Poll<()> {
+        loop {
+            self.read = BytesMut::new();
+            match ready!(self.poll_read(cx)) {
+                Ok(0) | Err(_) => return Poll::Ready(()),
+                Ok(count) => match most.checked_sub(count) {
+                    Some(left) => *most = left,
+                    None => return Poll::Ready(()),
+                },
+            }
+        }
+    }
+
     /// Shuts the writing half down once everything is written.
     pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_flush(cx))?;
