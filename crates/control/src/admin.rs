@@ -7,6 +7,7 @@
 mod answer;
 mod edges;
 mod metrics;
+mod reach;
 mod route;
 mod view;
 

@@ -12,6 +12,7 @@
 //! | [`node`] | from an xDS node to the proxy that is translated for |
 //! | [`orders`] | what the supervisor of a local mesh is to do |
 //! | [`admin`] | the operator's door: HTTP and JSON on a Unix socket |
+//! | [`reach`] | who can reach what, by which rule, and whether it is encrypted |
 //! | [`why`] | what a request meets, for people |
 //! | [`wire`] | encoding, the gRPC services |
 //!
@@ -24,6 +25,7 @@ pub mod discovery;
 pub mod node;
 pub mod observe;
 pub mod orders;
+pub mod reach;
 pub mod run;
 mod time;
 pub mod why;

@@ -42,7 +42,7 @@ use tonic::{Extensions, Status};
 use self::{
     alarm::Alarm,
     edge::{Caller, EdgeKey, Target},
-    store::{Counts, EdgeView, Store},
+    store::{Counts, EdgeView, History, Store},
 };
 use crate::{accept::PeerInfo, node::parse_node};
 
@@ -110,6 +110,13 @@ impl Observer {
             edges,
             counts,
         }
+    }
+
+    /// What was called on a host, or on all, over the last `window` seconds; and the time of this answer.
+    pub fn history(&self, host: Option<&str>, window: u32) -> (SystemTime, History) {
+        let now = self.0.second();
+        let history = self.0.lock().history(host, window, now);
+        (self.0.wall(now), history)
     }
 
     /// (when learning ends, first calls after it).

@@ -17,6 +17,8 @@
 //!
 //! Does not: conditions in CEL, metadata (Istio's JWT claims); the decoder refuses them by name.
 
+pub mod reach;
+
 use std::{
     collections::{BTreeMap, HashMap},
     net::{IpAddr, SocketAddr},

@@ -1,9 +1,10 @@
 //! The command line: what can be said, and which module answers it.
 
-mod admin;
+pub(crate) mod admin;
 mod alarms;
 mod analyze;
 mod daemons;
+mod dashboard;
 mod exec;
 mod lifecycle;
 mod logs;
@@ -12,7 +13,7 @@ mod proxies;
 mod resources;
 mod restart;
 mod sources;
-mod status;
+pub(crate) mod status;
 mod time;
 mod top;
 mod verify;
@@ -68,6 +69,8 @@ pub(crate) enum Command {
     Top(top::TopArgs),
     /// Workloads that called a service which they had not called before
     Alarms(OutputFormat),
+    /// The console in a browser: the live service graph, services, coverage, findings, alarms, and a page for auditors
+    Dashboard(dashboard::DashboardArgs),
     /// What a workload, its sidecar or the control plane wrote
     Logs(logs::LogsArgs),
     /// Start a workload's application anew, replica after replica, without failing a request
@@ -142,6 +145,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Status(args) => status::status(&place?, args.format),
         Command::Top(args) => top::top(&place?, &args),
         Command::Alarms(output) => alarms::alarms(&place?, output),
+        Command::Dashboard(args) => dashboard::dashboard(&place?, &args),
         Command::Logs(args) => logs::logs(&place?, &args),
         Command::Restart(args) => restart::restart(&place?, &args),
         Command::Exec(args) => exec::exec(&place?, &args),

@@ -2,11 +2,12 @@
 //! done, 1 the answer is no, 2 wrong usage.
 //!
 //! What each command does lives in [`cli`]; the daemons are the libraries `rajut-control` and `rajut-proxy`, the local
-//! mesh is `rajut-local`. `sample` is what the built-in example runs.
+//! mesh is `rajut-local`. `dashboard` is the console, `sample` is what the built-in example runs.
 
 #[macro_use]
 mod output;
 mod cli;
+mod dashboard;
 mod examples;
 #[cfg(test)]
 mod reference;

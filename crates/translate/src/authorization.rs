@@ -32,6 +32,15 @@ const TCP_PREFIX: &str = "tcp.";
 /// Trust domains of this name mean the mesh's own, whatever it is called.
 const DEFAULT_TRUST_DOMAIN: &str = "cluster.local";
 
+/// What a workload lets through, as its proxy enforces it on any of its HTTP ports: for those who ask before there is a call.
+pub fn access_controls(
+    mesh: &MeshConfig,
+    policies: &[Shared<AuthorizationPolicy>],
+) -> impl Iterator<Item = Arc<Rbac>> {
+    let guards = Authorization { mesh, policies }.at(None);
+    guards.http.into_iter().map(|(_, rbac)| rbac)
+}
+
 /// What holds of a workload's ports.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Authorization<'a> {

@@ -42,6 +42,7 @@ mod tracing;
 mod translator;
 mod virtual_host;
 
+pub use authorization::access_controls;
 pub use outbound::Outbound;
 pub use proxy::{Capture, DataPlane, ExplicitPort, Proxy, Role};
 pub use translator::{Scope, Translator, translate};

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use super::{
     Admin, BODY_BYTES_MAX,
     answer::{Answer, Refused, json_answer, text_answer},
-    edges, metrics, view,
+    edges, metrics, reach, view,
 };
 use crate::why::{Question, find_proxy, follow};
 
@@ -77,6 +77,9 @@ fn read(admin: &Admin, path: &[&str], query: &Query) -> Result<Answer, Refused> 
         ["v1", "diagnostics"] => view::diagnostics(admin),
         ["v1", "alarms"] => edges::alarms(&admin.observer),
         ["v1", "edges"] => edges::edges(admin, query)?,
+        ["v1", "history"] => edges::history(admin, query)?,
+        ["v1", "service"] => reach::service(admin, query)?,
+        ["v1", "reach"] => reach::reach(admin),
         ["debug", "config_dump"] => {
             let proxy = query
                 .get("proxy")

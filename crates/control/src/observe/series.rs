@@ -175,6 +175,12 @@ impl Series {
         self.0.iter().map(VecDeque::len).sum()
     }
 
+    /// The slots of a tier in which something happened, with their numbers, the newest first.
+    pub fn of_tier(&self, tier: usize) -> impl Iterator<Item = (u32, &Amounts)> {
+        let slots = self.0.get(tier).into_iter().flatten().rev();
+        slots.map(|(at, amounts)| (*at, amounts))
+    }
+
     /// What happened in the last `slots` slots of a tier, the one that has begun among them.
     pub fn sum(&self, tier: usize, slots: u32, now: u32) -> Amounts {
         let mut sum = Amounts::default();

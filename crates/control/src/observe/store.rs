@@ -5,7 +5,10 @@
 //! says by how much; where edges do, the calls on further ones are counted ([`Counts`]) and not kept. Proxies are
 //! remembered for [`REMEMBERED`] seconds after their stream ended, at most [`REPORTERS_MAX`] of them.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use rajut_telemetry::load::Load;
 use rajut_types::Text;
@@ -28,6 +31,8 @@ pub const SLOTS_MAX: usize = 1_500_000;
 pub const REPORTERS_MAX: usize = 20_000;
 /// Seconds that a proxy is remembered whose stream has ended, so that a report that it sends again is known.
 pub const REMEMBERED: u32 = 600;
+/// Subsets of a history; those that come later are not in it.
+pub const HISTORY_SUBSETS_MAX: usize = 20;
 /// Slots that each tier keeps at least.
 const KEPT_MIN: u32 = 30;
 
@@ -71,6 +76,26 @@ pub struct EdgeView {
     pub amounts: Amounts,
     /// Requests and connections under way; `None` where nobody reports.
     pub under_way: Option<u64>,
+}
+
+/// Edges over time, added up by the subset that was called.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct History {
+    /// When the first slot begins, seconds.
+    pub begin: u32,
+    /// Seconds of a slot.
+    pub width: u32,
+    /// Subset → a point for each slot, the oldest first; at most [`HISTORY_SUBSETS_MAX`].
+    pub subsets: BTreeMap<Text, Vec<Point>>,
+}
+
+/// One slot of a [`History`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Point {
+    /// Seconds of it in which a caller's proxies reported; 0: nothing is known.
+    pub covered: u32,
+    /// What happened.
+    pub amounts: Amounts,
 }
 
 #[derive(Debug)]
@@ -335,14 +360,62 @@ impl Store {
         }
     }
 
+    /// (tier, seconds of its slots, how many of them) for the last `window` seconds.
+    fn resolution(&self, window: u32) -> (usize, u32, u32) {
+        let reach = |tier: &usize| window <= TIERS[*tier].0 * self.kept[*tier];
+        let tier = (0..TIERS.len()).find(reach).unwrap_or(TIERS.len() - 1);
+        let width = TIERS[tier].0;
+        (tier, width, window.div_ceil(width).clamp(1, self.kept[tier]))
+    }
+
+    /// What was called on a host, or on all of them, slot by slot over the last `window` seconds, or as much as is kept.
+    pub fn history(&mut self, host: Option<&str>, window: u32, now: u32) -> History {
+        self.sweep(now);
+        let (tier, width, slots) = self.resolution(window);
+        let first = (now / width + 1).saturating_sub(slots);
+        let count = (now / width + 1 - first) as usize;
+        let mut subsets: BTreeMap<Text, Vec<Point>> = BTreeMap::new();
+        for (key, edge) in &self.edges {
+            if host.is_some_and(|host| *host != *key.target.host) {
+                continue;
+            }
+            let subset = &key.target.subset;
+            if !subsets.contains_key(subset) && subsets.len() >= HISTORY_SUBSETS_MAX {
+                continue;
+            }
+            let points = subsets
+                .entry(subset.clone())
+                .or_insert_with(|| vec![Point::default(); count]);
+            if let Some(reporting) = self.callers.get(&key.caller) {
+                for (at, point) in (first..).zip(points.iter_mut()) {
+                    let until = if reporting.open > 0 {
+                        now + 1
+                    } else {
+                        reporting.until
+                    };
+                    let end = until.min((at + 1) * width);
+                    let covered = end.saturating_sub(reporting.since.max(at * width));
+                    point.covered = point.covered.max(covered);
+                }
+            }
+            for (at, amounts) in edge.series.of_tier(tier) {
+                let point = at.checked_sub(first).and_then(|at| points.get_mut(at as usize));
+                let Some(point) = point else { break };
+                point.amounts.add(amounts);
+            }
+        }
+        History {
+            begin: first * width,
+            width,
+            subsets,
+        }
+    }
+
     /// (window in seconds, resolution in seconds, edges): the last `window` seconds, or as much as is kept, in the finest
     /// resolution that reaches so far.
     pub fn view(&mut self, window: u32, now: u32) -> (u32, u32, Vec<EdgeView>) {
         self.sweep(now);
-        let reach = |tier: &usize| window <= TIERS[*tier].0 * self.kept[*tier];
-        let tier = (0..TIERS.len()).find(reach).unwrap_or(TIERS.len() - 1);
-        let width = TIERS[tier].0;
-        let slots = window.div_ceil(width).clamp(1, self.kept[tier]);
+        let (tier, width, slots) = self.resolution(window);
         let window = slots * width;
         // The slot that has begun is not over: what it lacks was no time in which something could happen.
         let begin = (now / width + 1).saturating_sub(slots) * width;
@@ -477,6 +550,54 @@ mod tests {
         );
         assert_eq!(store.counts().edges, 1);
         assert_eq!(store.slots, TIERS.len());
+    }
+
+    #[test]
+    fn a_history_has_a_point_for_each_slot_by_subset_and_says_where_nothing_is_known() {
+        let mut store = Store::default();
+        let (web, instance) = opened(&mut store, "web", 100);
+        let subset = |name: &str| Target::of_cluster(&format!("outbound|80|{name}|api")).expect("an edge");
+        for (second, succeeded) in [(101, 9), (103, 2)] {
+            store
+                .add(&web, subset("v1"), &requests(succeeded, 0), second)
+                .expect("room");
+        }
+        store.add(&web, subset("v2"), &requests(0, 1), 104).expect("room");
+        store
+            .add(&web, target("other"), &requests(5, 0), 104)
+            .expect("room");
+        let history = store.history(Some("api"), 10, 104);
+        assert_eq!((history.begin, history.width), (95, 1));
+        let of = |subset: &str| -> Vec<(u32, u32)> {
+            let points = &history.subsets[subset];
+            points
+                .iter()
+                .map(|point| (point.covered, point.amounts.requests()))
+                .collect()
+        };
+        assert_eq!(
+            of("v1"),
+            [
+                (0, 0),
+                (0, 0),
+                (0, 0),
+                (0, 0),
+                (0, 0),
+                (1, 0),
+                (1, 9),
+                (1, 0),
+                (1, 2),
+                (1, 0)
+            ]
+        );
+        assert_eq!(of("v2")[9], (1, 1));
+        assert_eq!(history.subsets.len(), 2, "the other host is not in it");
+        assert_eq!(store.history(None, 10, 104).subsets.len(), 3);
+
+        store.closed(&web, &instance, 105);
+        let later = store.history(Some("api"), 10, 110);
+        let covered: Vec<u32> = later.subsets["v1"].iter().map(|point| point.covered).collect();
+        assert_eq!(covered, [1, 1, 1, 1, 0, 0, 0, 0, 0, 0]);
     }
 
     #[test]

@@ -44,25 +44,7 @@ pub(crate) fn status(place: &Place, format: Format) -> anyhow::Result<ExitCode> 
             return Ok(ExitCode::from(1));
         }
     };
-    let seen = block_on(async {
-        // All sidecars at once: one that does not answer must not hold up the others.
-        let looks: Vec<_> = mesh
-            .workloads
-            .iter()
-            .map(|workload| tokio::spawn(look(workload.admin)))
-            .collect();
-        let mut seen = Vec::new();
-        for (workload, look) in mesh.workloads.iter().zip(looks) {
-            let (upstreams, certificate, silent) = look.await?;
-            seen.push(Seen {
-                workload,
-                upstreams,
-                certificate,
-                silent,
-            });
-        }
-        Ok(seen)
-    })?;
+    let seen = block_on(look_at(&mesh))?;
     let errors = configuration_errors(place);
     let reasons = reasons(&mesh, &seen);
     let health = health(&mesh, &reasons);
@@ -81,6 +63,33 @@ pub(crate) fn status(place: &Place, format: Format) -> anyhow::Result<ExitCode> 
         }
     }
     Ok(answer(health == "healthy"))
+}
+
+async fn look_at(mesh: &MeshRecord) -> anyhow::Result<Vec<Seen<'_>>> {
+    // All sidecars at once: one that does not answer must not hold up the others.
+    let looks: Vec<_> = mesh
+        .workloads
+        .iter()
+        .map(|workload| tokio::spawn(look(workload.admin)))
+        .collect();
+    let mut seen = Vec::new();
+    for (workload, look) in mesh.workloads.iter().zip(looks) {
+        let (upstreams, certificate, silent) = look.await?;
+        seen.push(Seen {
+            workload,
+            upstreams,
+            certificate,
+            silent,
+        });
+    }
+    Ok(seen)
+}
+
+/// What `-o json` prints, without the configuration's errors.
+pub(crate) async fn json(mesh: &MeshRecord) -> anyhow::Result<Value> {
+    let seen = look_at(mesh).await?;
+    let reasons = reasons(mesh, &seen);
+    Ok(to_json(mesh, &seen, health(mesh, &reasons), &reasons))
 }
 
 async fn look(admin: SocketAddr) -> (Upstreams, Option<Certificate>, Option<String>) {

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! A scenario waits on conditions, with deadlines of about ten times the goal, and prints how long it took. What can't run
-//! on Envoy is listed in `exceptions.rs` with its reason. Missing counterparts (Envoy, grpcio, Node, openssl) are skips
+//! on Envoy is listed in `exceptions.rs` with its reason. Missing counterparts (Envoy, grpcio, Node, openssl, Chromium) are skips
 //! that are printed, and failures where `RAJUT_TEST_REQUIRE` names them.
 #![expect(
     clippy::disallowed_methods,

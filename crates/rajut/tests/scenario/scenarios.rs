@@ -3,6 +3,7 @@
 mod authorization;
 mod bulk;
 mod clinic;
+mod console;
 mod egress;
 mod folders;
 mod input;
@@ -45,6 +46,7 @@ pub fn all() -> Vec<Scenario> {
         rate_limits::SCENARIOS,
         protocols::SCENARIOS,
         observe::SCENARIOS,
+        console::SCENARIOS,
         xds_grpc::SCENARIOS,
         input::SCENARIOS,
         limits::SCENARIOS,

@@ -1,0 +1,131 @@
+use rajut_config::{LoadOptions, Source, load, model::WorkloadHealth, snapshot::Configuration};
+use rajut_types::{Labels, Locality};
+
+use super::*;
+
+const POLICIES: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: api, namespace: clinic}
+spec:
+  clusterIP: 10.96.0.7
+  selector: {app: api}
+  ports: [{name: http, port: 8080}]
+---
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: default, namespace: clinic}
+spec: {mtls: {mode: STRICT}}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: callers, namespace: clinic}
+spec:
+  selector: {matchLabels: {app: api}}
+  rules:
+  - from: [{source: {principals: [cluster.local/ns/clinic/sa/web]}}]
+  - from: [{source: {namespaces: [clinic]}}]
+    to: [{operation: {methods: [GET]}}]
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: not-the-job, namespace: clinic}
+spec:
+  action: DENY
+  selector: {matchLabels: {app: api}}
+  rules:
+  - from: [{source: {principals: [cluster.local/ns/clinic/sa/job]}}]
+";
+
+fn workload(name: &str, namespace: &str) -> Workload {
+    Workload {
+        name: format!("{name}-0").into(),
+        deployment: name.into(),
+        namespace: namespace.into(),
+        labels: [("app", name)].into_iter().collect::<Labels>(),
+        service_account: name.into(),
+        address: "10.0.0.1".parse().expect("an address"),
+        named_ports: BTreeMap::new(),
+        reached_ports: BTreeMap::new(),
+        mesh: true,
+        locality: Locality::default(),
+        weight: 1,
+        health: WorkloadHealth::Ready,
+    }
+}
+
+fn snapshot() -> Snapshot {
+    let loaded = load(
+        &[Source::new("policies.yaml", POLICIES.as_bytes().to_vec())],
+        &LoadOptions::default(),
+    );
+    assert!(loaded.diagnostics.is_empty(), "{:#?}", loaded.diagnostics);
+    let mut workloads: Vec<Workload> = ["api", "web", "job", "page"]
+        .map(|name| workload(name, "clinic"))
+        .into();
+    workloads.push(workload("stranger", "other"));
+    Snapshot::build(Configuration::of(&loaded), workloads, &Snapshot::default())
+}
+
+#[test]
+fn a_caller_is_let_through_refused_or_sometimes_by_the_rules_that_decide_its_calls() {
+    let reach = reach(&snapshot());
+    let of = |name: &str| {
+        reach
+            .workloads
+            .iter()
+            .find(|found| *found.deployment == *name)
+            .expect("it is there")
+    };
+    let api = of("api");
+    let verdict = |caller: &str| {
+        let found = api
+            .callers
+            .iter()
+            .find(|group| group.callers.iter().any(|name| name == caller));
+        let found = &found.expect("it is judged").verdict;
+        (
+            found.outcome,
+            found.by.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        )
+    };
+    let rule = |policy: &str, number| format!("ns[clinic]-policy[{policy}]-rule[{number}]");
+    assert_eq!(
+        verdict("web.clinic"),
+        (Outcome::Allowed, vec![rule("callers", 0)])
+    );
+    assert_eq!(
+        verdict("page.clinic"),
+        (Outcome::Sometimes, vec![rule("callers", 1)])
+    );
+    assert_eq!(
+        verdict("job.clinic"),
+        (Outcome::Refused, vec![rule("not-the-job", 0)])
+    );
+    assert_eq!(verdict("stranger.other"), (Outcome::Refused, vec![]));
+    assert_eq!(
+        (api.mtls.mode, api.plaintext.outcome),
+        ("STRICT", Outcome::Refused)
+    );
+    let written = api.mtls.place.as_ref().expect("somebody wrote it");
+    assert_eq!(
+        (&*written.source, &*written.object.kind),
+        ("policies.yaml", "PeerAuthentication")
+    );
+    assert_eq!(api.services, ["api.clinic.svc.cluster.local"]);
+    assert_eq!(api.policies.len(), 2);
+
+    let stranger = of("stranger");
+    assert_eq!(
+        (stranger.mtls.mode, stranger.mtls.place.is_none()),
+        ("PERMISSIVE", true)
+    );
+    assert_eq!(
+        stranger.plaintext.outcome,
+        Outcome::Allowed,
+        "no policy and both forms are taken"
+    );
+    assert_eq!(stranger.callers.len(), 1);
+    assert!(!stranger.callers[0].verdict.guarded && stranger.callers[0].verdict.by.is_empty());
+    assert_eq!(reach.left_out, 0);
+}

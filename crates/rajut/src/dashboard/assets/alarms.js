@@ -1,0 +1,30 @@
+// Alarms: what the control plane noticed without a rule. The newest first.
+
+import { h, replace, table } from "./dom.js";
+import { moment, shortHost } from "./format.js";
+import { t } from "./texts.js";
+
+export const alarmsPage = {
+  sources: () => ({ alarms: "/api/alarms" }),
+  create: (root) => {
+    const body = h("div", {});
+    replace(root, h("div", { class: "title" }, h("h1", {}, t("nav.alarms")), h("p", { class: "summary" }, t("alarms.about"))), body);
+    return { update: (data) => update(body, data.alarms) };
+  },
+};
+
+function update(body, { alarms, now, learningUntil, raised }) {
+  const learns = now < learningUntil;
+  const rows = [...alarms].reverse().map((one) => {
+    const { host, port } = one.destination;
+    const to = h("a", { href: `#/graph?select=${encodeURIComponent(host)}&focus=${encodeURIComponent(host)}`, "data-key": `alarm ${one.number}` }, `${shortHost(host)}${port ? `:${port}` : ""}`);
+    return [moment(one.at), ["warn", t(`alarm.${one.kind}`)], `${one.source.workload}.${one.source.namespace}`, h("code", {}, one.source.principal), to, h("code", {}, one.runbook)];
+  });
+  replace(
+    body,
+    learns && h("p", { class: "banner" }, t("alarms.learning", { until: moment(learningUntil) })),
+    table(t("nav.alarms"), [[t("time"), ""], [t("alarms.kind"), ""], [t("caller"), ""], [t("identity"), ""], [t("service"), ""], [t("alarms.runbook"), ""]], rows, t("alarms.none")),
+    raised > alarms.length && h("p", { class: "hint" }, t("alarms.older", { count: raised - alarms.length })),
+    h("p", { class: "hint" }, t("alarms.kinds")),
+  );
+}
