@@ -47,6 +47,8 @@ const REQUEST_BYTES: &str = "rajut.request_bytes";
 const RESPONSE_BYTES: &str = "rajut.response_bytes";
 /// Requests (or connections) on which both ends had shown a certificate of the mesh.
 const MTLS: &str = "rajut.mtls";
+/// Requests (or connections) that came to no upstream, so that nothing is known of their encryption.
+const UNREACHED: &str = "rajut.unreached";
 /// Opaque connections that were opened.
 const CONNECTIONS: &str = "rajut.connections";
 /// Of these, the ones that came to no upstream.
@@ -83,6 +85,8 @@ pub struct Detail {
     pub response_bytes: u64,
     /// Requests and connections with mutual TLS.
     pub mtls: u64,
+    /// Requests and connections that came to no upstream: they were neither encrypted nor plain.
+    pub unreached: u64,
     /// Opaque connections.
     pub connections: u64,
     /// Of these, failed ones.
@@ -136,6 +140,7 @@ impl Load {
         }
         let counts = [
             (MTLS, detail.mtls),
+            (UNREACHED, detail.unreached),
             (CONNECTIONS, detail.connections),
             (CONNECTIONS_FAILED, detail.connections_failed),
         ];
@@ -166,6 +171,7 @@ impl Load {
         match &**name {
             TIME => detail.times.micros = whole,
             MTLS => detail.mtls = *count,
+            UNREACHED => detail.unreached = *count,
             CONNECTIONS => detail.connections = *count,
             CONNECTIONS_FAILED => detail.connections_failed = *count,
             REQUEST_BYTES => detail.request_bytes = whole,
@@ -220,6 +226,7 @@ mod tests {
                 request_bytes: 1 << 40,
                 response_bytes: 7,
                 mtls: 4,
+                unreached: 1,
                 connections: 5,
                 connections_failed: 6,
             }),

@@ -52,6 +52,8 @@ pub(super) fn history(admin: &Admin, query: &Query) -> Result<Value, Refused> {
     let group = u32::try_from(slots.div_ceil(HISTORY_POINTS))
         .unwrap_or(u32::MAX)
         .max(1);
+    // When a report comes differs by parts of a second: one second alone says little of a rate.
+    let group = if history.width == 1 { group.max(2) } else { group };
     let width = history.width.saturating_mul(group);
     let first = history.begin / width;
     let place = |slot: u32| (history.begin + slot * history.width) / width - first;
@@ -107,7 +109,7 @@ fn point_json(point: &Point) -> Value {
         "rate": of(amounts.requests()),
         "errorShare": share(amounts.failed, amounts.requests()),
         "latencyMs": latency(amounts),
-        "connectionRate": (amounts.detailed > 0).then(|| of(amounts.connections)),
+        "connectionRate": (amounts.detailed > 0 || amounts.connections > 0).then(|| of(amounts.connections)),
         "mtlsShare": share(amounts.mtls, amounts.detailed),
     })
 }
@@ -170,7 +172,7 @@ fn edge_json(observer: &Observer, edge: &EdgeView) -> Value {
     // Requests of the window are known where somebody reported in it.
     let known = |amount: u64| (edge.covered > 0).then_some(amount);
     let rate = |amount: u32| (edge.covered > 0).then(|| f64::from(amount) / f64::from(edge.covered));
-    let told = |amount: u64| (amounts.detailed > 0).then_some(amount);
+    let told = |amount: u64| (amounts.detailed > 0 || amounts.connections > 0).then_some(amount);
     json!({
         "source": source(caller),
         "destination": destination(target),

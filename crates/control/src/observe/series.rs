@@ -22,7 +22,7 @@ pub struct Amounts {
     pub connections: u32,
     /// Of these, failed ones.
     pub connections_failed: u32,
-    /// Requests and connections of reporters that tell more than how they ended.
+    /// Requests and connections that came to an upstream, of reporters that tell more than how they ended.
     pub detailed: u32,
     /// Of these, those with mutual TLS.
     pub mtls: u32,
@@ -50,7 +50,8 @@ impl From<&Load> for Amounts {
         if let Some(detail) = &load.detail {
             amounts.connections = narrow(detail.connections);
             amounts.connections_failed = narrow(detail.connections_failed);
-            amounts.detailed = amounts.requests().saturating_add(amounts.connections);
+            let told = amounts.requests().saturating_add(amounts.connections);
+            amounts.detailed = told.saturating_sub(narrow(detail.unreached));
             amounts.mtls = narrow(detail.mtls);
             amounts.times = detail.times.buckets.map(narrow);
             amounts.micros = detail.times.micros;
@@ -263,5 +264,21 @@ mod tests {
             ..Load::default()
         };
         assert_eq!(Amounts::from(&load).succeeded, u32::MAX);
+    }
+
+    #[test]
+    fn what_came_to_no_upstream_was_neither_encrypted_nor_plain() {
+        let mut load = Load {
+            succeeded: 3,
+            failed: 4,
+            ..Load::default()
+        };
+        load.detail = Some(rajut_telemetry::load::Detail {
+            mtls: 3,
+            unreached: 4,
+            ..Default::default()
+        });
+        let amounts = Amounts::from(&load);
+        assert_eq!((amounts.detailed, amounts.mtls), (3, 3));
     }
 }

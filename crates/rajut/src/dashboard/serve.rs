@@ -33,6 +33,8 @@ pub(crate) const HEAD_BYTES_MAX: usize = 16 << 10;
 pub(crate) const BODY_BYTES_MAX: usize = 1 << 10;
 /// For a request's head, and for a connection on which none comes.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// For a request's body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// On every answer.
 pub(crate) const HEADERS: [(&str, &str); 8] = [
@@ -157,8 +159,11 @@ async fn open<B: Body<Error: Into<Box<dyn std::error::Error + Send + Sync>>>>(
     console: &Console,
     body: B,
 ) -> Answer {
-    let Ok(body) = Limited::new(body, BODY_BYTES_MAX).collect().await else {
-        return refusal(StatusCode::PAYLOAD_TOO_LARGE, "a token is short");
+    let whole = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, BODY_BYTES_MAX).collect());
+    let body = match whole.await {
+        Ok(Ok(body)) => body,
+        Ok(Err(_)) => return refusal(StatusCode::PAYLOAD_TOO_LARGE, "a token is short"),
+        Err(_) => return refusal(StatusCode::REQUEST_TIMEOUT, "the token did not come"),
     };
     let told: Value = serde_json::from_slice(&body.to_bytes()).unwrap_or_default();
     let token = told.get("token").and_then(Value::as_str).unwrap_or_default();

@@ -151,6 +151,19 @@ impl Store {
     }
 }
 
+/// With one of these a call came to no upstream, or to one that nobody knows.
+const UNREACHED: Flags = Flags::NO_HEALTHY_UPSTREAM
+    .with(Flags::UPSTREAM_FAILURE)
+    .with(Flags::UPSTREAM_OVERFLOW)
+    .with(Flags::NO_ROUTE)
+    .with(Flags::NO_CLUSTER)
+    .with(Flags::DNS_FAILURE)
+    .with(Flags::DOWNSTREAM_PROTOCOL)
+    .with(Flags::DOWNSTREAM_TERMINATION)
+    .with(Flags::OVERLOAD)
+    .with(Flags::RATE_LIMITED)
+    .with(Flags::FAULT_INJECTED);
+
 fn add(sum: &mut u64, amount: u64) {
     *sum = sum.wrapping_add(amount);
 }
@@ -198,6 +211,8 @@ impl Sums {
         };
         if is_mtls {
             add(&mut detail.mtls, passed);
+        } else if key.flags.has(UNREACHED) {
+            add(&mut detail.unreached, passed);
         }
     }
 
@@ -208,6 +223,7 @@ impl Sums {
             request_bytes: now.request_bytes.wrapping_sub(then.request_bytes),
             response_bytes: now.response_bytes.wrapping_sub(then.response_bytes),
             mtls: now.mtls.wrapping_sub(then.mtls),
+            unreached: now.unreached.wrapping_sub(then.unreached),
             connections: now.connections.wrapping_sub(then.connections),
             connections_failed: now.connections_failed.wrapping_sub(then.connections_failed),
             ..Detail::default()
@@ -321,6 +337,22 @@ mod tests {
         assert_eq!(
             (detail.request_bytes, detail.response_bytes, detail.mtls),
             (60, 600, 6)
+        );
+
+        assert_eq!(detail.unreached, 0);
+        let mut nowhere = client.key(Protocol::Http);
+        nowhere.code = 503;
+        nowhere.cluster = TextId::of("outbound|80||a");
+        for flags in [Flags::FAULT_INJECTED, Flags::NONE] {
+            nowhere.flags = flags;
+            table.request(&client, nowhere, seen(3));
+        }
+        let load = read(&edges.collect(), "outbound|80||a");
+        let detail = load.detail.expect("told");
+        assert_eq!(
+            (load.failed, detail.mtls, detail.unreached),
+            (2, 0, 1),
+            "the other one was plain"
         );
 
         assert!(edges.collect().is_empty(), "nothing is told twice");

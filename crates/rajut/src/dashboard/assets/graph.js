@@ -7,11 +7,14 @@ import { layout } from "./layout.js";
 import { chosen, graphOf, isBusy, security, severity } from "./model.js";
 import { t } from "./texts.js";
 
-const SIZE = { width: 184, height: 50, gapX: 126, gapY: 36 };
+const SIZE = { width: 190, height: 50, gapX: 122, gapY: 36 };
 /** With this many nodes or fewer, rows stand further apart. */
 const FEW = 16;
 /** With more edges than this, labels stand only on those of the chosen node. */
 const LABELS_MAX = 60;
+/** Of the region that scrolls, both sides, pixels; and the least zoom at which texts are read. */
+const PADDING = 24;
+const READABLE = 0.62;
 const WINDOWS = [10, 60, 300, 3600, 86400];
 const ZOOMS = [0.35, 0.5, 0.7, 1, 1.4];
 
@@ -34,12 +37,25 @@ class GraphPage {
     this.stage = h("div", { class: "stage" });
     this.side = h("aside", { class: "side", "aria-label": t("graph.panel") });
     this.namespaces = h("select", { id: "namespace", onchange: (event) => this.set({ ns: event.target.value }) });
+    this.tools = this.#tools();
     replace(
       root,
       h("div", { class: "title" }, h("h1", {}, t("nav.graph")), this.summary),
-      this.#tools(),
+      this.tools,
       h("div", { class: "split" }, this.stage, this.side),
     );
+  }
+
+  /** Another address of the same page: the controls follow, but for a text that is being typed. */
+  sync(params) {
+    this.params = params;
+    const { q = "", ns = "", window: over = "60", view = "", idle } = params;
+    const field = (name) => this.tools.elements.namedItem(name);
+    if (document.activeElement !== field("search")) field("search").value = q;
+    field("namespace").value = ns;
+    field("window").value = over;
+    field("idle").checked = idle !== "no";
+    for (const one of this.tools.querySelectorAll("[name=view]")) one.checked = one.value === view;
   }
 
   set(change) {
@@ -65,7 +81,7 @@ class GraphPage {
         "label",
         {},
         h("span", {}, t("window")),
-        h("select", { onchange: (event) => this.set({ window: event.target.value }) }, WINDOWS.map((seconds) => option(seconds, duration(seconds), window))),
+        h("select", { name: "window", onchange: (event) => this.set({ window: event.target.value }) }, WINDOWS.map((seconds) => option(seconds, duration(seconds), window))),
       ),
       h(
         "fieldset",
@@ -75,7 +91,7 @@ class GraphPage {
           h("label", {}, h("input", { type: "radio", name: "view", value, checked: value === view, onchange: () => this.set({ view: value }) }), h("span", {}, text)),
         ),
       ),
-      h("label", { class: "check" }, h("input", { type: "checkbox", checked: idle !== "no", onchange: (event) => this.set({ idle: event.target.checked ? "" : "no" }) }), h("span", {}, t("graph.idle"))),
+      h("label", { class: "check" }, h("input", { name: "idle", type: "checkbox", checked: idle !== "no", onchange: (event) => this.set({ idle: event.target.checked ? "" : "no" }) }), h("span", {}, t("graph.idle"))),
     );
   }
 
@@ -153,10 +169,10 @@ class GraphPage {
     document.documentElement.dataset.built = String(Math.round(performance.now() - began));
   }
 
-  /** `null`: fit if it stays readable; 0: fit; else a step. */
+  /** `null`: fit if that stays readable; 0: fit; else a step. */
   #scale(change) {
-    const fit = Math.min(1.1, (this.scroller.clientWidth || 800) / this.frame[2]);
-    if (change === null) this.zoom = Math.max(fit, 0.7);
+    const fit = Math.min(1.1, ((this.scroller.clientWidth || 800) - PADDING) / this.frame[2]);
+    if (change === null) this.zoom = fit < READABLE ? 0.75 : fit;
     else if (change === 0) this.zoom = fit;
     else if (change > 0) this.zoom = ZOOMS.find((one) => one > this.zoom + 0.01) ?? ZOOMS.at(-1);
     else this.zoom = ZOOMS.findLast((one) => one < this.zoom - 0.01) ?? ZOOMS[0];
@@ -188,9 +204,9 @@ class GraphPage {
     const safe = busy ? security(figures.mtls) : "idle";
     const near = this.selected && (edge.from === this.selected || edge.to === this.selected);
     const away = this.selected && !near;
-    group.setAttribute("class", `edge ${kind} ${safe}${near ? " near" : ""}${away ? " away" : ""}`);
-    path.setAttribute("marker-end", `url(#tip-${kind})`);
-    path.setAttribute("stroke-width", String(busy ? Math.min(4, 1.4 + Math.log10(1 + (figures.rate ?? 0))) : 1));
+    put(group, "class", `edge ${kind} ${safe}${near ? " near" : ""}${away ? " away" : ""}`);
+    put(path, "marker-end", `url(#tip-${kind})`);
+    put(path, "stroke-width", busy ? Math.min(4, 1.4 + Math.log10(1 + (figures.rate ?? 0))).toFixed(1) : "1");
     const told = (labels && !away) || near;
     const label = told ? (busy ? [flow(figures), figures.errorShare > 0 ? share(figures.errorShare) : figures.p99 === null ? "" : millis(figures.p99)].filter(Boolean).join(" · ") : edge.reporting ? "" : t("no-data")) : "";
     if (text.textContent !== label) text.textContent = label;
@@ -207,7 +223,7 @@ class GraphPage {
     const told = s("text", { class: "told", x: 14, y: 39 });
     const group = s(
       "a",
-      { class: "node", transform: `translate(${x.toFixed(1)} ${y.toFixed(1)})`, tabindex: first ? 0 : -1, "data-node": node.id, href: this.#href({ select: node.id }) },
+      { class: "node", transform: `translate(${x.toFixed(1)} ${y.toFixed(1)})`, tabindex: first ? 0 : -1, "data-node": node.id, "data-key": `node ${node.id}`, href: this.#href({ select: node.id }) },
       s("title", {}, `${node.name} ${node.namespace}`),
       s("rect", { class: "box", width: SIZE.width, height: SIZE.height, rx: 8 }),
       s("rect", { class: "bar", width: 4, height: SIZE.height - 16, x: 0, y: 8, rx: 2 }),
@@ -225,17 +241,16 @@ class GraphPage {
     const sends = node.outgoing.some((edge) => isBusy(edge.figures));
     const kind = severity(figures.errorShare) || (busy || sends ? "calm" : "quiet");
     const near = this.selected && (node === this.selected || [...node.incoming, ...node.outgoing].some((edge) => edge.from === this.selected || edge.to === this.selected));
-    group.setAttribute("class", `node ${kind} ${node.kind}${node === this.selected ? " selected" : ""}${this.selected && !near ? " away" : ""}`);
+    put(group, "class", `node ${kind} ${node.kind}${node === this.selected ? " selected" : ""}${this.selected && !near ? " away" : ""}`);
     const text = busy
       ? [flow(figures), figures.errorShare > 0 ? share(figures.errorShare) : figures.p99 === null ? "" : `p99 ${millis(figures.p99)}`].filter(Boolean).join(" · ")
       : node.incoming.length > 0 || node.outgoing.length > 0
         ? (sends ? t("graph.only-calls") : t("graph.quiet"))
         : t("no-data");
     if (told.textContent !== text) told.textContent = text;
-    group.setAttribute("aria-label", `${node.name}, ${node.namespace || t(`kind.${node.kind}`)}: ${text}`);
-    group.setAttribute("href", this.#href({ select: node.id }));
-    if (node === this.selected) group.setAttribute("aria-current", "true");
-    else group.removeAttribute("aria-current");
+    put(group, "aria-label", `${node.name}, ${node.namespace || t(`kind.${node.kind}`)}: ${text}`);
+    put(group, "href", this.#href({ select: node.id }));
+    put(group, "aria-current", node === this.selected ? "true" : "false");
   }
 
   /** Arrows go from node to node, Enter chooses (it is a link), Escape lets go. */
@@ -297,6 +312,11 @@ class GraphPage {
 export function flow(figures) {
   if (!(figures.rate > 0) && figures.connectionRate > 0) return `${rate(figures.connectionRate)} ${t("connections")}`;
   return rate(figures.rate);
+}
+
+/** Sets what has changed: most of a live graph has not. */
+function put(element, name, value) {
+  if (element.getAttribute(name) !== value) element.setAttribute(name, value);
 }
 
 function told(edge) {

@@ -10,14 +10,15 @@ const THROUGH_MAX = 4000;
 
 /** `{places: id → {x, y}, ways: edge id → [[x, y], …], width, height}`. `size`: {width, height, gapX, gapY} of a node. */
 export function layout(nodes, edges, size) {
-  const loners = nodes.filter((node) => !edges.some((edge) => edge.from === node || edge.to === node));
-  const linked = nodes.filter((node) => !loners.includes(node));
+  const ends = new Set(edges.flatMap((edge) => [edge.from, edge.to]));
+  const loners = nodes.filter((node) => !ends.has(node));
+  const linked = nodes.filter((node) => ends.has(node));
   const inner = edges.filter((edge) => edge.from !== edge.to);
   const layerOf = layers(linked, inner);
   const { columns, chains } = withThrough(linked, inner, layerOf);
-  order(columns, chains);
-  const rows = settle(columns, chains, size);
-  return placed(columns, rows, chains, loners, size);
+  order(columns);
+  settle(columns, size);
+  return placed(columns, chains, loners, size);
 }
 
 /** node → its layer. */
@@ -103,8 +104,8 @@ function order(columns) {
   }
 }
 
-/** Vertical middles: near the neighbours' middle, never too close. Gives the height. */
-function settle(columns, _chains, size) {
+/** Vertical middles: near the neighbours' middle, never too close. */
+function settle(columns, size) {
   const room = (slot) => (slot.node ? size.height + size.gapY : size.gapY);
   const pack = (column) => {
     let end = 0;
@@ -140,7 +141,7 @@ function settle(columns, _chains, size) {
   }
 }
 
-function placed(columns, _rows, chains, loners, size) {
+function placed(columns, chains, loners, size) {
   const step = size.width + size.gapX;
   const places = new Map();
   let height = 0;

@@ -164,8 +164,8 @@ function show() {
   }
   const sources = kind.sources(params, role);
   // The same page with the same figures keeps what it has drawn and where the focus is.
-  if (page && shown.name === name && page.params) {
-    page.params = params;
+  if (page && shown.name === name && page.sync) {
+    page.sync(params);
     if (JSON.stringify(sources) === shown.sources) return shown.data && draw(shown.data);
   } else {
     page = kind.create(parts.main, params, go);

@@ -536,7 +536,7 @@ fn many(browser: &mut Browser) -> Result {
         "document.querySelectorAll('.node').length < 12 && document.querySelectorAll('.label').length > 2",
     )?;
     browser.evaluate("location.hash = '#/graph?window=300&q=service-499'")?;
-    browser.wait("document.querySelectorAll('.node').length < 12")?;
+    browser.wait("document.querySelectorAll('.node').length < 12 && document.querySelector('#search').value === 'service-499'")?;
     browser.ask("fake", json!({"answers": null}))?;
     Ok(())
 }
