@@ -124,8 +124,8 @@ pub struct Callers {
     pub callers: Vec<String>,
 }
 
-/// Judges all.
-pub fn reach(snapshot: &Snapshot) -> Reach {
+/// Judges all; without `callers` only what is asked of them is told.
+pub fn reach(snapshot: &Snapshot, callers: bool) -> Reach {
     let mut deployments: BTreeMap<(&Text, &Text), Vec<&Arc<Workload>>> = BTreeMap::new();
     for workload in snapshot.workloads.values() {
         deployments
@@ -135,6 +135,7 @@ pub fn reach(snapshot: &Snapshot) -> Reach {
     }
     let callers: Vec<(String, String)> = deployments
         .iter()
+        .filter(|_| callers)
         .filter(|(_, instances)| instances.iter().any(|instance| instance.mesh))
         .filter_map(|((namespace, name), instances)| {
             let identity = instances.first()?.principal(&snapshot.mesh.trust_domain);

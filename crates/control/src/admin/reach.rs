@@ -1,5 +1,5 @@
-//! `GET /v1/reach`: who can reach what ([`crate::reach`]), with the digest of the configuration that says so. `GET
-//! /v1/service?host=H`: one service with its workloads and the resources that hold for it.
+//! `GET /v1/reach`: who can reach what ([`crate::reach`]), with the digest of the configuration that says so; with `callers=no` what is
+//! asked of callers alone. `GET /v1/service?host=H`: one service with its workloads and the resources that hold for it.
 
 use std::fmt::Write as _;
 
@@ -10,9 +10,10 @@ use serde_json::{Value, json};
 use super::{Admin, answer::Refused, route::Query};
 use crate::{reach, time::rfc3339_of};
 
-pub(super) fn reach(admin: &Admin) -> Value {
+pub(super) fn reach(admin: &Admin, query: &Query) -> Value {
     let snapshot = admin.registry.snapshot();
-    let found = reach::reach(&snapshot);
+    let callers = query.get("callers").is_none_or(|wanted| wanted != "no");
+    let found = reach::reach(&snapshot, callers);
     let workloads = json!(found.workloads);
     let mut told = Context::new(&SHA256);
     told.update(workloads.to_string().as_bytes());

@@ -39,6 +39,12 @@ pub(super) async fn route(admin: &Admin, request: Request<Incoming>) -> Answer {
         .collect();
     let answer = match (&parts.method, &path[..]) {
         (&Method::GET, ["v1", "supervision"]) => supervision(admin, &query).await,
+        (&Method::GET, ["v1", "reach"]) => {
+            // Many pairs take a while.
+            let admin = admin.clone();
+            let found = blocking(move || reach::reach(&admin, &query)).await;
+            found.map(|body| json_answer(StatusCode::OK, &body))
+        }
         (&Method::GET, _) => read(admin, &path, &query),
         (&Method::PUT, ["v1", "workloads"]) => put_workloads(admin, body).await,
         (&Method::PATCH, ["v1", "workloads", namespace, name]) => {
@@ -79,7 +85,6 @@ fn read(admin: &Admin, path: &[&str], query: &Query) -> Result<Answer, Refused> 
         ["v1", "edges"] => edges::edges(admin, query)?,
         ["v1", "history"] => edges::history(admin, query)?,
         ["v1", "service"] => reach::service(admin, query)?,
-        ["v1", "reach"] => reach::reach(admin),
         ["debug", "config_dump"] => {
             let proxy = query
                 .get("proxy")

@@ -69,7 +69,7 @@ fn snapshot() -> Snapshot {
 
 #[test]
 fn a_caller_is_let_through_refused_or_sometimes_by_the_rules_that_decide_its_calls() {
-    let reach = reach(&snapshot());
+    let reach = reach(&snapshot(), true);
     let of = |name: &str| {
         reach
             .workloads
@@ -128,4 +128,7 @@ fn a_caller_is_let_through_refused_or_sometimes_by_the_rules_that_decide_its_cal
     assert_eq!(stranger.callers.len(), 1);
     assert!(!stranger.callers[0].verdict.guarded && stranger.callers[0].verdict.by.is_empty());
     assert_eq!(reach.left_out, 0);
+    let alone = super::reach(&snapshot(), false);
+    assert_eq!(alone.workloads.len(), reach.workloads.len());
+    assert!(alone.workloads.iter().all(|found| found.callers.is_empty()));
 }

@@ -228,7 +228,7 @@ impl Source {
             }
             Question::Proxies => self.get("/v1/proxies").await?,
             Question::Findings => findings(self.get("/v1/diagnostics").await?),
-            Question::Coverage => coverage(self.get("/v1/reach").await?),
+            Question::Coverage => coverage(self.get("/v1/reach?callers=no").await?),
             Question::Reach => self.get("/v1/reach").await?,
             Question::Resources => resources(&self.get("/v1/resources").await?),
             Question::Status => {

@@ -1,19 +1,23 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpStream as Client},
     path::Path,
     sync::Mutex,
+    time::Duration,
 };
 
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use rajut_local::state::StateDir;
+use rajut_platform::socket::{ListenOptions, TcpListener, listen};
 use rajut_runtime::Clock;
 
 use super::{
     assets::ASSETS,
     auth::Door,
-    serve::{Answer, BODY_BYTES_MAX, Console, HEADERS, answer},
+    serve::{Answer, BODY_BYTES_MAX, CONNECTIONS_MAX, Console, HEAD_BYTES_MAX, HEADERS, answer, serve},
     source::Source,
 };
 
@@ -289,4 +293,58 @@ fn the_document_and_the_scripts_are_served_without_a_session() {
     }
     let document = text(ask(&console, "GET", "/", &[("host", HOST)], ""));
     assert!(document.starts_with("<!doctype html>"));
+}
+
+/// Sends bytes and reads what comes first within that time.
+fn exchange(stream: &mut Client, sent: &[u8], wait: Duration) -> String {
+    stream.set_read_timeout(Some(wait)).expect("a socket");
+    // A server that has had enough closes while we write.
+    let _ = stream.write_all(sent);
+    let mut part = [0; 64];
+    let count = stream.read(&mut part).unwrap_or(0);
+    String::from_utf8_lossy(&part[..count]).into_owned()
+}
+
+#[test]
+fn heads_and_connections_have_a_bound() {
+    const SOON: Duration = Duration::from_secs(10);
+    let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
+    let listener = listen(loopback, &ListenOptions::default()).expect("a port");
+    let address = listener.local_addr().expect("its address");
+    // It serves until the test's process ends.
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        runtime.block_on(async {
+            let listener = TcpListener::from_std(listener).expect("a listener");
+            serve(listener, console()).await;
+        });
+    });
+    let connect = || Client::connect(address).expect("it listens");
+
+    let ordinary = format!("GET /assets/dom.js HTTP/1.1\r\nhost: {HOST}\r\n\r\n");
+    assert!(exchange(&mut connect(), ordinary.as_bytes(), SOON).starts_with("HTTP/1.1 200 "));
+    let long = format!(
+        "GET / HTTP/1.1\r\nhost: {HOST}\r\nx: {}\r\n\r\n",
+        "y".repeat(2 * HEAD_BYTES_MAX)
+    );
+    assert!(exchange(&mut connect(), long.as_bytes(), SOON).starts_with("HTTP/1.1 431 "));
+
+    let mut open: Vec<Client> = (0..CONNECTIONS_MAX).map(|_| connect()).collect();
+    for stream in &mut open {
+        assert!(exchange(stream, ordinary.as_bytes(), SOON).starts_with("HTTP/1.1 200 "));
+    }
+    let mut another = connect();
+    assert_eq!(
+        exchange(&mut another, ordinary.as_bytes(), Duration::from_millis(200)),
+        "",
+        "it waits"
+    );
+    drop(open.pop());
+    assert!(
+        exchange(&mut another, b"", SOON).starts_with("HTTP/1.1 200 "),
+        "its turn has come"
+    );
 }
