@@ -21,6 +21,7 @@ pub(crate) mod pool;
 pub(crate) mod probe;
 pub(crate) mod protocol;
 pub(crate) mod rate_limit_policy;
+pub(crate) mod request_authentication;
 pub(crate) mod route;
 pub(crate) mod service;
 pub(crate) mod service_entry;
@@ -163,7 +164,7 @@ pub(crate) const KINDS: &[Kind] = &[
         "security.istio.io",
         SECURITY,
         "security.istio.io/v1",
-        UNSAFE,
+        Support::Used,
     ),
     kind(
         "Telemetry",

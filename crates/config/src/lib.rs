@@ -9,6 +9,7 @@ mod api;
 mod check;
 pub mod codes;
 mod index;
+pub mod key_set;
 mod merge;
 pub mod model;
 mod parse;

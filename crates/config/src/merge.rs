@@ -19,7 +19,8 @@ use crate::{
     Index, codes,
     model::{
         AuthorizationPolicy, ConfigMap, Deployment, DestinationRule, MeshConfig, Namespace,
-        PeerAuthentication, RateLimitPolicy, RunCommand, Service, ServiceAccount, Telemetry, VirtualService,
+        PeerAuthentication, RateLimitPolicy, RequestAuthentication, RunCommand, Service, ServiceAccount,
+        Telemetry, VirtualService,
     },
     parse::Source,
     read::nearest,
@@ -87,6 +88,8 @@ pub struct Loaded {
     /// As written.
     pub rate_limit_policies: Vec<RateLimitPolicy>,
     /// As written.
+    pub request_authentications: Vec<RequestAuthentication>,
+    /// As written.
     pub telemetries: Vec<Telemetry>,
     /// The base with what is written laid over it.
     pub mesh: MeshConfig,
@@ -135,6 +138,7 @@ fn read(sources: &[Source], options: &LoadOptions, reader: &mut Reader) -> Loade
         peer_authentications: collected.peer_authentications,
         authorization_policies: collected.authorization_policies,
         rate_limit_policies: collected.rate_limit_policies,
+        request_authentications: collected.request_authentications,
         telemetries: collected.telemetries,
         mesh: collected.mesh,
         service_accounts: collected.service_accounts,
@@ -230,6 +234,9 @@ fn sort(loaded: &mut Loaded) {
         .sort_by(|a, b| (a.age, &a.name, &a.namespace).cmp(&(b.age, &b.name, &b.namespace)));
     loaded
         .rate_limit_policies
+        .sort_by(|a, b| (a.age, &a.name, &a.namespace).cmp(&(b.age, &b.name, &b.namespace)));
+    loaded
+        .request_authentications
         .sort_by(|a, b| (a.age, &a.name, &a.namespace).cmp(&(b.age, &b.name, &b.namespace)));
     loaded
         .telemetries

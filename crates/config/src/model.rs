@@ -9,6 +9,7 @@ pub mod rate_limit;
 pub mod security;
 pub mod service;
 mod telemetry;
+mod tokens;
 pub mod traffic;
 pub mod workload;
 
@@ -18,5 +19,6 @@ pub use rate_limit::*;
 pub use security::*;
 pub use service::*;
 pub use telemetry::*;
+pub use tokens::*;
 pub use traffic::*;
 pub use workload::*;

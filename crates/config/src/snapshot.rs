@@ -30,8 +30,8 @@ pub use vip::{VIP_CAPACITY, allocate};
 
 use crate::Loaded;
 use crate::model::{
-    AuthorizationPolicy, DestinationRule, MeshConfig, Namespace, PeerAuthentication, RateLimitPolicy,
-    Service, Telemetry, VirtualService, Workload,
+    AuthorizationPolicy, DestinationRule, KeySource, MeshConfig, Namespace, PeerAuthentication,
+    RateLimitPolicy, RequestAuthentication, Service, Telemetry, VirtualService, Workload,
 };
 
 /// Everything that is configured and everything that runs, at one generation. Never changed; a change makes a new one
@@ -62,9 +62,16 @@ pub struct Snapshot {
     /// Sorted by age.
     pub rate_limit_policies: Vec<Arc<RateLimitPolicy>>,
     /// Sorted by age.
+    pub request_authentications: Vec<Arc<RequestAuthentication>>,
+    /// Key sets that were fetched, as [`usable`](crate::key_set::usable) gives them.
+    pub key_sets: Arc<KeySets>,
+    /// Sorted by age.
     pub telemetries: Vec<Arc<Telemetry>>,
     index: Arc<Index>,
 }
+
+/// Where from → the key set. As many as rules name.
+pub type KeySets = BTreeMap<KeySource, Text>;
 
 /// What a snapshot is built from, besides the workloads: all validated objects, in any order.
 #[derive(Debug, Clone, Default)]
@@ -85,6 +92,8 @@ pub struct Configuration {
     pub authorization_policies: Vec<AuthorizationPolicy>,
     /// Rate limits.
     pub rate_limit_policies: Vec<RateLimitPolicy>,
+    /// Issuers of tokens.
+    pub request_authentications: Vec<RequestAuthentication>,
     /// Changes of metrics.
     pub telemetries: Vec<Telemetry>,
 }
@@ -101,6 +110,7 @@ impl Configuration {
             peer_authentications: loaded.peer_authentications.clone(),
             authorization_policies: loaded.authorization_policies.clone(),
             rate_limit_policies: loaded.rate_limit_policies.clone(),
+            request_authentications: loaded.request_authentications.clone(),
             telemetries: loaded.telemetries.clone(),
         }
     }
@@ -140,6 +150,7 @@ impl Snapshot {
             peer_authentications,
             authorization_policies,
             rate_limit_policies,
+            request_authentications,
             telemetries,
         } = configuration;
         let namespaces = namespaces.into_iter().map(|namespace| {
@@ -174,6 +185,12 @@ impl Snapshot {
             rate_limit_policies: keep_sorted(rate_limit_policies, &previous.rate_limit_policies, |object| {
                 (object.age, object.name.clone(), object.namespace.clone())
             }),
+            request_authentications: keep_sorted(
+                request_authentications,
+                &previous.request_authentications,
+                |object| (object.age, object.name.clone(), object.namespace.clone()),
+            ),
+            key_sets: Arc::clone(&previous.key_sets),
             telemetries: keep_sorted(telemetries, &previous.telemetries, |object| {
                 (object.age, object.name.clone(), object.namespace.clone())
             }),
@@ -211,6 +228,16 @@ impl Snapshot {
             next.index = Arc::new(Index::after(&next, self));
         }
         next
+    }
+
+    /// The next snapshot, with other key sets and nothing else.
+    #[must_use]
+    pub fn with_key_sets(&self, key_sets: KeySets) -> Self {
+        Self {
+            generation: self.generation + 1,
+            key_sets: keep(key_sets, Some(&self.key_sets)),
+            ..self.clone()
+        }
     }
 
     /// A key of this snapshot's contents: equal only for snapshots that answer every question alike.

@@ -10,6 +10,7 @@
 //! | [`discovery`] | who is connected; snapshots pushed; acknowledgements |
 //! | [`observe`] | what the mesh does, as the callers' proxies report it |
 //! | [`node`] | from an xDS node to the proxy that is translated for |
+//! | `keys` | the public keys of token issuers, fetched for everybody |
 //! | [`orders`] | what the supervisor of a local mesh is to do |
 //! | [`admin`] | the operator's door: HTTP and JSON on a Unix socket |
 //! | [`reach`] | who can reach what, by which rule, and whether it is encrypted |
@@ -22,6 +23,7 @@ pub mod accept;
 pub mod admin;
 pub mod ca;
 pub mod discovery;
+mod keys;
 pub mod node;
 pub mod observe;
 pub mod orders;

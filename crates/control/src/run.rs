@@ -32,6 +32,7 @@ use crate::{
     admin::{self, Admin},
     ca::{CertificateAuthority, IssueError, KeystoreError, SERVER_NAME},
     discovery::Discovery,
+    keys,
     observe::{Observer, alarm::LEARNING},
     orders::Orders,
     wire::serve_grpc,
@@ -157,6 +158,7 @@ pub async fn start(options: ControlOptions) -> Result<Control, ControlError> {
     let observer = Observer::new(registry.snapshots(), clock.clone(), options.learning);
     discovery.spawn_push(registry.snapshots(), readiness.clone());
     registry_watch::spawn(registry.clone(), &options.paths);
+    let keeping = keys::keep(registry.clone(), state_dir.clone());
 
     let (listener, address) = tcp_listener(options.listen)?;
     let (identity, newest) = watch::channel(Arc::new(authority.own_identity(address.ip(), 1)?));
@@ -164,6 +166,7 @@ pub async fn start(options: ControlOptions) -> Result<Control, ControlError> {
     let domains = std::iter::once(&options.trust_domain).chain(&mesh.trust_domain_aliases);
     let accepted = spawn_acceptor(listener, newest, domains.cloned().collect());
     let mut tasks = JoinSet::new();
+    tasks.spawn(keeping);
     tasks.spawn(renew_own(
         Arc::clone(&authority),
         address.ip(),
@@ -249,7 +252,13 @@ async fn open_registry(options: &ControlOptions) -> Result<Registry, ControlErro
         trust_domain: options.trust_domain.clone(),
     };
     let path = options.state_dir.clone();
-    tokio::task::spawn_blocking(move || Registry::open(registry))
+    let open = move || {
+        let known = keys::remembered(&registry.state);
+        let registry = Registry::open(registry)?;
+        registry.set_key_sets(known);
+        Ok::<_, RegistryError>(registry)
+    };
+    tokio::task::spawn_blocking(open)
         .await
         .map_err(|error| at("reading failed", &path)(io::Error::other(error)))?
         .map_err(ControlError::from)

@@ -342,6 +342,16 @@ const SYSTEM_BUNDLES: [&str; 5] = [
     "/etc/ssl/cert.pem",
 ];
 
+/// A client of servers that the machine's own roots vouch for, by their names, as browsers are.
+pub fn system_client(alpn: &[&str]) -> Result<Arc<ClientConfig>, TlsContextError> {
+    let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_protocol_versions(&[&TLS13, &TLS12])?
+        .with_root_certificates(Arc::clone(system_roots()?.anchors()))
+        .with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+    Ok(Arc::new(config))
+}
+
 /// The machine's own roots; certificates that webpki can't use are left out, as browsers do.
 fn system_roots() -> Result<TrustBundle, TlsContextError> {
     let path = SYSTEM_BUNDLES

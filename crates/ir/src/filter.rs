@@ -9,8 +9,8 @@ use std::sync::Arc;
 use rajut_types::Text;
 
 use crate::{
-    cors::Cors, fault::FaultInjection, http::RouterFilter, rate_limit::LocalRateLimit, rbac::Rbac,
-    stats::IstioStats,
+    cors::Cors, fault::FaultInjection, http::RouterFilter, jwt::JwtAuthn, rate_limit::LocalRateLimit,
+    rbac::Rbac, stats::IstioStats,
 };
 
 /// An HTTP filter under its name.
@@ -27,6 +27,8 @@ pub struct HttpFilter {
 /// The filters that there are. A closed set: what is not here is refused by name.
 #[derive(Debug, Clone, PartialEq)]
 pub enum HttpFilterKind {
+    /// Refuses requests with bad tokens, and tells those that follow what good ones say.
+    JwtAuthn(Arc<JwtAuthn>),
     /// Refuses calls by policy.
     Rbac(Arc<Rbac>),
     /// Refuses calls over a rate.
@@ -62,6 +64,15 @@ impl HttpFilter {
 }
 
 impl HttpFilter {
+    /// Tokens, under the name that everybody gives it.
+    pub fn jwt_authn(jwt: JwtAuthn) -> Self {
+        Self {
+            name: JWT_AUTHN.into(),
+            disabled: false,
+            kind: HttpFilterKind::JwtAuthn(Arc::new(jwt)),
+        }
+    }
+
     /// Faults that routes configure, under the name that everybody gives them.
     pub fn fault() -> Self {
         Self {
@@ -96,6 +107,8 @@ pub const ISTIO_STATS: &str = "istio.stats";
 pub const ROUTER: &str = "envoy.filters.http.router";
 /// The usual name of access control.
 pub const RBAC: &str = "envoy.filters.http.rbac";
+/// The usual name of tokens; also the one under which access control finds their claims.
+pub const JWT_AUTHN: &str = "envoy.filters.http.jwt_authn";
 /// The usual name of local rate limits.
 pub const LOCAL_RATE_LIMIT: &str = "envoy.filters.http.local_ratelimit";
 /// The usual name of faults on purpose.

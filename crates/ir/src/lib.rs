@@ -17,6 +17,7 @@ pub mod fault;
 pub mod filter;
 pub mod hash;
 pub mod http;
+pub mod jwt;
 pub mod listener;
 pub mod matcher;
 pub mod rate_limit;

@@ -15,7 +15,9 @@
 //! nest at most [`DEPTH_MAX`] deep. Evaluation allocates nothing but what [`RequestView::header`] does to join a
 //! repeated header. Pure.
 //!
-//! Does not: conditions in CEL, metadata (Istio's JWT claims); the decoder refuses them by name.
+//! Claims of tokens ([`Principal::Claim`]) are what a filter before this one has verified; where there is none, none hold.
+//!
+//! Does not: conditions in CEL, metadata but claims; the decoder refuses them by name.
 
 pub mod reach;
 
@@ -32,6 +34,7 @@ use rajut_types::Text;
 use crate::{
     decide::{RequestView, header_matches},
     hash::{ByHash, Fnv},
+    jwt::{Claim, ClaimMatcher},
     matcher::{HeaderMatcher, Regex, StringMatch, StringMatcher},
 };
 
@@ -122,6 +125,8 @@ pub enum Principal {
     Header(HeaderMatcher),
     /// The path without query and fragment.
     UrlPath(StringMatcher),
+    /// A claim of the token that was verified.
+    Claim(ClaimMatcher),
 }
 
 /// A template of paths: `*` is one segment, `**` any number of them. Source: Envoy `UriTemplateMatchConfig`.
@@ -202,6 +207,8 @@ pub trait CallView: RequestView {
     fn destination(&self) -> SocketAddr;
     /// The server name of the TLS client hello; empty where there is none.
     fn server_name(&self) -> &str;
+    /// What verified tokens say under that name (`payload_in_metadata`).
+    fn claims(&self, name: &str) -> Option<&Claim>;
 }
 
 /// Compiled policies.
@@ -306,7 +313,12 @@ impl Policy {
                 Permission::Header(_) | Permission::UrlPath(_) | Permission::UriTemplate(_)
             )
         };
-        let principal = |leaf: &Principal| matches!(leaf, Principal::Header(_) | Principal::UrlPath(_));
+        let principal = |leaf: &Principal| {
+            matches!(
+                leaf,
+                Principal::Header(_) | Principal::UrlPath(_) | Principal::Claim(_)
+            )
+        };
         self.permissions.iter().any(|rule| rule.any(&permission))
             || self.principals.iter().any(|rule| rule.any(&principal))
     }
@@ -372,8 +384,16 @@ impl Condition for Principal {
             Self::RemoteIp(net) => contains(*net, call.remote()),
             Self::Header(matcher) => header_matches(matcher, call),
             Self::UrlPath(matcher) => path_matches(matcher, call),
+            Self::Claim(matcher) => claim_matches(matcher, call),
         }
     }
+}
+
+fn claim_matches(matcher: &ClaimMatcher, call: &impl CallView) -> bool {
+    let mut path = matcher.path.iter().map(|name| &**name);
+    let claims = path.next().and_then(|name| call.claims(name));
+    let claim = claims.and_then(|claims| claims.at(path));
+    claim.is_some_and(|claim| matcher.value.holds(claim))
 }
 
 fn contains(net: IpNet, address: IpAddr) -> bool {

@@ -35,6 +35,7 @@ mod endpoint;
 mod fault;
 mod filter;
 mod http;
+mod jwt;
 mod listener;
 mod matcher;
 mod names;

@@ -34,6 +34,7 @@ urls! {
     HTTP_RBAC_PER_ROUTE = "envoy.extensions.filters.http.rbac.v3.RBACPerRoute";
     NETWORK_RBAC = "envoy.extensions.filters.network.rbac.v3.RBAC";
     RATE_LIMIT_EXPR = "envoy.extensions.rate_limit_descriptors.expr.v3.Descriptor";
+    JWT_AUTHN = "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication";
     LOCAL_RATE_LIMIT = "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit";
     HTTP_FAULT = "envoy.extensions.filters.http.fault.v3.HTTPFault";
     CORS = "envoy.extensions.filters.http.cors.v3.Cors";

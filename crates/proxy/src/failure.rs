@@ -191,6 +191,13 @@ pub enum FailureKind {
     UpgradeRefused,
     /// A policy refuses the request.
     AccessDenied,
+    /// A token of the request is missing or no good.
+    TokenRefused {
+        /// What is wrong.
+        fault: TokenFault,
+        /// It stood in the query, which the answer therefore does not repeat.
+        in_query: bool,
+    },
     /// The request is over a rate.
     RateLimited {
         /// The answer.
@@ -416,6 +423,10 @@ impl FailureKind {
                 "RBAC: access denied",
                 "rbac_access_denied",
             ),
+            Self::TokenRefused { fault, .. } => {
+                let (status, body, details) = fault.answer();
+                policy(Stage::Filter, status, F::NONE, body, details)
+            }
             Self::RateLimited { status, exhausted } => Spec {
                 grpc: if exhausted { 8 } else { UNAVAILABLE },
                 ..policy(
@@ -548,6 +559,91 @@ impl FailureKind {
                 fault: Fault::Internal,
                 ..downstream(500, F::NONE, "", "internal_error")
             },
+        }
+    }
+}
+
+macro_rules! token_faults {
+    ($($(#[$doc:meta])* $name:ident = $status:literal, $text:literal, $details:literal;)*) => {
+        /// What is wrong with a token. Worded as Envoy words it, where Envoy has it.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum TokenFault { $($(#[$doc])* $name,)* }
+
+        impl TokenFault {
+            /// Status, body and `%RESPONSE_CODE_DETAILS%`.
+            pub const fn answer(self) -> (u16, &'static str, &'static str) {
+                match self { $(Self::$name => ($status, $text, concat!("jwt_authn_access_denied{", $details, "}")),)* }
+            }
+        }
+    };
+}
+
+token_faults! {
+    /// There is none.
+    Missing = 401, "Jwt is missing", "Jwt_is_missing";
+    /// It is not valid yet.
+    NotYet = 401, "Jwt not yet valid", "Jwt_not_yet_valid";
+    /// It is not valid any more.
+    Expired = 401, "Jwt is expired", "Jwt_is_expired";
+    /// It has not three parts.
+    BadFormat = 401, "Jwt is not in the form of Header.Payload.Signature with two dots and 3 sections", "Jwt_is_not_in_the_form_of_Header.Payload.Signature_with_two_dots_and_3_sections";
+    /// Its first part is not base64url.
+    HeaderNotBase64 = 401, "Jwt header is an invalid Base64url encoded", "Jwt_header_is_an_invalid_Base64url_encoded";
+    /// Its first part is not a JSON object.
+    HeaderNotJson = 401, "Jwt header is an invalid JSON", "Jwt_header_is_an_invalid_JSON";
+    /// It names no algorithm.
+    AlgorithmMissing = 401, "Jwt header [alg] field is required and must be a string", "Jwt_header_[alg]_field_is_required_and_must_be_a_string";
+    /// Its algorithm is none that is taken.
+    AlgorithmUnknown = 401, "Jwt header [alg] is not supported", "Jwt_header_[alg]_is_not_supported";
+    /// The name of its key is not text.
+    KeyIdNotText = 401, "Jwt header [kid] field is not a string", "Jwt_header_[kid]_field_is_not_a_string";
+    /// It has an extension that must be understood, and is not.
+    Critical = 401, "Jwt header [crit] is not supported", "Jwt_header_[crit]_is_not_supported";
+    /// Its second part is not base64url.
+    PayloadNotBase64 = 401, "Jwt payload is an invalid Base64url encoded", "Jwt_payload_is_an_invalid_Base64url_encoded";
+    /// Its second part is not a JSON object.
+    PayloadNotJson = 401, "Jwt payload is an invalid JSON", "Jwt_payload_is_an_invalid_JSON";
+    /// Its issuer is not text.
+    IssuerNotText = 401, "Jwt payload [iss] field is not a string", "Jwt_payload_[iss]_field_is_not_a_string";
+    /// Its subject is not text.
+    SubjectNotText = 401, "Jwt payload [sub] field is not a string", "Jwt_payload_[sub]_field_is_not_a_string";
+    /// Its number is not text.
+    IdNotText = 401, "Jwt payload [jti] field is not a string", "Jwt_payload_[jti]_field_is_not_a_string";
+    /// When it was issued is no time.
+    IssuedNotTime = 401, "Jwt payload [iat] field is not an integer", "Jwt_payload_[iat]_field_is_not_an_integer";
+    /// From when it is valid is no time.
+    NotBeforeNotTime = 401, "Jwt payload [nbf] field is not an integer", "Jwt_payload_[nbf]_field_is_not_an_integer";
+    /// Until when it is valid is no time.
+    ExpiresNotTime = 401, "Jwt payload [exp] field is not an integer", "Jwt_payload_[exp]_field_is_not_an_integer";
+    /// Its audience is neither text nor texts.
+    AudienceNotText = 401, "Jwt payload [aud] field is not a string or string list", "Jwt_payload_[aud]_field_is_not_a_string_or_string_list";
+    /// Its third part is not base64url.
+    SignatureNotBase64 = 401, "Jwt signature is an invalid Base64url encoded", "Jwt_signature_is_an_invalid_Base64url_encoded";
+    /// Its signature has not the length of its key's signatures.
+    SignatureLength = 401, "Jwt ED25519 signature is wrong length", "Jwt_ED25519_signature_is_wrong_length";
+    /// It is longer than the bound.
+    TooLong = 401, "Jwt is too long", "Jwt_is_too_long";
+    /// There are more than are looked at.
+    TooMany = 401, "Found multiple Jwt tokens", "Found_multiple_Jwt_tokens";
+    /// Nobody trusts its issuer.
+    OtherIssuer = 401, "Jwt issuer is not configured", "Jwt_issuer_is_not_configured";
+    /// It is for somebody else.
+    OtherAudience = 403, "Audiences in Jwt are not allowed", "Audiences_in_Jwt_are_not_allowed";
+    /// None of the keys is the one that it names, or of its algorithm.
+    NoSuchKey = 401, "Jwks doesn't have key to match kid or alg from Jwt", "Jwks_doesn't_have_key_to_match_kid_or_alg_from_Jwt";
+    /// There are no keys of its issuer.
+    NoKeys = 401, "Jwks doesn't have any valid public key", "Jwks_doesn't_have_any_valid_public_key";
+    /// None of the keys has signed it.
+    BadSignature = 401, "Jwt verification fails", "Jwt_verification_fails";
+}
+
+impl TokenFault {
+    /// How much it says of a request in which several issuers looked for a token.
+    pub(crate) const fn tells(self) -> u8 {
+        match self {
+            Self::Missing => 0,
+            Self::OtherIssuer => 1,
+            _ => 2,
         }
     }
 }

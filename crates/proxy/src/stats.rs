@@ -77,7 +77,8 @@ pub(crate) mod texts;
 
 use filters::FilterStats;
 pub use filters::{
-    LateStats, OnRouteCounter, OnRouteStats, RateLimitCounter, RateLimitStats, RbacCounter, RbacStats,
+    JwtCounter, JwtStats, LateStats, OnRouteCounter, OnRouteStats, RateLimitCounter, RateLimitStats,
+    RbacCounter, RbacStats,
 };
 
 counters! {
@@ -513,6 +514,11 @@ impl Registry {
     /// The counters of access control of connections.
     pub fn network_rbac(&self, prefix: &Text, shadow: &Text) -> Arc<RbacStats> {
         self.filters.network_rbac(self.workers, prefix, shadow)
+    }
+
+    /// The counters of a connection manager's tokens.
+    pub fn jwt(&self, prefix: &Text) -> Arc<JwtStats> {
+        self.filters.jwt(self.workers, prefix)
     }
 
     /// The counters of a prefix of local rate limits.

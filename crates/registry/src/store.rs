@@ -18,7 +18,7 @@ use std::{
 use rajut_config::{
     LoadOptions, Loaded, Reader, Snapshot, Source, check, load,
     model::{MeshConfig, Workload, WorkloadHealth},
-    snapshot::Configuration,
+    snapshot::{Configuration, KeySets},
 };
 use rajut_types::{Diagnostic, ObjectRef, Severity, Text, TrustDomain};
 use tokio::sync::watch;
@@ -333,6 +333,19 @@ impl Registry {
         self.publish_workloads(&current, changed, removed)
     }
 
+    /// The key sets of token issuers, as far as they are known. Returns the generation that carries them.
+    pub fn set_key_sets(&self, key_sets: KeySets) -> u64 {
+        let _state = self.lock();
+        let current = self.snapshot();
+        if *current.key_sets == key_sets {
+            return current.generation;
+        }
+        let next = Arc::new(current.with_key_sets(key_sets));
+        let generation = next.generation;
+        self.0.snapshots.send_replace(next);
+        generation
+    }
+
     /// One workload's health. `None`: there is no such workload.
     pub fn set_health(&self, namespace: &str, name: &str, health: WorkloadHealth) -> Option<u64> {
         let _state = self.lock();
@@ -476,6 +489,7 @@ impl Registry {
             peer_authentications: loaded.peer_authentications,
             authorization_policies: loaded.authorization_policies,
             rate_limit_policies: loaded.rate_limit_policies,
+            request_authentications: loaded.request_authentications,
             telemetries: loaded.telemetries,
         };
         state.vips.assign(&mut configuration.services);

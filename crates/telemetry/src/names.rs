@@ -130,6 +130,9 @@ names! {
     HTTP_RBAC_DENIED = "envoy_http_rbac_denied", "Requests that access control refused.";
     HTTP_RBAC_SHADOW_ALLOWED = "envoy_http_rbac_shadow_allowed", "Requests that the shadow rules would let pass.";
     HTTP_RBAC_SHADOW_DENIED = "envoy_http_rbac_shadow_denied", "Requests that the shadow rules would refuse.";
+    HTTP_JWT_ALLOWED = "envoy_http_jwt_authn_allowed", "Requests whose tokens are good, or that need none.";
+    HTTP_JWT_DENIED = "envoy_http_jwt_authn_denied", "Requests that were refused for their tokens.";
+    HTTP_JWT_PREFLIGHTS = "envoy_http_jwt_authn_cors_preflight_bypassed", "Preflights, which need no token.";
     RBAC_ALLOWED = "envoy_rbac_allowed", "Connections that access control let pass.";
     RBAC_DENIED = "envoy_rbac_denied", "Connections that access control refused.";
     RBAC_SHADOW_ALLOWED = "envoy_rbac_shadow_allowed", "Connections that the shadow rules would let pass.";

@@ -4,7 +4,10 @@
 //! A rule becomes a policy of the access control ([`rajut_ir::rbac`]), called `ns[NAMESPACE]-policy[NAME]-rule[NUMBER]`, as
 //! Istio's users find it in logs. Ports are judged here, since a port that is captured is not the one that was dialled.
 //!
-//! **Bytes.** A TCP port knows no hosts, methods, paths and headers. A rule that lets through and asks for one of them lets nothing
+//! **Tokens.** What is asked of them is asked of the claims that the filter before has verified (`tokens.rs`). A request principal is
+//! the issuer and the subject with a slash between them; since both may hold slashes, every way to part the text counts.
+//!
+//! **Bytes.** A TCP port knows no hosts, methods, paths, headers and tokens. A rule that lets through and asks for one of them lets nothing
 //! through there; one that refuses or notes holds without it. Both refuse rather more than less. Source: Istio
 //! `pilot/pkg/security/authz/model`.
 
@@ -21,11 +24,14 @@ use rajut_config::{
 use rajut_ir::{
     filter::{HttpFilter, HttpFilterKind},
     http::HttpConnectionManager,
+    jwt::{ClaimCondition, ClaimMatcher},
     listener::{ChainAction, FilterChain},
     matcher::{HeaderMatcher, Regex, StringMatch, StringMatcher, ValueCondition},
     rbac::{Action, Permission, Policy, Principal, Rbac, Rule, Rules, UriTemplate},
 };
 use rajut_types::{Text, TrustDomain};
+
+use crate::tokens;
 
 /// Stands before the counters of TCP ports (Istio's choice; Envoy wants one).
 const TCP_PREFIX: &str = "tcp.";
@@ -46,6 +52,8 @@ pub fn access_controls(
 pub(crate) struct Authorization<'a> {
     pub(crate) mesh: &'a MeshConfig,
     pub(crate) policies: &'a [Shared<AuthorizationPolicy>],
+    /// Whether tokens are verified before.
+    pub(crate) knows_tokens: bool,
 }
 
 impl Authorization<'_> {
@@ -56,6 +64,7 @@ impl Authorization<'_> {
                 mesh: self.mesh,
                 port,
                 http,
+                knows_tokens: http && self.knows_tokens,
             };
             place.guards(self.policies)
         };
@@ -107,6 +116,7 @@ struct Place<'a> {
     mesh: &'a MeshConfig,
     port: Option<u16>,
     http: bool,
+    knows_tokens: bool,
 }
 
 /// What is known of a condition before any call.
@@ -206,6 +216,7 @@ impl Place<'_> {
             values(&source.trust_domains, |value| self.trust_domain(value)),
             values(&source.ip_blocks, |net| one(Principal::DirectRemoteIp(*net))),
             values(&source.remote_ip_blocks, |net| one(Principal::RemoteIp(*net))),
+            values(&source.request_principals, |value| self.request_principal(value)),
         ]
     }
 
@@ -248,7 +259,79 @@ impl Place<'_> {
                     one(Permission::ServerName(matcher(name, "", false)?))
                 }));
             }
+            AuthorizationCondition::RequestPrincipal(found) => {
+                values(found, |value| self.request_principal(value))
+            }
+            AuthorizationCondition::Claim(path, found) => values(found, |value| self.claim(path, value)),
         })
+    }
+
+    /// A claim that is a text, or a list with such a text.
+    fn claim(self, path: &[Text], value: &Wild) -> Folded<Principal> {
+        let text = ClaimCondition::Text(matcher(value, "", false)?);
+        let element = ClaimCondition::Element(Box::new(text.clone()));
+        self.claim_at(path, ClaimCondition::Any(vec![text, element]))
+    }
+
+    fn claim_at(self, path: &[Text], value: ClaimCondition) -> Folded<Principal> {
+        if !self.knows_tokens {
+            return Err(NotHere);
+        }
+        let path = std::iter::once(&tokens::PAYLOAD.into())
+            .chain(path)
+            .cloned()
+            .collect();
+        one(Principal::Claim(ClaimMatcher { path, value }))
+    }
+
+    /// `ISSUER/SUBJECT`.
+    fn request_principal(self, value: &Wild) -> Folded<Principal> {
+        let both_are = |issuer: &Wild, subject: &Wild| {
+            let part = |name: &str, value: &Wild| {
+                let text = ClaimCondition::Text(matcher(value, "", false)?);
+                self.claim_at(&[name.into()], text)
+            };
+            let parts = [part("iss", issuer)?, part("sub", subject)?];
+            Ok(both(parts.into()))
+        };
+        let exact = |text: &str| Wild::Exact(text.into());
+        let ways = |text: &Text| -> Vec<(String, String)> {
+            let slashes = text.match_indices('/');
+            slashes
+                .map(|(at, _)| (text[..at].to_owned(), text[at + 1..].to_owned()))
+                .collect()
+        };
+        let mut rules = Vec::new();
+        match value {
+            Wild::Present => rules.push(both_are(&Wild::Present, &Wild::Present)),
+            Wild::Exact(text) => {
+                let parted = ways(text);
+                rules.extend(parted.iter().map(|(iss, sub)| both_are(&exact(iss), &exact(sub))));
+            }
+            Wild::Prefix(text) => {
+                rules.push(both_are(&Wild::Prefix(text.clone()), &Wild::Present));
+                for (iss, sub) in ways(text) {
+                    let rest = if sub.is_empty() {
+                        Wild::Present
+                    } else {
+                        Wild::Prefix(sub.into())
+                    };
+                    rules.push(both_are(&exact(&iss), &rest));
+                }
+            }
+            Wild::Suffix(text) => {
+                rules.push(both_are(&Wild::Present, &Wild::Suffix(text.clone())));
+                for (iss, sub) in ways(text) {
+                    let rest = if iss.is_empty() {
+                        Wild::Present
+                    } else {
+                        Wild::Suffix(iss.into())
+                    };
+                    rules.push(both_are(&rest, &exact(&sub)));
+                }
+            }
+        }
+        any(rules)
     }
 
     #[expect(clippy::unnecessary_wraps, reason = "all that judge a value have one shape")]

@@ -410,6 +410,8 @@ fn server_listener(workload: &WorkloadView, address: SocketAddr, origin: &Origin
     let authorization = Authorization {
         mesh,
         policies: &workload.authorization,
+        // gRPC verifies none, and has no matcher of metadata: a rule that asks for one lets nothing through, or refuses more.
+        knows_tokens: false,
     };
     let chain = listener::chain("", FilterChainMatch::default(), tls, action, origin);
     let chain = authorization.at(Some(address.port())).protect(chain);

@@ -38,7 +38,7 @@ use crate::{
     cluster, listener, names,
     policy::Effective,
     proxy::{Capture, Proxy, Role},
-    rate_limit, retry, route, stats, tls,
+    rate_limit, retry, route, stats, tls, tokens,
     tracing::{self, Teller},
 };
 
@@ -125,6 +125,7 @@ impl InboundView {
         Authorization {
             mesh: self.mesh(),
             policies: &self.workload.authorization,
+            knows_tokens: true,
         }
     }
 
@@ -424,6 +425,7 @@ fn chains(
     let guards = view
         .authorization()
         .at(Some(port.number).filter(|number| *number != 0));
+    let verified = tokens::filter(&view.workload.tokens, &view.workload.key_sets);
     variants(port.protocol, mode, &mesh_names(view, port))
         .into_iter()
         .map(|variant| {
@@ -447,7 +449,9 @@ fn chains(
             };
             let tls = variant.mtls.then(|| tls::mesh_server(mesh, variant.http));
             let chain = listener::chain(variant.name, matches, tls, action, origin);
-            guards.protect(rate_limit::limit(chain, &view.workload.rate_limits))
+            // The last that is put before all others is the first that a request meets.
+            let chain = guards.protect(rate_limit::limit(chain, &view.workload.rate_limits));
+            tokens::verify(chain, verified.as_ref())
         })
         .collect()
 }

@@ -38,6 +38,7 @@ mod retry;
 mod route;
 mod stats;
 mod tls;
+mod tokens;
 mod tracing;
 mod translator;
 mod virtual_host;

@@ -10,4 +10,5 @@ mod rate_limits;
 mod routes;
 mod sharing;
 mod stats;
+mod tokens;
 mod tracing;

@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Result, ensure};
 use rajut_ir::{
     decide::RequestView,
+    jwt::Claim,
     matcher::{HeaderMatcher, Regex, StringMatch, StringMatcher, ValueCondition},
     rbac::{Action, CallView, PeerNames, Permission, Policy, Principal, Rule, Rules},
 };
@@ -65,6 +66,10 @@ impl CallView for Call {
 
     fn server_name(&self) -> &'static str {
         "outbound_.8080_._.records.clinic.svc.cluster.local"
+    }
+
+    fn claims(&self, _: &str) -> Option<&Claim> {
+        None
     }
 }
 

@@ -1,7 +1,7 @@
 //! Istio `AuthorizationPolicy`.
 //!
-//! Refused by name, since leaving it out would allow or forbid something else than what is meant: the action `CUSTOM`, `targetRefs`,
-//! and everything that is said of JSON web tokens.
+//! Refused by name, since leaving it out would allow or forbid something else than what is meant: the action `CUSTOM`, `targetRefs`
+//! and conditions on metadata of Envoy's filters.
 
 use ipnet::IpNet;
 use rajut_types::{Severity, Text};
@@ -22,7 +22,9 @@ use crate::{
 
 /// Makes a policy a rehearsal. Source: Istio `istio.io/dry-run`.
 const DRY_RUN: &str = "istio.io/dry-run";
-const NO_TOKENS: &str = "no token is verified";
+
+/// How many names may lead to a claim.
+const CLAIMS_DEPTH_MAX: usize = 16;
 
 /// The keys of `when` that have no name within brackets.
 const KEYS: &[&str] = &[
@@ -35,6 +37,9 @@ const KEYS: &[&str] = &[
     "destination.ip",
     "destination.port",
     "connection.sni",
+    "request.auth.principal",
+    "request.auth.audiences",
+    "request.auth.presenter",
 ];
 
 pub(crate) fn read(root: &Object<'_>) -> Option<AuthorizationPolicy> {
@@ -143,7 +148,6 @@ fn parts<T>(
 }
 
 fn read_source(source: &Object<'_>, namespace: &Text) -> AuthorizationSource {
-    source.refused(&["requestPrincipals", "notRequestPrincipals"], NO_TOKENS);
     let read = AuthorizationSource {
         principals: both(source, "principals", "notPrincipals", principal),
         namespaces: both(source, "namespaces", "notNamespaces", identity_part),
@@ -153,6 +157,7 @@ fn read_source(source: &Object<'_>, namespace: &Text) -> AuthorizationSource {
         trust_domains: both(source, "trustDomains", "notTrustDomains", identity_part),
         ip_blocks: both(source, "ipBlocks", "notIpBlocks", net),
         remote_ip_blocks: both(source, "remoteIpBlocks", "notRemoteIpBlocks", net),
+        request_principals: both(source, "requestPrincipals", "notRequestPrincipals", wild),
     };
     let accounts = source.get("serviceAccounts").or(source.get("notServiceAccounts"));
     let identities = ["principals", "notPrincipals", "namespaces", "notNamespaces"];
@@ -209,7 +214,22 @@ fn read_condition(condition: &Object<'_>, namespace: &Text) -> Option<Authorizat
             wilds(),
         ));
     }
+    if let Some(rest) = name.strip_prefix("request.auth.claims") {
+        let values = wilds();
+        let Some(path) = names_in_brackets(rest) else {
+            key.error(
+                codes::UNKNOWN_VALUE,
+                format!("`{}` names no claim", shown(&name)),
+                "write `request.auth.claims[name]`, or `request.auth.claims[outer][inner]` for one within another",
+            );
+            return None;
+        };
+        return Some(AuthorizationCondition::Claim(path, values));
+    }
     Some(match &*name {
+        "request.auth.principal" => AuthorizationCondition::RequestPrincipal(wilds()),
+        "request.auth.audiences" => AuthorizationCondition::Claim(vec!["aud".into()], wilds()),
+        "request.auth.presenter" => AuthorizationCondition::Claim(vec!["azp".into()], wilds()),
         "source.ip" => AuthorizationCondition::SourceIp(nets()),
         "remote.ip" => AuthorizationCondition::RemoteIp(nets()),
         "source.namespace" => AuthorizationCondition::SourceNamespace(parts()),
@@ -235,11 +255,22 @@ fn read_condition(condition: &Object<'_>, namespace: &Text) -> Option<Authorizat
     })
 }
 
+/// `[a][b]`
+fn names_in_brackets(text: &str) -> Option<Vec<Text>> {
+    let inner = text.strip_prefix('[')?.strip_suffix(']')?;
+    let names: Vec<Text> = inner.split("][").map(Text::from).collect();
+    let is_name = |name: &Text| !name.is_empty() && !name.contains(['[', ']']);
+    (names.len() <= CLAIMS_DEPTH_MAX && names.iter().all(is_name)).then_some(names)
+}
+
 fn unknown_key(key: &Field<'_>, name: &str) {
-    if name.starts_with("request.auth.") || name.starts_with("experimental.") {
+    if name.starts_with("experimental.") {
         key.error(
             codes::NOT_SUPPORTED,
-            format!("the key `{}` is not supported yet, and {NO_TOKENS}", shown(name)),
+            format!(
+                "the key `{}` is not supported: metadata of Envoy's filters are not known here",
+                shown(name)
+            ),
             "take the condition out; the object is not used as it stands",
         );
         return;

@@ -60,7 +60,11 @@ fn check_selectors(checker: &mut Checker<'_>) {
         .rate_limit_policies
         .iter()
         .map(|policy| (&policy.selector, &policy.origin, &policy.namespace));
-    for (selector, origin, namespace) in authorization.chain(limits) {
+    let tokens = loaded
+        .request_authentications
+        .iter()
+        .map(|policy| (&policy.selector, &policy.origin, &policy.namespace));
+    for (selector, origin, namespace) in authorization.chain(limits).chain(tokens) {
         // One of the root namespace chooses among the workloads of all.
         if let Some(selector) = selector
             && *namespace != loaded.mesh.root_namespace

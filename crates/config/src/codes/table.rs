@@ -35,8 +35,8 @@ codes! {
     9 MORE_FINDINGS "more findings than are shown":
         "At most 200 findings of one source are shown. Fix those first; the rest may vanish with them."
     10 KIND_NOT_SUPPORTED "kind not supported yet":
-        "The kind is known but not read yet. It is an error where ignoring it would let something through that was meant to be refused (authorization, request authentication, filters), else a warning."
-        wrong "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {name: tokens}\nspec: {}\n"
+        "The kind is known but not read yet. It is an error where ignoring it would let something through that was meant to be refused (filters), else a warning."
+        wrong "apiVersion: extensions.istio.io/v1alpha1\nkind: WasmPlugin\nmetadata: {name: filter}\nspec: {}\n"
         right "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: default}\nspec: {mtls: {mode: STRICT}}\n"
     11 UNKNOWN_KIND "no such kind or version":
         "The group is the mesh's own, but it has no such kind, or not in that version. Letters' case counts."
@@ -115,6 +115,15 @@ codes! {
         "A value of an AuthorizationPolicy may have one `*`, at its beginning or at its end; paths may be templates, whose segments are texts, `{*}` or, at the end, `{**}`. Principals are written without `spiffe://`."
         wrong "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: web}\nspec:\n  rules: [{to: [{operation: {paths: [\"*/notes/*\"]}}]}]\n"
         right "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: web}\nspec:\n  rules: [{to: [{operation: {paths: [\"/cases/{*}/notes/{**}\"]}}]}]\n"
+
+    38 BAD_KEYS "no keys that could verify a token":
+        "A JSON Web Key Set holds public keys: RSA of 2048 bits or more, the curves P-256, P-384 and P-521, or Ed25519. Others in it are left out; a set of which none is left verifies no token. Shared secrets (`oct`, for HS256 and the like) are never used: whoever can verify with one can sign."
+        wrong "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {name: tokens}\nspec:\n  jwtRules:\n  - issuer: https://login.example.com\n    jwks: '{\"keys\": [{\"kty\": \"oct\", \"k\": \"c2VjcmV0\"}]}'\n"
+        right "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {name: tokens}\nspec:\n  jwtRules:\n  - issuer: https://login.example.com\n    jwks: '{\"keys\": [{\"kty\": \"OKP\", \"crv\": \"Ed25519\", \"x\": \"wcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcE\"}]}'\n"
+    39 BAD_URL "not a URL":
+        "Keys are fetched over HTTP by the control plane: the URL has `https://` or `http://`, a host, and neither a user nor a fragment."
+        wrong "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {name: tokens}\nspec:\n  jwtRules:\n  - {issuer: https://login.example.com, jwksUri: login.example.com/keys}\n"
+        right "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {name: tokens}\nspec:\n  jwtRules:\n  - {issuer: https://login.example.com, jwksUri: \"https://login.example.com/keys\"}\n"
 
     50 DUPLICATE_OBJECT "object written twice":
         "Two documents describe an object of the same kind, namespace and name, and differ. The first that is read is used. Two equal documents are a warning; of namespaces, service accounts and config maps not even that."

@@ -18,13 +18,14 @@ use crate::{
         deployment::RawDeployment,
         destination_rule,
         local_workload::{self, Overlay, RawLocalWorkload},
-        meta, peer_authentication, rate_limit_policy, service, service_entry, telemetry, virtual_service,
+        meta, peer_authentication, rate_limit_policy, request_authentication, service, service_entry,
+        telemetry, virtual_service,
         virtual_service::RawVirtualService,
     },
     codes,
     model::{
         AuthorizationPolicy, ConfigMap, DestinationRule, MeshConfig, Namespace, PeerAuthentication,
-        RateLimitPolicy, Service, ServiceAccount, Telemetry,
+        RateLimitPolicy, RequestAuthentication, Service, ServiceAccount, Telemetry,
     },
     parse::{Found, Group, Node, Source, Value, kustomize_patches},
     read::{Object, Scope, nearest, shown},
@@ -42,6 +43,7 @@ pub(super) struct Collected {
     pub(super) peer_authentications: Vec<PeerAuthentication>,
     pub(super) authorization_policies: Vec<AuthorizationPolicy>,
     pub(super) rate_limit_policies: Vec<RateLimitPolicy>,
+    pub(super) request_authentications: Vec<RequestAuthentication>,
     pub(super) telemetries: Vec<Telemetry>,
     pub(super) mesh: MeshConfig,
     pub(super) service_accounts: Vec<ServiceAccount>,
@@ -287,6 +289,7 @@ impl Collected {
             Parsed::PeerAuthentication(it) => self.peer_authentications.push(it),
             Parsed::AuthorizationPolicy(it) => self.authorization_policies.push(it),
             Parsed::RateLimitPolicy(it) => self.rate_limit_policies.push(it),
+            Parsed::RequestAuthentication(it) => self.request_authentications.push(it),
             Parsed::Telemetry(it) if it.targeted => {}
             Parsed::Telemetry(it) => self.telemetries.push(it),
         }
@@ -543,6 +546,7 @@ pub(super) enum Parsed {
     PeerAuthentication(PeerAuthentication),
     AuthorizationPolicy(AuthorizationPolicy),
     RateLimitPolicy(RateLimitPolicy),
+    RequestAuthentication(RequestAuthentication),
     Telemetry(Telemetry),
 }
 
@@ -567,6 +571,7 @@ fn parse(root: &Object<'_>, kind: &str, defaults: &Defaults) -> Option<Parsed> {
         "PeerAuthentication" => peer_authentication::read(root).map(Parsed::PeerAuthentication),
         "AuthorizationPolicy" => authorization_policy::read(root).map(Parsed::AuthorizationPolicy),
         "RateLimitPolicy" => rate_limit_policy::read(root).map(Parsed::RateLimitPolicy),
+        "RequestAuthentication" => request_authentication::read(root).map(Parsed::RequestAuthentication),
         "Telemetry" => telemetry::read(root).map(Parsed::Telemetry),
         _ => None,
     }

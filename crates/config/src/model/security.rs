@@ -149,6 +149,8 @@ pub struct AuthorizationSource {
     pub ip_blocks: Values<IpNet>,
     /// Addresses of the client, as trusted proxies tell it.
     pub remote_ip_blocks: Values<IpNet>,
+    /// `ISSUER/SUBJECT` of the token that was verified. HTTP only.
+    pub request_principals: Values<Wild>,
 }
 
 /// What is asked for; all that is given must hold.
@@ -187,4 +189,8 @@ pub enum AuthorizationCondition {
     DestinationPort(Values<u16>),
     /// The server name of the TLS client hello.
     ServerName(Values<Wild>),
+    /// As [`AuthorizationSource::request_principals`].
+    RequestPrincipal(Values<Wild>),
+    /// A claim of the token that was verified, by the names that lead to it: a text, or a list with such a text. HTTP only.
+    Claim(Vec<Text>, Values<Wild>),
 }

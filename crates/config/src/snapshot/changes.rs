@@ -17,6 +17,7 @@ use super::{
     holding::{self, Policy},
     index::same_objects,
 };
+use crate::model::JwtRule;
 
 /// See the module.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -44,6 +45,9 @@ impl Snapshot {
         self.add_policies(new, old, &mut changes);
         let (new, old) = (&self.rate_limit_policies, &older.rate_limit_policies);
         self.add_policies(new, old, &mut changes);
+        let (new, old) = (&self.request_authentications, &older.request_authentications);
+        self.add_policies(new, old, &mut changes);
+        self.add_keys(older, &mut changes);
         if Arc::ptr_eq(&self.index, &older.index) {
             return changes;
         }
@@ -118,6 +122,26 @@ impl Snapshot {
             let concerned =
                 |policy: &&Arc<P>| holding::holds(&***policy, root, &workload.namespace, &workload.labels);
             if policies.iter().any(concerned) {
+                changes.workloads.insert(key.clone());
+            }
+        }
+    }
+
+    /// Key sets: the workloads for which an object holds that names one.
+    fn add_keys(&self, older: &Self, changes: &mut Changes) {
+        if Arc::ptr_eq(&self.key_sets, &older.key_sets) {
+            return;
+        }
+        changes.configuration = true;
+        let renewed = |rule: &JwtRule| self.key_sets.get(&rule.keys) != older.key_sets.get(&rule.keys);
+        let objects = self.request_authentications.iter();
+        let objects: Vec<_> = objects.filter(|it| it.rules.iter().any(renewed)).collect();
+        let root = &self.mesh.root_namespace;
+        for (key, workload) in &self.workloads {
+            let mut concerned = objects
+                .iter()
+                .map(|it| holding::holds(&***it, root, &workload.namespace, &workload.labels));
+            if concerned.any(|concerned| concerned) {
                 changes.workloads.insert(key.clone());
             }
         }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rajut_types::{Labels, Text};
 
 use super::Shared;
-use crate::model::{AuthorizationPolicy, RateLimitPolicy};
+use crate::model::{AuthorizationPolicy, RateLimitPolicy, RequestAuthentication};
 
 /// A policy of a workload's inbound side.
 pub(super) trait Policy {
@@ -23,6 +23,12 @@ impl Policy for AuthorizationPolicy {
 }
 
 impl Policy for RateLimitPolicy {
+    fn scope(&self) -> (&Text, Option<&Labels>) {
+        (&self.namespace, self.selector.as_ref())
+    }
+}
+
+impl Policy for RequestAuthentication {
     fn scope(&self) -> (&Text, Option<&Labels>) {
         (&self.namespace, self.selector.as_ref())
     }

@@ -13,8 +13,8 @@ use rajut_types::{Hostname, Labels, Locality, Principal, Text};
 
 use super::{EffectiveMtls, Shared, Snapshot, holding, rules::Client, telemetry};
 use crate::model::{
-    AuthorizationPolicy, DestinationRule, MeshConfig, Observed, RateLimitPolicy, Service, VirtualService,
-    Workload,
+    AuthorizationPolicy, DestinationRule, KeySource, MeshConfig, Observed, RateLimitPolicy,
+    RequestAuthentication, Service, VirtualService, Workload,
 };
 
 /// A workload behind a service, with the mTLS mode that its sidecar holds.
@@ -119,6 +119,10 @@ pub struct WorkloadView {
     pub mtls: Shared<EffectiveMtls>,
     /// Which calls it lets through.
     pub authorization: Vec<Shared<AuthorizationPolicy>>,
+    /// Which tokens it takes.
+    pub tokens: Vec<Shared<RequestAuthentication>>,
+    /// The key sets that those name, as far as they were fetched.
+    pub key_sets: BTreeMap<KeySource, Text>,
     /// How many calls it takes.
     pub rate_limits: Vec<Shared<RateLimitPolicy>>,
     /// The services whose selector takes it, oldest first, each with the rule that its own namespace has for it.
@@ -270,6 +274,13 @@ impl Snapshot {
             .filter_map(|key| self.services.get(key))
             .collect();
         services.sort_by_key(|service| (service.age, &service.name));
+        let root = &self.mesh.root_namespace;
+        let tokens = holding::of(&self.request_authentications, root, namespace, labels);
+        let rules = tokens.iter().flat_map(|it| &it.rules);
+        let key_sets = rules.filter_map(|rule| self.key_sets.get_key_value(&rule.keys));
+        let key_sets = key_sets
+            .map(|(from, keys)| (from.clone(), keys.clone()))
+            .collect();
         WorkloadView {
             mesh: Shared::from(&self.mesh),
             namespace: namespace.into(),
@@ -280,6 +291,8 @@ impl Snapshot {
                 namespace,
                 labels,
             ),
+            tokens,
+            key_sets,
             rate_limits: holding::of(
                 &self.rate_limit_policies,
                 &self.mesh.root_namespace,

@@ -74,6 +74,7 @@ fn snapshot() -> Snapshot {
         peer_authentications: loaded.peer_authentications,
         authorization_policies: loaded.authorization_policies,
         rate_limit_policies: loaded.rate_limit_policies,
+        request_authentications: loaded.request_authentications,
         telemetries: loaded.telemetries,
     };
     let workloads = [

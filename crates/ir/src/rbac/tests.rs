@@ -16,6 +16,7 @@ struct Call {
     path: String,
     port: u16,
     remote: IpAddr,
+    claims: Option<Claim>,
 }
 
 impl Default for Call {
@@ -28,6 +29,7 @@ impl Default for Call {
             path: "/".into(),
             port: 8080,
             remote: [10, 0, 0, 1].into(),
+            claims: None,
         }
     }
 }
@@ -69,6 +71,9 @@ impl CallView for Call {
     }
     fn server_name(&self) -> &'static str {
         ""
+    }
+    fn claims(&self, name: &str) -> Option<&Claim> {
+        self.claims.as_ref().filter(|_| name == "payload")
     }
 }
 

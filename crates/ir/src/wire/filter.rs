@@ -17,25 +17,26 @@ use rajut_proto::{
 };
 
 use super::{
-    Fault, cors, fault, rate_limit, rbac,
+    Fault, cors, fault, jwt, rate_limit, rbac,
     read::{Place, Reader},
     stats, write,
 };
 use crate::{
     filter::{
-        CORS, FAULT, FilterOverride, FilterOverrides, HttpFilter, HttpFilterKind, LOCAL_RATE_LIMIT, RBAC,
-        ROUTER,
+        CORS, FAULT, FilterOverride, FilterOverrides, HttpFilter, HttpFilterKind, JWT_AUTHN,
+        LOCAL_RATE_LIMIT, RBAC, ROUTER,
     },
     http::RouterFilter,
 };
 
-const SUPPORTED: &str = "envoy.filters.http.rbac, envoy.filters.http.local_ratelimit, envoy.filters.http.fault, \
+const SUPPORTED: &str = "envoy.filters.http.jwt_authn, envoy.filters.http.rbac, envoy.filters.http.local_ratelimit, envoy.filters.http.fault, \
      envoy.filters.http.cors, istio.stats, envoy.filters.http.router";
 
 // --- encode ---
 
 pub(super) fn encode_filter(filter: &HttpFilter) -> pb::HttpFilter {
     let config = match &filter.kind {
+        HttpFilterKind::JwtAuthn(jwt) => write::any(type_url::JWT_AUTHN, &jwt::encode(jwt)),
         HttpFilterKind::Rbac(rbac) => write::any(type_url::HTTP_RBAC, &rbac::encode_http(rbac)),
         HttpFilterKind::LocalRateLimit(limit) => {
             write::any(type_url::LOCAL_RATE_LIMIT, &rate_limit::encode_filter(limit))
@@ -166,6 +167,11 @@ fn decode_kind(
             }))
         }
         (None, ROUTER) => Some(HttpFilterKind::Router(RouterFilter::default())),
+        (Some(config), _) if config.type_url == type_url::JWT_AUTHN => {
+            let message = reader.unpack(&config_place, config)?;
+            let jwt = jwt::decode(reader, &config_place, &message);
+            Some(HttpFilterKind::JwtAuthn(Arc::new(jwt)))
+        }
         (Some(config), _) if config.type_url == type_url::HTTP_RBAC => {
             let message = reader.unpack(&config_place, config)?;
             let rbac = rbac::decode_http(reader, &config_place, &message);
@@ -226,7 +232,7 @@ fn decode_override(
     match &*config.type_url {
         type_url::FILTER_CONFIG => {
             let wrapped: FilterConfig = reader.unpack(place, config)?;
-            let is_ours = [RBAC, LOCAL_RATE_LIMIT, FAULT, CORS].contains(&name);
+            let is_ours = [JWT_AUTHN, RBAC, LOCAL_RATE_LIMIT, FAULT, CORS].contains(&name);
             if wrapped.disabled && is_ours {
                 return Some(FilterOverride::Disabled);
             }

@@ -1,6 +1,6 @@
 //! Access control: the filters' configurations for HTTP and TCP.
 //!
-//! Rejected: matcher trees, conditions in CEL, metadata (Istio's JWT claims), filter state but for the peer's identity,
+//! Rejected: matcher trees, conditions in CEL, metadata but the claims of tokens, filter state but for the peer's identity,
 //! audit loggers, sets that nest deeper than [`DEPTH_MAX`].
 
 #![expect(deprecated, reason = "what Envoy deprecates is still what many senders write")]
@@ -27,7 +27,7 @@ use rajut_proto::{
 };
 
 use super::{
-    Fault, matcher,
+    Fault, jwt, matcher,
     read::{Place, Reader},
     write,
 };
@@ -140,6 +140,7 @@ fn encode_principal(rule: &Rule<Principal>) -> pb::Principal {
             Rule::Is(Principal::RemoteIp(net)) => Identifier::RemoteIp(encode_range(*net)),
             Rule::Is(Principal::Header(header)) => Identifier::Header(matcher::encode_header(header)),
             Rule::Is(Principal::UrlPath(path)) => Identifier::UrlPath(encode_path(path)),
+            Rule::Is(Principal::Claim(claim)) => Identifier::Metadata(jwt::encode_claim(claim)),
         }),
     }
 }
@@ -405,13 +406,14 @@ fn decode_principal(
         Some(Identifier::UrlPath(path)) => {
             Principal::UrlPath(decode_path(reader, &place.field("url_path"), path)?)
         }
+        Some(Identifier::Metadata(claim)) => {
+            Principal::Claim(jwt::decode_claim(reader, &place.field("metadata"), claim)?)
+        }
         Some(Identifier::FilterState(state)) => {
             Principal::Authenticated(Some(decode_state(reader, &place.field("filter_state"), state)?))
         }
         // Refused by the list of supported fields.
-        Some(Identifier::Metadata(_) | Identifier::SourcedMetadata(_) | Identifier::Custom(_)) => {
-            return None;
-        }
+        Some(Identifier::SourcedMetadata(_) | Identifier::Custom(_)) => return None,
         None => return reader.required(place, None, "an identifier"),
     };
     Some(Rule::Is(leaf))

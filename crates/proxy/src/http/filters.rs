@@ -13,6 +13,7 @@
 
 mod cors;
 mod fault;
+pub(crate) mod jwt_authn;
 pub(crate) mod local_rate_limit;
 pub(crate) mod rbac;
 mod routes;
@@ -51,6 +52,7 @@ struct Filter {
 
 #[derive(Debug)]
 enum Kind {
+    Jwt(jwt_authn::Guard),
     Rbac(rbac::Access),
     LocalRateLimit(Arc<Limiter>),
     Fault(fault::Injector),
@@ -84,6 +86,8 @@ pub(crate) struct State {
     pub(crate) limit: Option<local_rate_limit::Telling>,
     /// The limit that refused the request, for the headers of the refusal.
     pub(crate) refused_by: Option<Arc<Limiter>>,
+    /// What verified tokens say.
+    pub(crate) told: jwt_authn::Told,
     /// It counts among the requests that have a fault.
     fault: Option<fault::Active>,
     /// What a page of an allowed origin is told.
@@ -95,6 +99,7 @@ impl Chain {
     pub(crate) fn compile(filters: &[HttpFilter], prefix: &Text, registry: &Registry) -> Self {
         let filters = filters.iter().filter_map(|filter| {
             let kind = match &filter.kind {
+                HttpFilterKind::JwtAuthn(ir) => Kind::Jwt(jwt_authn::Guard::new(ir, prefix, registry)),
                 HttpFilterKind::Rbac(ir) => Kind::Rbac(rbac::Access::new(ir, prefix, registry)),
                 HttpFilterKind::LocalRateLimit(ir) => {
                     Kind::LocalRateLimit(Arc::new(Limiter::new(ir.clone(), registry)))
@@ -134,6 +139,7 @@ impl Chain {
                 continue;
             }
             match (&filter.kind, over) {
+                (Kind::Jwt(guard), _) => guard.judge(record)?,
                 (Kind::Rbac(access), Some(Override::Rbac(ir))) => access.judge(ir, record)?,
                 (Kind::Rbac(access), _) => access.judge(access.ir(), record)?,
                 (Kind::LocalRateLimit(_), Some(Override::LocalRateLimit(limiter)))

@@ -46,7 +46,8 @@ impl Manager {
         };
         let suppresses_envoy_headers = ir.filters.iter().any(|filter| match &filter.kind {
             HttpFilterKind::Router(router) => router.suppress_envoy_headers,
-            HttpFilterKind::Rbac(_)
+            HttpFilterKind::JwtAuthn(_)
+            | HttpFilterKind::Rbac(_)
             | HttpFilterKind::LocalRateLimit(_)
             | HttpFilterKind::Fault(_)
             | HttpFilterKind::Cors

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     connection::Peer,
-    failure::{Failure, FailureKind, Fault, grpc_status_of},
+    failure::{Failure, FailureKind, Fault, TokenFault, grpc_status_of},
 };
 
 /// In an answer of one proxy of the mesh to another: its application could not be connected to, so nothing has seen the
@@ -46,6 +46,9 @@ pub(crate) fn failure(
         // A fresh section takes any edit.
         let _ = fields.set("x-envoy-overloaded", "true");
     }
+    if let FailureKind::TokenRefused { fault, in_query } = failure.kind {
+        let _ = fields.set("www-authenticate", challenge(record, fault, in_query));
+    }
     if matches!(
         failure.kind,
         FailureKind::ConnectFailure | FailureKind::ConnectTimeout
@@ -61,6 +64,30 @@ pub(crate) fn failure(
         failure.body(retried).into(),
         fields,
     )
+}
+
+/// What of a request's path the challenge repeats. Source: Envoy `jwt_authn`.
+const REALM_PATH_MAX: usize = 256;
+
+/// `www-authenticate` of a refused token (RFC 6750 §3): as Envoy writes it, but without a query in which a token stood.
+fn challenge(record: &Record, fault: TokenFault, in_query: bool) -> Vec<u8> {
+    let head = &record.head;
+    let mut path = &head.path_and_query[..];
+    if in_query {
+        path = path.split(|byte| *byte == b'?').next().unwrap_or_default();
+    }
+    let path = &path[..path.len().min(REALM_PATH_MAX)];
+    let scheme = head.fields.get(Known::XForwardedProto).unwrap_or(b"http");
+    let mut out = b"Bearer realm=\"".to_vec();
+    for part in [scheme, b"://", &head.authority, path] {
+        // A quote would end the text.
+        out.extend(part.iter().filter(|byte| !matches!(byte, b'"' | b'\\')));
+    }
+    out.push(b'"');
+    if fault != TokenFault::Missing {
+        out.extend_from_slice(b", error=\"invalid_token\"");
+    }
+    out
 }
 
 /// Sends an answer. `grpc`: the status for a gRPC client, where it is not the one that follows from `status`.

@@ -8,6 +8,7 @@ use std::{
 use rajut_codec::Known;
 use rajut_ir::{
     decide::RequestView,
+    jwt::Claim,
     rbac::{CallView, PeerNames},
 };
 
@@ -76,6 +77,10 @@ impl CallView for View<'_> {
 
     fn server_name(&self) -> &str {
         self.record.shared.connection.sni.as_deref().unwrap_or("")
+    }
+
+    fn claims(&self, name: &str) -> Option<&Claim> {
+        self.record.filters.told.get(name)
     }
 }
 

@@ -10,6 +10,7 @@ use std::{
 
 use rajut_ir::{
     decide::RequestView,
+    jwt::Claim,
     rbac::{CallView, PeerNames, Rbac},
 };
 
@@ -108,5 +109,9 @@ impl CallView for Call<'_> {
 
     fn server_name(&self) -> &str {
         self.connection.sni.as_deref().unwrap_or("")
+    }
+
+    fn claims(&self, _: &str) -> Option<&Claim> {
+        None
     }
 }

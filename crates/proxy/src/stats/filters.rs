@@ -31,6 +31,44 @@ counters! {
 }
 
 counters! {
+    /// What is counted per connection manager of tokens.
+    JwtCounter {
+        /// Requests that passed.
+        Allowed,
+        /// Requests that were refused.
+        Denied,
+        /// Preflights, which need no token.
+        PreflightBypassed,
+    }
+}
+
+/// The counters of one connection manager's tokens.
+#[derive(Debug)]
+pub struct JwtStats(PerWorker<{ JwtCounter::COUNT }>);
+
+impl JwtStats {
+    /// Counts one.
+    pub fn add(&self, worker: usize, counter: JwtCounter) {
+        self.0.add(worker, counter as usize, 1);
+    }
+
+    /// The sum of a counter.
+    pub fn sum(&self, counter: JwtCounter) -> u64 {
+        self.0.sum(counter as usize)
+    }
+
+    fn rows(&self, prefix: &Text, out: &mut Vec<Row>) {
+        let label = [(names::LABEL_HTTP_PREFIX, prefix.clone())];
+        let all = [
+            (names::HTTP_JWT_ALLOWED, JwtCounter::Allowed),
+            (names::HTTP_JWT_DENIED, JwtCounter::Denied),
+            (names::HTTP_JWT_PREFLIGHTS, JwtCounter::PreflightBypassed),
+        ];
+        out.extend(all.map(|(name, counter)| Row::counter(name, &label, self.sum(counter))));
+    }
+}
+
+counters! {
     /// What is counted per local rate limit.
     RateLimitCounter {
         /// Requests that were looked at.
@@ -216,6 +254,7 @@ pub(super) struct FilterStats {
     rbac: Mutex<BTreeMap<RbacKey, Arc<RbacStats>>>,
     limits: Mutex<BTreeMap<Text, Arc<RateLimitStats>>>,
     on_routes: Mutex<BTreeMap<Text, Arc<OnRouteStats>>>,
+    jwt: Mutex<BTreeMap<Text, Arc<JwtStats>>>,
 }
 
 impl FilterStats {
@@ -280,6 +319,19 @@ impl FilterStats {
             .clone()
     }
 
+    pub(super) fn jwt(&self, workers: usize, prefix: &Text) -> Arc<JwtStats> {
+        let mut known = self.jwt.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = if known.len() < PREFIXES_MAX || known.contains_key(prefix) {
+            prefix.clone()
+        } else {
+            names::PREFIX_OVERFLOW.into()
+        };
+        known
+            .entry(key)
+            .or_insert_with(|| Arc::new(JwtStats(PerWorker::new(workers))))
+            .clone()
+    }
+
     fn on_routes(&self, workers: usize, prefix: &Text) -> Arc<OnRouteStats> {
         let mut known = self.on_routes.lock().unwrap_or_else(PoisonError::into_inner);
         let key = if known.len() < PREFIXES_MAX || known.contains_key(prefix) {
@@ -300,6 +352,10 @@ impl FilterStats {
         let rbac = self.rbac.lock().unwrap_or_else(PoisonError::into_inner);
         for (key, stats) in rbac.iter() {
             key.rows(stats, out);
+        }
+        let jwt = self.jwt.lock().unwrap_or_else(PoisonError::into_inner);
+        for (prefix, stats) in jwt.iter() {
+            stats.rows(prefix, out);
         }
         let on_routes = self.on_routes.lock().unwrap_or_else(PoisonError::into_inner);
         for (prefix, stats) in on_routes.iter() {

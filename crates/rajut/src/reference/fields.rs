@@ -310,6 +310,39 @@ const KINDS: &[Kind] = &[
         ],
     },
     Kind {
+        name: "RequestAuthentication",
+        document: || {
+            istio(
+                "security.istio.io",
+                "RequestAuthentication",
+                json!({"selector": {"matchLabels": {"app": "web"}}, "jwtRules": [{"issuer": "https://login.example"}]}),
+            )
+        },
+        beside: &[],
+        fields: &[
+            "selector.matchLabels",
+            "targetRef",
+            "targetRefs",
+            "jwtRules",
+            "jwtRules[].issuer",
+            "jwtRules[].audiences",
+            "jwtRules[].jwksUri",
+            "jwtRules[].jwks",
+            "jwtRules[].fromHeaders",
+            "jwtRules[].fromHeaders[].name",
+            "jwtRules[].fromHeaders[].prefix",
+            "jwtRules[].fromParams",
+            "jwtRules[].fromCookies",
+            "jwtRules[].outputPayloadToHeader",
+            "jwtRules[].outputClaimToHeaders",
+            "jwtRules[].outputClaimToHeaders[].header",
+            "jwtRules[].outputClaimToHeaders[].claim",
+            "jwtRules[].forwardOriginalToken",
+            "jwtRules[].timeout",
+            "jwtRules[].spaceDelimitedClaims",
+        ],
+    },
+    Kind {
         name: "Telemetry",
         document: || {
             istio(

@@ -23,6 +23,7 @@ mod routes;
 mod scaling;
 mod security;
 mod streams;
+mod tokens;
 mod tracing;
 mod traffic;
 mod wiretap;
@@ -52,6 +53,7 @@ pub fn all() -> Vec<Scenario> {
         limits::SCENARIOS,
         workers::SCENARIOS,
         resilience::SCENARIOS,
+        tokens::SCENARIOS,
         traffic::SCENARIOS,
         routes::SCENARIOS,
         wiretap::SCENARIOS,

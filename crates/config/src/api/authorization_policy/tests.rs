@@ -120,9 +120,9 @@ fn what_can_not_be_followed_is_an_error_at_its_place() {
             codes::MISSING_FIELD,
         ),
         (
-            "  rules: [{from: [{source: {requestPrincipals: ['*']}}]}]",
-            "spec.rules[0].from[0].source.requestPrincipals",
-            codes::NOT_SUPPORTED,
+            "  rules: [{from: [{source: {requestPrincipals: ['*a*']}}]}]",
+            "spec.rules[0].from[0].source.requestPrincipals[0]",
+            codes::BAD_PATTERN,
         ),
         (
             "  rules: [{from: [{source: {principals: []}}]}]",
@@ -170,7 +170,27 @@ fn what_can_not_be_followed_is_an_error_at_its_place() {
             codes::MISSING_FIELD,
         ),
         (
-            "  rules: [{when: [{key: 'request.auth.claims[a]', values: [b]}]}]",
+            "  rules: [{when: [{key: 'request.auth.claims[a][]', values: [b]}]}]",
+            "spec.rules[0].when[0].key",
+            codes::UNKNOWN_VALUE,
+        ),
+        (
+            "  rules: [{when: [{key: request.auth.claims, values: [b]}]}]",
+            "spec.rules[0].when[0].key",
+            codes::UNKNOWN_VALUE,
+        ),
+        (
+            "  rules: [{when: [{key: 'request.auth.claims[a]x[b]', values: [b]}]}]",
+            "spec.rules[0].when[0].key",
+            codes::UNKNOWN_VALUE,
+        ),
+        (
+            "  rules: [{when: [{key: request.auth.subject, values: [b]}]}]",
+            "spec.rules[0].when[0].key",
+            codes::UNKNOWN_VALUE,
+        ),
+        (
+            "  rules: [{when: [{key: 'experimental.envoy.filters.a.b[c]', values: [b]}]}]",
             "spec.rules[0].when[0].key",
             codes::NOT_SUPPORTED,
         ),

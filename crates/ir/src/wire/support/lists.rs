@@ -405,8 +405,8 @@ lists! {
     "envoy.config.rbac.v3.Permission": [
         "and_rules" "or_rules" "any" "header" "url_path" "destination_ip" "destination_port" "destination_port_range" "not_rule" "requested_server_name" "uri_template"
     ] ignorable [] instead [
-        "metadata" = "authenticate with the peer's certificate: claims of tokens are not known here"
-        "sourced_metadata" = "authenticate with the peer's certificate: claims of tokens are not known here"
+        "metadata" = "claims of tokens are conditions of principals"
+        "sourced_metadata" = "claims of tokens are conditions of principals"
         "matcher" = "write header, url_path or uri_template"
     ];
     "envoy.config.rbac.v3.Permission.Set": [
@@ -421,10 +421,9 @@ lists! {
         "checked_condition" = "write permissions and principals"
     ];
     "envoy.config.rbac.v3.Principal": [
-        "and_ids" "or_ids" "any" "authenticated" "source_ip" "direct_remote_ip" "remote_ip" "header" "url_path" "filter_state" "not_id"
+        "and_ids" "or_ids" "any" "authenticated" "source_ip" "direct_remote_ip" "remote_ip" "header" "url_path" "filter_state" "not_id" "metadata"
     ] ignorable [] instead [
-        "metadata" = "authenticate with the peer's certificate: claims of tokens are not known here"
-        "sourced_metadata" = "authenticate with the peer's certificate: claims of tokens are not known here"
+        "sourced_metadata" = "write metadata"
         "custom" = "write authenticated"
     ];
     "envoy.config.rbac.v3.Principal.Authenticated": [
@@ -691,6 +690,59 @@ lists! {
     ] instead [
         "response_rate_limit" = "responses are not slowed down"
     ];
+    "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication": [
+        "providers" "rules" "bypass_cors_preflight"
+    ] ignorable [
+        "stat_prefix"
+    ] instead [
+        "filter_state_rules" = "write one rule"
+        "requirement_map" = "write one rule"
+        "strip_failure_response" = "a refusal says why in its body"
+    ];
+    "envoy.extensions.filters.http.jwt_authn.v3.JwtClaimToHeader": [
+        "header_name" "claim_name"
+    ] ignorable [] instead [
+        "claim_path" = "write claim_name, with dots between names"
+    ];
+    "envoy.extensions.filters.http.jwt_authn.v3.JwtHeader": [
+        "name" "value_prefix"
+    ] ignorable [] instead [];
+    "envoy.extensions.filters.http.jwt_authn.v3.JwtProvider": [
+        "issuer" "audiences" "local_jwks" "forward" "from_headers" "from_params" "from_cookies" "forward_payload_header"
+        "claim_to_headers" "payload_in_metadata" "normalize_payload_in_metadata" "clock_skew_seconds"
+    ] ignorable [
+        "jwt_cache_config"
+    ] instead [
+        "remote_jwks" = "the control plane fetches keys and sends them: write local_jwks"
+        "subjects" = "write a policy on the claim `sub`"
+        "require_expiration" = "leave the field out"
+        "max_lifetime" = "leave the field out"
+        "pad_forward_payload_header" = "the header is written without padding"
+        "header_in_metadata" = "only claims are told"
+        "failed_status_in_metadata" = "a refusal is told in the answer and in the access log"
+        "clear_route_cache" = "a request keeps its route"
+    ];
+    "envoy.extensions.filters.http.jwt_authn.v3.JwtProvider.NormalizePayload": [
+        "space_delimited_claims"
+    ] ignorable [] instead [];
+    "envoy.extensions.filters.http.jwt_authn.v3.JwtRequirement": [
+        "provider_name" "requires_any" "requires_all" "allow_missing"
+    ] ignorable [] instead [
+        "provider_and_audiences" = "write audiences in the provider"
+        "allow_missing_or_failed" = "write allow_missing: a bad token is refused"
+        "extract_only_without_validation" = "what is not verified is told to nobody"
+    ];
+    "envoy.extensions.filters.http.jwt_authn.v3.JwtRequirementAndList": [
+        "requirements"
+    ] ignorable [] instead [];
+    "envoy.extensions.filters.http.jwt_authn.v3.JwtRequirementOrList": [
+        "requirements"
+    ] ignorable [] instead [];
+    "envoy.extensions.filters.http.jwt_authn.v3.RequirementRule": [
+        "match" "requires"
+    ] ignorable [] instead [
+        "requirement_name" = "write requires"
+    ];
     "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit": [
         "stat_prefix" "status" "token_bucket" "filter_enabled" "filter_enforced" "request_headers_to_add_when_not_enforced" "response_headers_to_add" "descriptors" "stage" "local_rate_limit_per_downstream_connection" "enable_x_ratelimit_headers" "vh_rate_limits" "always_consume_default_token_bucket" "rate_limited_as_resource_exhausted" "rate_limits"
         "max_dynamic_descriptors" "enable_retry_after_header"
@@ -921,6 +973,18 @@ lists! {
     ] ignorable [] instead [
         "address_match" = "write direct_remote_ip"
     ];
+    "envoy.type.matcher.v3.ListMatcher": [
+        "one_of"
+    ] ignorable [] instead [];
+    "envoy.type.matcher.v3.MetadataMatcher": [
+        "filter" "path" "value" "invert"
+    ] ignorable [] instead [];
+    "envoy.type.matcher.v3.MetadataMatcher.PathSegment": [
+        "key"
+    ] ignorable [] instead [];
+    "envoy.type.matcher.v3.OrMatcher": [
+        "value_matchers"
+    ] ignorable [] instead [];
     "envoy.type.matcher.v3.PathMatcher": [
         "path"
     ] ignorable [] instead [];
@@ -935,6 +999,14 @@ lists! {
     "envoy.type.matcher.v3.StringMatcher": [
         "exact" "prefix" "suffix" "contains" "safe_regex" "custom" "ignore_case"
     ] ignorable [] instead [];
+    "envoy.type.matcher.v3.ValueMatcher": [
+        "string_match" "list_match" "or_match"
+    ] ignorable [] instead [
+        "present_match" = "write string_match with a regular expression"
+        "null_match" = "write string_match"
+        "bool_match" = "write string_match: claims are compared as texts"
+        "double_match" = "write string_match: claims are compared as texts"
+    ];
     "envoy.type.tracing.v3.CustomTag": [
         "tag" "literal" "request_header"
     ] ignorable [] instead [

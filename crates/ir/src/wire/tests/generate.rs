@@ -23,6 +23,7 @@ use crate::{
     fault::{Abort, AbortStatus, Delay, FaultInjection},
     filter::*,
     http::*,
+    jwt::{ClaimCondition, ClaimMatcher, JwtAuthn, JwtProvider, Requirement},
     listener::*,
     matcher::*,
     rate_limit::*,
@@ -524,6 +525,8 @@ fn principal(http: bool) -> BoxedStrategy<Rule<Principal>> {
     let of_http = prop_oneof![
         header_matcher().prop_map(Principal::Header),
         string_matcher().prop_map(Principal::UrlPath),
+        (vec(name(), 1..3), claim_condition())
+            .prop_map(|(path, value)| Principal::Claim(ClaimMatcher { path, value })),
     ];
     let leaf = prop_oneof![
         option::of(string_matcher()).prop_map(Principal::Authenticated),
@@ -534,6 +537,71 @@ fn principal(http: bool) -> BoxedStrategy<Rule<Principal>> {
         prop_oneof![of_http, leaf].boxed()
     } else {
         leaf.boxed()
+    })
+}
+
+fn claim_condition() -> impl Strategy<Value = ClaimCondition> {
+    string_matcher()
+        .prop_map(ClaimCondition::Text)
+        .prop_recursive(3, 8, 2, |inner| {
+            prop_oneof![
+                inner.clone().prop_map(|it| ClaimCondition::Element(Box::new(it))),
+                vec(inner, 1..3).prop_map(ClaimCondition::Any),
+            ]
+        })
+}
+
+fn jwt_provider() -> impl Strategy<Value = JwtProvider> {
+    (
+        (name(), vec(name(), 0..2), name(), any::<bool>()),
+        (
+            vec((name(), maybe_empty()), 0..2),
+            vec(name(), 0..2),
+            vec(name(), 0..2),
+        ),
+        (maybe_empty(), vec((name(), name()), 0..2), maybe_empty()),
+        (vec(name(), 0..2), 1..1000_u32),
+    )
+        .prop_map(
+            |(
+                (issuer, audiences, jwks, forward),
+                (from_headers, from_params, from_cookies),
+                (payload_header, claim_headers, metadata),
+                (space_delimited, clock_skew),
+            )| JwtProvider {
+                issuer,
+                audiences,
+                jwks,
+                forward,
+                from_headers,
+                from_params,
+                from_cookies,
+                payload_header,
+                claim_headers,
+                metadata,
+                space_delimited,
+                clock_skew,
+            },
+        )
+}
+
+fn jwt_authn() -> impl Strategy<Value = JwtAuthn> {
+    let providers = prop::collection::btree_map(name(), jwt_provider(), 1..3);
+    (providers, any::<bool>(), 0..3).prop_map(|(providers, bypass_cors_preflight, form)| {
+        let each: Vec<_> = providers.keys().cloned().map(Requirement::Provider).collect();
+        let optional = each
+            .iter()
+            .map(|it| Requirement::Any(vec![it.clone(), Requirement::AllowMissing]));
+        let requirement = match form {
+            0 => None,
+            1 => each.first().cloned(),
+            _ => Some(Requirement::Any(vec![Requirement::All(optional.collect())])),
+        };
+        JwtAuthn {
+            providers,
+            requirement,
+            bypass_cors_preflight,
+        }
     })
 }
 
@@ -778,6 +846,7 @@ fn istio_stats() -> BoxedStrategy<IstioStats> {
 fn filters() -> BoxedStrategy<Vec<HttpFilter>> {
     let filter = prop_oneof![
         rbac(true).prop_map(|it| HttpFilterKind::Rbac(Arc::new(it))),
+        jwt_authn().prop_map(|it| HttpFilterKind::JwtAuthn(Arc::new(it))),
         local_rate_limit().prop_map(|it| HttpFilterKind::LocalRateLimit(Arc::new(it))),
         fault().prop_map(|it| HttpFilterKind::Fault(Arc::new(it))),
         Just(HttpFilterKind::Cors),
