@@ -194,8 +194,9 @@ impl Keeper {
                 entry.due = Instant::now() + age;
                 if self.known.get(&source) != Some(&keys) {
                     self.known.insert(source, keys);
-                    self.registry.set_key_sets(self.known.clone());
+                    // First remembered, so that what was told once is not lost by a restart.
                     self.remember().await;
+                    self.registry.set_key_sets(self.known.clone());
                 }
             }
             Err(error) => {

@@ -43,7 +43,12 @@ pub fn access_controls(
     mesh: &MeshConfig,
     policies: &[Shared<AuthorizationPolicy>],
 ) -> impl Iterator<Item = Arc<Rbac>> {
-    let guards = Authorization { mesh, policies }.at(None);
+    let authorization = Authorization {
+        mesh,
+        policies,
+        knows_tokens: true,
+    };
+    let guards = authorization.at(None);
     guards.http.into_iter().map(|(_, rbac)| rbac)
 }
 

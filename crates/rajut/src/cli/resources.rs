@@ -221,6 +221,7 @@ fn full_kind(kind: &str) -> &str {
         "dr" => "DestinationRule",
         "ap" => "AuthorizationPolicy",
         "pa" => "PeerAuthentication",
+        "ra" => "RequestAuthentication",
         "se" => "ServiceEntry",
         "svc" => "Service",
         "deploy" => "Deployment",

@@ -27,7 +27,7 @@ pub const SCENARIOS: &[Scenario] = &[
         run: |plane| check(plane, &tables::asked_for()),
     },
     Scenario {
-        name: "keys_are_fetched_renewed_and_kept_while_their_issuer_is_away",
+        name: "keys_of_tokens_are_fetched_renewed_and_kept_while_their_issuer_is_away",
         planes: BOTH,
         run: fetched::run,
     },
