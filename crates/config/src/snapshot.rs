@@ -233,11 +233,14 @@ impl Snapshot {
     /// The next snapshot, with other key sets and nothing else.
     #[must_use]
     pub fn with_key_sets(&self, key_sets: KeySets) -> Self {
-        Self {
+        let mut next = Self {
             generation: self.generation + 1,
             key_sets: keep(key_sets, Some(&self.key_sets)),
             ..self.clone()
-        }
+        };
+        // Its allocation stands for the whole contents.
+        next.index = Arc::new(Index::after(&next, self));
+        next
     }
 
     /// A key of this snapshot's contents: equal only for snapshots that answer every question alike.

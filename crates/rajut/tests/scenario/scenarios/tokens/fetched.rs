@@ -89,7 +89,7 @@ pub(super) fn run(plane: Plane) -> Result<Outcome> {
     );
     mesh.apply(&objects)?;
     let token = |issuer: &Issuer, name: &str| Ask::bearer(&issuer.token(&json!({"iss": name, "sub": "ann"})));
-    let no_keys = refused("Jwks doesn't have any valid public key");
+    let no_keys = refused("Jwks doesn't have key to match kid or alg from Jwt");
     until(
         &mesh,
         "keys are fetched",
