@@ -168,17 +168,18 @@ fn of_deployment(
     } else {
         Vec::new()
     };
+    let ports = view.mtls.ports.values().map(|(mode, _)| *mode);
+    let modes: Vec<MtlsMode> = std::iter::once(view.mtls.mode).chain(ports).collect();
     let own = format!("{}.{}", first.deployment, first.namespace);
     let mut by_verdict: BTreeMap<Verdict, Vec<String>> = BTreeMap::new();
     for (name, identity) in callers.iter().filter(|(name, _)| *name != own) {
-        // Plain text is all that a workload takes in mode DISABLE: it knows nobody.
-        let identity = (view.mtls.mode != MtlsMode::Disable).then_some(&**identity);
         by_verdict
-            .entry(judge(&rules, identity))
+            .entry(judge_by_modes(&rules, identity, &modes))
             .or_default()
             .push(name.clone());
     }
-    let plaintext = if first.mesh && view.mtls.mode == MtlsMode::Strict {
+    // One port that takes it is enough.
+    let plaintext = if first.mesh && modes.iter().all(|mode| *mode == MtlsMode::Strict) {
         Verdict {
             outcome: Outcome::Refused,
             by: Vec::new(),
@@ -243,6 +244,20 @@ const fn mode_name(mode: MtlsMode) -> &'static str {
         MtlsMode::Permissive => "PERMISSIVE",
         MtlsMode::Strict => "STRICT",
     }
+}
+
+/// In mode DISABLE a port takes plain text alone, and knows nobody; where that changes the verdict and only some ports have it,
+/// it depends.
+fn judge_by_modes(controls: &[Arc<Rbac>], identity: &str, modes: &[MtlsMode]) -> Verdict {
+    let blind = modes.iter().filter(|mode| **mode == MtlsMode::Disable).count();
+    if blind == modes.len() {
+        return judge(controls, None);
+    }
+    let mut verdict = judge(controls, Some(identity));
+    if blind > 0 && judge(controls, None).outcome != verdict.outcome {
+        verdict.outcome = Outcome::Sometimes;
+    }
+    verdict
 }
 
 /// In the order in which the access controls decide: each may refuse.

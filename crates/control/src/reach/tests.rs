@@ -37,6 +37,17 @@ spec:
   - from: [{source: {principals: [cluster.local/ns/clinic/sa/job]}}]
 ";
 
+const PORTS: &str = "
+---
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: api, namespace: clinic}
+spec:
+  selector: {matchLabels: {app: api}}
+  portLevelMtls:
+    9000: {mode: MODE}
+";
+
 fn workload(name: &str, namespace: &str) -> Workload {
     Workload {
         name: format!("{name}-0").into(),
@@ -54,9 +65,10 @@ fn workload(name: &str, namespace: &str) -> Workload {
     }
 }
 
-fn snapshot() -> Snapshot {
+fn snapshot(more: &str) -> Snapshot {
+    let text = format!("{POLICIES}{more}");
     let loaded = load(
-        &[Source::new("policies.yaml", POLICIES.as_bytes().to_vec())],
+        &[Source::new("policies.yaml", text.into_bytes())],
         &LoadOptions::default(),
     );
     assert!(loaded.diagnostics.is_empty(), "{:#?}", loaded.diagnostics);
@@ -69,7 +81,7 @@ fn snapshot() -> Snapshot {
 
 #[test]
 fn a_caller_is_let_through_refused_or_sometimes_by_the_rules_that_decide_its_calls() {
-    let reach = reach(&snapshot(), true);
+    let reach = reach(&snapshot(""), true);
     let of = |name: &str| {
         reach
             .workloads
@@ -128,7 +140,38 @@ fn a_caller_is_let_through_refused_or_sometimes_by_the_rules_that_decide_its_cal
     assert_eq!(stranger.callers.len(), 1);
     assert!(!stranger.callers[0].verdict.guarded && stranger.callers[0].verdict.by.is_empty());
     assert_eq!(reach.left_out, 0);
-    let alone = super::reach(&snapshot(), false);
+    let alone = super::reach(&snapshot(""), false);
     assert_eq!(alone.workloads.len(), reach.workloads.len());
     assert!(alone.workloads.iter().all(|found| found.callers.is_empty()));
+}
+
+#[test]
+fn one_port_that_takes_plain_text_is_enough() {
+    let with = |mode: &str| {
+        let mut found = reach(&snapshot(&PORTS.replace("MODE", mode)), true).workloads;
+        found.retain(|found| &*found.deployment == "api");
+        found.remove(0)
+    };
+    let outcome = |api: &Reached, caller: &str| {
+        let found = api
+            .callers
+            .iter()
+            .find(|group| group.callers.iter().any(|name| name == caller));
+        found.expect("it is judged").verdict.outcome
+    };
+    let strict = with("STRICT");
+    assert_eq!((strict.mtls.mode, strict.ports[&9000].mode), ("STRICT", "STRICT"));
+    assert!(strict.plaintext.by.is_empty() && strict.plaintext.guarded);
+    // The policies ask for identities, which plain text has not.
+    let permissive = with("PERMISSIVE");
+    assert_eq!(
+        (permissive.ports[&9000].mode, permissive.plaintext.outcome),
+        ("PERMISSIVE", Outcome::Refused)
+    );
+    assert_eq!(outcome(&permissive, "web.clinic"), Outcome::Allowed);
+    assert_eq!(
+        outcome(&with("DISABLE"), "web.clinic"),
+        Outcome::Sometimes,
+        "one port knows nobody"
+    );
 }

@@ -1,7 +1,7 @@
 // The auditor's page, to be printed: who can reach what, by which rule, encrypted or not, and what is not proven yet; with date,
 // revision and digests.
 
-import { isGuarded, measuredOf, mode } from "./coverage.js";
+import { isGuarded, isStrict, measuredOf, mode } from "./coverage.js";
 import { h, replace, table } from "./dom.js";
 import { NONE, moment, place, share, shortHost } from "./format.js";
 import { t } from "./texts.js";
@@ -41,7 +41,7 @@ function unproven(reach, edges) {
   const found = [];
   const add = (key, list) => list.length > 0 && found.push([t(key), names(list)]);
   add("unproven.no-sidecar", reach.workloads.filter((one) => !one.mesh));
-  add("unproven.plain-taken", reach.workloads.filter((one) => one.mesh && one.mtls.mode !== "STRICT"));
+  add("unproven.plain-taken", reach.workloads.filter((one) => one.mesh && !isStrict(one)));
   add("unproven.anybody", reach.workloads.filter((one) => one.mesh && !isGuarded(one)));
   const plain = edges.edges.filter((edge) => edge.mtlsShare !== null && edge.mtlsShare < 1);
   const blind = edges.edges.filter((edge) => edge.mtlsShare === null && edge.requests > 0);
@@ -65,7 +65,7 @@ function workload(one, edges) {
   rows.push([
     [plain.outcome === "refused" ? "good" : "bad", t(`outcome.${plain.outcome}`)],
     t("audit.plaintext"),
-    one.mtls.mode === "STRICT" ? h("span", {}, "STRICT ", h("code", {}, place(one.mtls.where))) : plain.by.length > 0 ? plain.by.map((rule) => h("div", {}, h("code", {}, rule))) : h("span", { class: "dim" }, t("audit.no-policy")),
+    isStrict(one) ? h("span", {}, "STRICT ", h("code", {}, place(one.mtls.where))) : plain.by.length > 0 ? plain.by.map((rule) => h("div", {}, h("code", {}, rule))) : h("span", { class: "dim" }, t("audit.no-policy")),
   ]);
   const measured = measuredOf(one, edges).mtls;
   const [kind, text] = one.mesh ? mode(one.mtls) : ["bad", t("coverage.no-sidecar")];
@@ -80,6 +80,7 @@ function workload(one, edges) {
       h("code", {}, one.identity),
       " · mTLS ",
       h("b", { class: kind }, text),
+      Object.entries(one.ports).map(([port, mtls]) => [", ", h("b", { class: mode(mtls)[0] }, `:${port} ${mtls.mode}`)]),
       one.mtls.where && [" (", h("code", {}, place(one.mtls.where)), ")"],
       " · ",
       t("audit.measured", { share: measured === null ? t("no-data") : share(measured) }),

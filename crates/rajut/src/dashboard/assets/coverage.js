@@ -20,7 +20,6 @@ function update(body, { coverage, edges }) {
   const part = (test) => (all.length > 0 ? all.filter(test).length / all.length : null);
   const of = (test) => t("coverage.of", { part: all.filter(test).length, all: all.length });
   const measured = sum(edges.edges);
-  const strict = (one) => one.mtls.mode === "STRICT";
   const tile = (name, value, more) => h("div", { class: value >= 1 ? "good" : value === null ? "" : "warn" }, h("dt", {}, name), h("dd", {}, share(value)), h("dd", { class: "more" }, more));
   replace(
     body,
@@ -28,7 +27,7 @@ function update(body, { coverage, edges }) {
       "dl",
       { class: "tiles" },
       tile(t("coverage.measured"), measured.mtls, measured.mtls === null ? t("no-data") : t("coverage.measured.more")),
-      tile(t("coverage.strict"), part(strict), of(strict)),
+      tile(t("coverage.strict"), part(isStrict), of(isStrict)),
       tile(t("coverage.guarded"), part(isGuarded), of(isGuarded)),
       tile(t("coverage.mesh"), part((one) => one.mesh), of((one) => one.mesh)),
     ),
@@ -39,6 +38,11 @@ function update(body, { coverage, edges }) {
       t("no-data"),
     ),
   );
+}
+
+/** No port of it takes plain text. */
+export function isStrict(workload) {
+  return [workload.mtls, ...Object.values(workload.ports)].every((one) => one.mode === "STRICT");
 }
 
 /** Somebody wrote who may call it; all others are refused. */
