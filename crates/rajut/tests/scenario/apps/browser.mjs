@@ -10,12 +10,17 @@ const origin = process.argv[2];
 const profile = mkdtempSync(join(tmpdir(), "rajut-browser-"));
 const flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars", "--force-color-profile=srgb", "--remote-debugging-pipe", `--user-data-dir=${profile}`, "about:blank"];
 const browser = spawn(process.env.RAJUT_CHROMIUM ?? "chromium", flags, { stdio: ["ignore", "ignore", "ignore", "pipe", "pipe"] });
-const quit = () => {
+const ended = new Promise((resolve) => browser.on("exit", resolve));
+let quitting = false;
+async function quit() {
+  quitting = true;
   browser.kill("SIGKILL");
-  rmSync(profile, { recursive: true, force: true, maxRetries: 5 });
-};
-process.on("exit", quit);
-browser.on("exit", () => process.exit(1));
+  await ended;
+  // Its children go a moment later.
+  rmSync(profile, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 });
+  process.exit(0);
+}
+ended.then(() => quitting || process.exit(1));
 
 let number = 0;
 const waiting = new Map();
@@ -103,7 +108,7 @@ const commands = {
     const patterns = Object.keys(answers ?? {}).map((name) => ({ urlPattern: `*/api/${name}*` }));
     await (answers ? page("Fetch.enable", { patterns }) : page("Fetch.disable"));
   },
-  quit: () => process.exit(0),
+  quit,
   report: () => ({ problems, foreign }),
 };
 
@@ -116,4 +121,4 @@ for await (const line of createInterface({ input: process.stdin })) {
   );
   process.stdout.write(`${JSON.stringify(answer)}\n`);
 }
-process.exit(0);
+await quit();
