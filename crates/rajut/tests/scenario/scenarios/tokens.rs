@@ -19,7 +19,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "tokens_are_verified_where_they_stand_and_told_to_the_application",
         planes: BOTH,
-        run: |plane| check(plane, &tables::verified()),
+        run: verified,
     },
     Scenario {
         name: "policies_ask_for_what_verified_tokens_say",
@@ -59,6 +59,18 @@ metadata: {name: web, namespace: lab}
 spec: {host: web, trafficPolicy: {connectionPool: {http: {maxRequestsPerConnection: 1}}}}
 ";
 
+/// What a log would show of a token.
+const LOGS: &str = "
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: istio, namespace: istio-system}
+data:
+  mesh: |
+    accessLogFile: /dev/stdout
+    accessLogFormat: 'line %REQ(:PATH)% cookie=%REQ(COOKIE)% raw=%REQ(X-RAW)% %RESPONSE_CODE_DETAILS%'
+";
+
 fn laboratory(plane: Plane) -> Result<Arc<Mesh>> {
     mesh::shared(plane, "tokens", || {
         let mut text = format!(
@@ -76,6 +88,7 @@ fn laboratory(plane: Plane) -> Result<Arc<Mesh>> {
             });
         }
         text += ONE_BY_ONE;
+        text += LOGS;
         Setup::yaml(&text).arguments(&["-n", "lab"])
     })
 }
@@ -226,5 +239,25 @@ fn check(plane: Plane, tables: &[Table]) -> Result<Outcome> {
         Ok(Outcome::Passed)
     } else {
         Err(wrong.join("\n").into())
+    }
+}
+
+fn verified(plane: Plane) -> Result<Outcome> {
+    let outcome = check(plane, &tables::verified())?;
+    if plane == Plane::Envoy {
+        // It writes the path as it came.
+        return Ok(outcome);
+    }
+    let mesh = laboratory(plane)?;
+    let read = || mesh.rajut(&["logs", "web-0", "--sidecar", "-n", "10000"]).ok();
+    let log = eventually("the log is written", Duration::from_secs(20), || {
+        read().filter(|log| log.contains("jwt_authn_access_denied{Jwt_issuer_is_not_configured}"))
+    })?;
+    let lines = log.lines().filter(|line| line.starts_with("line /"));
+    let mut told =
+        lines.filter(|line| line.contains("token=") || line.contains("session=") || line.contains("raw=ey"));
+    match told.next() {
+        None => Ok(outcome),
+        Some(line) => Err(format!("the log shows a token: {line}").into()),
     }
 }
