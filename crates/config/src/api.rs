@@ -10,6 +10,7 @@ pub(crate) mod cors;
 pub(crate) mod deployment;
 pub(crate) mod destination_rule;
 pub(crate) mod fault;
+pub(crate) mod gateway;
 pub(crate) mod local_workload;
 pub(crate) mod matches;
 pub(crate) mod mesh_config;
@@ -23,6 +24,7 @@ pub(crate) mod protocol;
 pub(crate) mod rate_limit_policy;
 pub(crate) mod request_authentication;
 pub(crate) mod route;
+pub(crate) mod secret;
 pub(crate) mod service;
 pub(crate) mod service_entry;
 pub(crate) mod telemetry;
@@ -80,6 +82,7 @@ pub(crate) const KINDS: &[Kind] = &[
     kind("Service", "", &["v1"], "v1", Support::Used),
     kind("ServiceAccount", "", &["v1"], "v1", Support::Used),
     kind("ConfigMap", "", &["v1"], "v1", Support::Used),
+    kind("Secret", "", &["v1"], "v1", Support::Used),
     kind("Deployment", "apps", &["v1"], "apps/v1", Support::Used),
     kind("StatefulSet", "apps", &["v1"], "apps/v1", Support::Used),
     kind(
@@ -108,7 +111,7 @@ pub(crate) const KINDS: &[Kind] = &[
         "networking.istio.io",
         NETWORKING,
         "networking.istio.io/v1",
-        HARMLESS,
+        Support::Used,
     ),
     kind(
         "Sidecar",

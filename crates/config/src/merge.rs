@@ -8,6 +8,7 @@
 mod collect;
 mod delegate;
 mod environment;
+pub(crate) mod gateways;
 mod mesh;
 mod reader;
 
@@ -18,9 +19,9 @@ use rajut_types::{Diagnostic, ObjectRef, Severity, Text};
 use crate::{
     Index, codes,
     model::{
-        AuthorizationPolicy, ConfigMap, Deployment, DestinationRule, MeshConfig, Namespace,
-        PeerAuthentication, RateLimitPolicy, RequestAuthentication, RunCommand, Service, ServiceAccount,
-        Telemetry, VirtualService,
+        AuthorizationPolicy, ConfigMap, Deployment, DestinationRule, Gateway, MeshConfig, Namespace,
+        PeerAuthentication, RateLimitPolicy, RequestAuthentication, RunCommand, Secret, Service,
+        ServiceAccount, Telemetry, VirtualService,
     },
     parse::Source,
     read::nearest,
@@ -91,6 +92,10 @@ pub struct Loaded {
     pub request_authentications: Vec<RequestAuthentication>,
     /// As written.
     pub telemetries: Vec<Telemetry>,
+    /// As written.
+    pub gateways: Vec<Gateway>,
+    /// As far as gateways use them.
+    pub secrets: Vec<Secret>,
     /// The base with what is written laid over it.
     pub mesh: MeshConfig,
     /// As written.
@@ -140,6 +145,8 @@ fn read(sources: &[Source], options: &LoadOptions, reader: &mut Reader) -> Loade
         rate_limit_policies: collected.rate_limit_policies,
         request_authentications: collected.request_authentications,
         telemetries: collected.telemetries,
+        gateways: collected.gateways,
+        secrets: collected.secrets,
         mesh: collected.mesh,
         service_accounts: collected.service_accounts,
         config_maps: collected.config_maps,
@@ -156,6 +163,7 @@ fn read(sources: &[Source], options: &LoadOptions, reader: &mut Reader) -> Loade
     };
     loaded.diagnostics.extend(findings);
     external_names(&mut loaded.services);
+    gateways::add_workloads(&mut loaded);
     sort(&mut loaded);
     loaded
 }
@@ -238,6 +246,12 @@ fn sort(loaded: &mut Loaded) {
     loaded
         .request_authentications
         .sort_by(|a, b| (a.age, &a.name, &a.namespace).cmp(&(b.age, &b.name, &b.namespace)));
+    loaded
+        .gateways
+        .sort_by(|a, b| (a.age, &a.name, &a.namespace).cmp(&(b.age, &b.name, &b.namespace)));
+    loaded
+        .secrets
+        .sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
     loaded
         .telemetries
         .sort_by(|a, b| (a.age, &a.name, &a.namespace).cmp(&(b.age, &b.name, &b.namespace)));

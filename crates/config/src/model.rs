@@ -4,6 +4,7 @@
 //! Nothing here can be invalid; what is wrong never gets this far and stands in a `Diagnostic` instead.
 
 pub mod destination;
+pub mod gateway;
 pub mod mesh;
 pub mod rate_limit;
 pub mod security;
@@ -14,6 +15,7 @@ pub mod traffic;
 pub mod workload;
 
 pub use destination::*;
+pub use gateway::*;
 pub use mesh::*;
 pub use rate_limit::*;
 pub use security::*;

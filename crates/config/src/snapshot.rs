@@ -9,6 +9,7 @@
 //! allocate virtual addresses by itself ([`allocate`] is called by the registry), or know any proxy.
 
 mod changes;
+mod gateway;
 mod holding;
 mod index;
 mod mtls;
@@ -21,6 +22,8 @@ mod vip;
 use std::{collections::BTreeMap, sync::Arc};
 
 pub use changes::Changes;
+pub(crate) use gateway::companion;
+pub use gateway::{GatewayView, intersection};
 use index::Index;
 pub use mtls::EffectiveMtls;
 use rajut_types::{Hostname, PersistentMap, Text};
@@ -30,8 +33,8 @@ pub use vip::{VIP_CAPACITY, allocate};
 
 use crate::Loaded;
 use crate::model::{
-    AuthorizationPolicy, DestinationRule, KeySource, MeshConfig, Namespace, PeerAuthentication,
-    RateLimitPolicy, RequestAuthentication, Service, Telemetry, VirtualService, Workload,
+    AuthorizationPolicy, DestinationRule, Gateway, KeySource, MeshConfig, Namespace, PeerAuthentication,
+    RateLimitPolicy, RequestAuthentication, Secret, Service, Telemetry, VirtualService, Workload,
 };
 
 /// Everything that is configured and everything that runs, at one generation. Never changed; a change makes a new one
@@ -67,6 +70,10 @@ pub struct Snapshot {
     pub key_sets: Arc<KeySets>,
     /// Sorted by age.
     pub telemetries: Vec<Arc<Telemetry>>,
+    /// Sorted by age.
+    pub gateways: Vec<Arc<Gateway>>,
+    /// Sorted by namespace and name.
+    pub secrets: Vec<Arc<Secret>>,
     index: Arc<Index>,
 }
 
@@ -96,6 +103,10 @@ pub struct Configuration {
     pub request_authentications: Vec<RequestAuthentication>,
     /// Changes of metrics.
     pub telemetries: Vec<Telemetry>,
+    /// Gateways.
+    pub gateways: Vec<Gateway>,
+    /// Secrets of gateways.
+    pub secrets: Vec<Secret>,
 }
 
 impl Configuration {
@@ -112,6 +123,8 @@ impl Configuration {
             rate_limit_policies: loaded.rate_limit_policies.clone(),
             request_authentications: loaded.request_authentications.clone(),
             telemetries: loaded.telemetries.clone(),
+            gateways: loaded.gateways.clone(),
+            secrets: loaded.secrets.clone(),
         }
     }
 }
@@ -152,6 +165,8 @@ impl Snapshot {
             rate_limit_policies,
             request_authentications,
             telemetries,
+            gateways,
+            secrets,
         } = configuration;
         let namespaces = namespaces.into_iter().map(|namespace| {
             let key = namespace.name.clone();
@@ -193,6 +208,12 @@ impl Snapshot {
             key_sets: Arc::clone(&previous.key_sets),
             telemetries: keep_sorted(telemetries, &previous.telemetries, |object| {
                 (object.age, object.name.clone(), object.namespace.clone())
+            }),
+            gateways: keep_sorted(gateways, &previous.gateways, |object| {
+                (object.age, object.name.clone(), object.namespace.clone())
+            }),
+            secrets: keep_sorted(secrets, &previous.secrets, |object| {
+                (object.namespace.clone(), object.name.clone())
             }),
             index: Arc::default(),
         };

@@ -65,6 +65,7 @@ pub fn parse_node(node: &Node, principal: Principal) -> Result<Proxy, NodeRefuse
         _ if grpc => Role::Grpc,
         (Some("host-gateway"), _) => Role::HostGateway,
         (None | Some("sidecar"), "sidecar") => Role::Sidecar,
+        (None, "router") => Role::Gateway,
         (Some(other), _) => {
             return Err(NodeRefused::Metadata {
                 member: "RAJUT_ROLE",

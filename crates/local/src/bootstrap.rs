@@ -55,8 +55,13 @@ pub fn sidecar(
     metadata.insert("WORKLOAD_NAME".into(), json!(instance.deployment));
     metadata.insert("INSTANCE_IPS".into(), json!(instance.address.to_string()));
     metadata.insert("RAJUT_DATA_PLANE".into(), json!(data_plane));
-    metadata.insert("RAJUT_CAPTURE".into(), capture(instance, mode, namespace_path));
-    let id = node_id(instance.address, &instance.name, &instance.namespace);
+    let kind = if instance.gateway.is_some() {
+        "router"
+    } else {
+        metadata.insert("RAJUT_CAPTURE".into(), capture(instance, mode, namespace_path));
+        "sidecar"
+    };
+    let id = node_id(kind, instance.address, &instance.name, &instance.namespace);
     let cluster = format!(
         "{}.{}",
         canonical_service(&instance.labels, &instance.deployment),
@@ -129,14 +134,14 @@ pub fn gateway(gateway: &Gateway, data_plane: DataPlane, discovery: &Discovery) 
         "RAJUT_CAPTURE".into(),
         json!({"mode": "explicit", "outbound": outbound(&gateway.outbound), "inbound": {}}),
     );
-    let id = node_id(gateway.address, &gateway.name, &gateway.namespace);
+    let id = node_id("sidecar", gateway.address, &gateway.name, &gateway.namespace);
     let cluster = format!("{}.{}", gateway.name, gateway.namespace);
     bootstrap(&id, &cluster, &metadata, gateway.admin(), data_plane, discovery)
 }
 
-/// Istio's form: `sidecar~<ip>~<name>.<namespace>~<namespace>.svc.cluster.local`.
-pub fn node_id(address: Ipv4Addr, name: &str, namespace: &str) -> String {
-    format!("sidecar~{address}~{name}.{namespace}~{namespace}.svc.cluster.local")
+/// Istio's form: `sidecar~<ip>~<name>.<namespace>~<namespace>.svc.cluster.local`; `router` in front for gateways.
+pub fn node_id(kind: &str, address: Ipv4Addr, name: &str, namespace: &str) -> String {
+    format!("{kind}~{address}~{name}.{namespace}~{namespace}.svc.cluster.local")
 }
 
 fn capture(instance: &Instance, mode: CaptureMode, namespace_path: Option<&Path>) -> Value {

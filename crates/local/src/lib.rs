@@ -6,6 +6,7 @@
 //! ```text
 //!  rajut up ─ supervisor ─┬─ rajut control                 serves discovery, identities and control.sock
 //!                         ├─ rajut proxy (host gateway)    127.0.0.1:18080 … for browsers and curl
+//!                         ├─ rajut proxy (gateways)        workloads without an application
 //!                         └─ per workload ─┬─ namespace    held by a process of its own (netns mode)
 //!                                          ├─ rajut proxy  its sidecar, outside the namespace
 //!                                          └─ the application, inside

@@ -77,6 +77,9 @@ pub struct Instance {
     pub directory: Option<PathBuf>,
     /// Container port → port of this machine that is forwarded to it, past its sidecar.
     pub host_ports: Vec<(u16, u16)>,
+    /// A gateway, which is a proxy alone: port of its servers → where this machine's clients reach it. [`plan`] leaves that
+    /// empty; whoever gives out addresses of the machine fills it.
+    pub gateway: Option<BTreeMap<u16, SocketAddr>>,
 }
 
 impl Instance {
@@ -109,10 +112,15 @@ impl Instance {
             depends_on: _,
             directory,
             host_ports,
+            gateway,
         } = self;
+        // A gateway is told of its ports while it runs.
+        let same_ports = gateway.is_some() || *ports == next.ports;
         (name, deployment, namespace) == (&next.name, &next.deployment, &next.namespace)
             && (labels, service_account) == (&next.labels, &next.service_account)
-            && (ports, declared_env, run) == (&next.ports, &next.declared_env, &next.run)
+            && same_ports
+            && (declared_env, run, gateway.is_some())
+                == (&next.declared_env, &next.run, next.gateway.is_some())
             && (readiness, liveness, grace_period) == (&next.readiness, &next.liveness, &next.grace_period)
             && (directory, host_ports) == (&next.directory, &next.host_ports)
     }
@@ -320,7 +328,10 @@ pub fn plan(
     for deployment in deployments {
         let (given, here) = given_run(deployment, input.runs);
         let directory = (!here).then(|| directory(deployment, input.sibling(deployment)));
-        let Some(run) = given.or_else(|| deployment.run.clone()) else {
+        let run = given.or_else(|| deployment.run.clone());
+        let is_gateway = deployment.gateway && run.is_none();
+        let run = run.or_else(|| is_gateway.then(|| RunCommand::Exec(Vec::new())));
+        let Some(run) = run else {
             result.not_started.push(NotStarted {
                 name: deployment.name.to_string(),
                 namespace: deployment.namespace.to_string(),
@@ -344,6 +355,10 @@ pub fn plan(
             let place = (replica, name, index);
             let mut instance = instance(input, deployment, run.clone(), place, &mut free_port)?;
             instance.directory.clone_from(&directory);
+            if is_gateway {
+                instance.gateway = Some(BTreeMap::new());
+                instance.outbound = Vec::new();
+            }
             result.instances.push(instance);
         }
     }
@@ -462,6 +477,7 @@ fn instance(
         } else {
             Vec::new()
         },
+        gateway: None,
     };
     instance.env = environment(&instance, deployment, input.mode);
     Ok(instance)

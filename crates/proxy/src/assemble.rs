@@ -23,6 +23,7 @@ use rajut_ir::{
     http::RouteSource,
     listener as ir,
     route::{RouteActionKind, RouteConfiguration, Target},
+    tls::SecretSource,
 };
 use rajut_types::Text;
 
@@ -181,6 +182,46 @@ pub fn route_names(listener: &ir::Listener) -> BTreeSet<Text> {
     managers.chain(&listener.api_listener).filter_map(name).collect()
 }
 
+/// The files that the TLS of a listener is read from.
+pub fn secret_files(listener: &ir::Listener) -> BTreeSet<Text> {
+    let names = sds_names(listener);
+    let paths = names.iter().flat_map(|name| {
+        let pair = name
+            .strip_prefix("file-cert:")
+            .and_then(|files| files.split_once('~'));
+        let roots = name.strip_prefix("file-root:").filter(|path| *path != "system");
+        let (chain, key) = pair.unzip();
+        chain.into_iter().chain(key).chain(roots)
+    });
+    paths.map(Text::from).collect()
+}
+
+/// The SDS names that a listener asks the control plane for: not the workload's own identity, and not files.
+pub fn secret_names(listener: &ir::Listener) -> BTreeSet<Text> {
+    let mut names = sds_names(listener);
+    names.retain(|name| !matches!(&**name, "default" | "ROOTCA") && !name.starts_with("file-"));
+    names
+}
+
+fn sds_names(listener: &ir::Listener) -> BTreeSet<Text> {
+    let chains = listener
+        .filter_chains
+        .iter()
+        .chain(&listener.default_filter_chain);
+    let mut names = BTreeSet::new();
+    for common in chains
+        .filter_map(|chain| chain.tls.as_ref())
+        .map(|tls| &tls.common)
+    {
+        names.extend(common.certificates.iter().filter_map(|source| match source {
+            SecretSource::Sds(name) => Some(name.clone()),
+            SecretSource::Inline(_) => None,
+        }));
+        names.extend(common.validation.iter().filter_map(|one| one.sds.clone()));
+    }
+    names
+}
+
 impl Assembler {
     /// Nothing compiled yet; counters live in `registry`.
     pub fn new(registry: Arc<Registry>) -> Self {
@@ -245,7 +286,7 @@ impl Assembler {
         self.is_warming
     }
 
-    /// Clusters, assignments and routes that were asked for and have not come, within the time that they are waited for.
+    /// Clusters, assignments, routes and secrets that were asked for and have not come, within the time that they are waited for.
     fn warming(&mut self, given: &Given<'_>) -> BTreeSet<Text> {
         let held = given.held;
         let needed = held
@@ -258,6 +299,11 @@ impl Assembler {
             .collect();
         let routes = held.listeners.values().flat_map(|listener| route_names(listener));
         missing.extend(routes.filter(|name| !held.routes.contains_key(name)));
+        let secrets = held
+            .listeners
+            .values()
+            .flat_map(|listener| secret_names(listener));
+        missing.extend(secrets.filter(|name| !held.secrets.contains_key(name)));
         if let Some(on_demand) = given.on_demand {
             let unknown = |name: &Text| !held.clusters.contains_key(name) && !on_demand.absent.contains(name);
             missing.extend(standing_clusters(held).into_iter().filter(unknown));

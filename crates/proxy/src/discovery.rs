@@ -9,7 +9,7 @@
 
 use std::{
     cell::RefCell,
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     rc::Rc,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -28,7 +28,9 @@ use tokio::sync::watch;
 
 use crate::{
     admin::{Dump, DumpEntry},
-    assemble::{Assembler, Given, assignment_names, route_names, standing_clusters},
+    assemble::{
+        Assembler, Given, assignment_names, route_names, secret_files, secret_names, standing_clusters,
+    },
     cluster::Cluster,
     epoch::Config,
     held::{ClusterSource, Endpoints, Held},
@@ -55,11 +57,15 @@ pub struct Discovery {
     clock: Clock,
     /// Where names and routes are subscribed to; `None` without a control plane.
     control: Option<Handle>,
-    subscribed: [BTreeSet<Text>; 3],
+    subscribed: [BTreeSet<Text>; 4],
     /// Answers that wait until nothing is warming any more.
     unanswered: Vec<(Ticket, Vec<Refusal>)>,
     /// Clusters of the bootstrap: nobody else is asked for them, and nobody takes them away.
     own_clusters: BTreeSet<Text>,
+    /// Secrets of the bootstrap file.
+    own_secrets: BTreeSet<Text>,
+    /// What files of certificates and keys looked like when they were read last.
+    files: BTreeMap<Text, Option<(SystemTime, u64)>>,
     seen_clusters: bool,
     seen_listeners: bool,
     /// Running on a file of that time, until the control plane has said what it knows.
@@ -104,6 +110,7 @@ impl Discovery {
     ) -> Self {
         Self {
             own_clusters: resources.clusters.keys().cloned().collect(),
+            own_secrets: resources.secrets.keys().cloned().collect(),
             held: resources.into(),
             on_demand,
             resolved: HashMap::new(),
@@ -114,6 +121,7 @@ impl Discovery {
             clock,
             control: None,
             subscribed: Default::default(),
+            files: BTreeMap::new(),
             unanswered: Vec::new(),
             seen_clusters: false,
             seen_listeners: false,
@@ -221,6 +229,25 @@ impl Discovery {
     pub async fn secrets(&mut self, change: impl FnOnce(&mut Secrets)) -> Result<(), WorkerGone> {
         change(Arc::make_mut(&mut self.secrets));
         self.adopt().await.map(drop)
+    }
+
+    /// Looks whether files of certificates and keys have been replaced; what they hold now is in force for new connections.
+    pub async fn look_at_files(&mut self) -> Result<(), WorkerGone> {
+        let paths = self.held.listeners.values().flat_map(|one| secret_files(one));
+        let look = |path: &Text| {
+            let found = std::fs::metadata(&**path).ok()?;
+            Some((found.modified().ok()?, found.len()))
+        };
+        let files: BTreeMap<_, _> = paths.map(|path| (path.clone(), look(&path))).collect();
+        let replaced = files
+            .iter()
+            .any(|(path, now)| now.is_some() && self.files.get(path).is_some_and(|before| before != now));
+        self.files = files;
+        if replaced {
+            tracing::info!("files of certificates have changed");
+            self.secrets(Secrets::renew).await?;
+        }
+        Ok(())
     }
 
     /// Newer endpoints of a DNS cluster.
@@ -380,7 +407,7 @@ impl Discovery {
         }
     }
 
-    /// Subscribes to the endpoints and routes (on demand: the clusters too) that clusters and listeners name, and drops what
+    /// Subscribes to the endpoints, routes and secrets (on demand: the clusters too) that clusters and listeners name, and drops what
     /// none names any more.
     async fn subscribe(&mut self) {
         let Some(control) = &self.control else { return };
@@ -399,8 +426,20 @@ impl Discovery {
             // At once with the cluster, whose endpoints go by its name: one round trip less.
             endpoints.extend(on_demand.names().cloned());
         }
-        let wanted = [clusters, endpoints, routes];
-        let urls = [type_url::CLUSTER, type_url::LOAD_ASSIGNMENT, type_url::ROUTE];
+        let mut secrets: BTreeSet<Text> = self
+            .held
+            .listeners
+            .values()
+            .flat_map(|one| secret_names(one))
+            .collect();
+        secrets.retain(|name| !self.own_secrets.contains(name));
+        let wanted = [clusters, endpoints, routes, secrets];
+        let urls = [
+            type_url::CLUSTER,
+            type_url::LOAD_ASSIGNMENT,
+            type_url::ROUTE,
+            type_url::SECRET,
+        ];
         for (at, url) in urls.into_iter().enumerate() {
             let added: Vec<Text> = wanted[at].difference(&self.subscribed[at]).cloned().collect();
             let dropped: Vec<Text> = self.subscribed[at].difference(&wanted[at]).cloned().collect();
@@ -411,11 +450,13 @@ impl Discovery {
                 let kind = match at {
                     0 => ResourceKind::Cluster,
                     1 => ResourceKind::LoadAssignment,
-                    _ => ResourceKind::RouteConfiguration,
+                    2 => ResourceKind::RouteConfiguration,
+                    _ => ResourceKind::Secret,
                 };
                 match kind {
                     ResourceKind::Cluster => drop(self.held.clusters.remove(name)),
                     ResourceKind::LoadAssignment => drop(self.held.assignments.remove(name)),
+                    ResourceKind::Secret => drop(self.held.secrets.remove(name)),
                     _ => drop(self.held.routes.remove(name)),
                 }
                 self.dump.borrow_mut().remove(kind, name);

@@ -232,6 +232,8 @@ fn take_resources(bootstrap: &mut Bootstrap) -> Resources {
     resources
 }
 
+/// Between two looks at files of certificates.
+const FILES_LOOK: Duration = Duration::from_secs(1);
 /// How long after it is ready a proxy lets go of what only its start needed: the first requests are not in its way.
 const SLIM_AFTER: Duration = Duration::from_secs(2);
 
@@ -348,8 +350,7 @@ impl Main {
         looking.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut quitting = self.quitting.clone();
         let mut shutdown = ShutdownSignals::listen()?;
-        let mut saving = tokio::time::interval(SAVE_EVERY);
-        saving.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut saving, mut files) = (every(SAVE_EVERY), every(FILES_LOOK));
         let grace = tokio::time::sleep(GRACE);
         tokio::pin!(grace);
         let mut in_grace = events.is_some() && self.last_known.is_some();
@@ -367,6 +368,7 @@ impl Main {
                 }
                 Some(name) = self.demands.recv(), if self.look.is_some() => self.discovery.demand(name).await,
                 _ = looking.tick(), if self.look.is_some() => self.discovery.forget_unused().await?,
+                _ = files.tick() => self.discovery.look_at_files().await?,
                 _ = saving.tick(), if self.last_known.is_some() => self.save(),
                 newer = newer(self.identity.as_ref()) => {
                     if let Some(own) = &mut self.identity {
@@ -573,6 +575,12 @@ async fn next(events: &mut Option<mpsc::Receiver<Event>>) -> Event {
         },
         None => std::future::pending().await,
     }
+}
+
+fn every(period: Duration) -> tokio::time::Interval {
+    let mut ticks = tokio::time::interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
 }
 
 /// A seed for a worker's draws: from the address space's and the process's own randomness, never for secrets.

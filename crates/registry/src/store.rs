@@ -491,6 +491,8 @@ impl Registry {
             rate_limit_policies: loaded.rate_limit_policies,
             request_authentications: loaded.request_authentications,
             telemetries: loaded.telemetries,
+            gateways: loaded.gateways,
+            secrets: loaded.secrets,
         };
         state.vips.assign(&mut configuration.services);
         let next = Arc::new(self.snapshot().with_configuration(configuration));

@@ -15,16 +15,19 @@
 //! | `authorization` | what a port enforces of the workload's authorization policies |
 //! | `rate_limit` | how many requests a port takes, by the workload's rate limit policies |
 //! | `dns` | the names that the sidecar answers |
+//! | `gateway` | listeners, routes and secrets of a gateway workload |
 //! | `grpc` | all of that for proxyless gRPC |
 //!
 //! No clock, no randomness, no I/O; the same input gives the same output. What is wrong never stops the rest: it is left
-//! out and told as a [`rajut_types::Diagnostic`]. Secrets are not made here: they belong to the issuer.
+//! out and told as a [`rajut_types::Diagnostic`]. Identities are not made here: they
+//! belong to the issuer.
 
 mod access_log;
 mod assignment;
 mod authorization;
 mod cluster;
 mod dns;
+mod gateway;
 pub mod grpc;
 mod inbound;
 mod listener;

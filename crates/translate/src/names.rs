@@ -11,6 +11,8 @@ pub const PASSTHROUGH: &str = "PassthroughCluster";
 pub const BLACK_HOLE: &str = "BlackHoleCluster";
 /// Connections to ports of the workload that no service names.
 pub const INBOUND_PASSTHROUGH: &str = "InboundPassthroughCluster";
+/// The gateway that all sidecars are.
+pub(crate) const MESH: &str = "mesh";
 /// The port that outbound connections are redirected to.
 pub const OUTBOUND_PORT: u16 = 15_001;
 /// The port that inbound connections are redirected to.

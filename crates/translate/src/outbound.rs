@@ -25,6 +25,7 @@ use rajut_ir::{
 };
 use rajut_types::{Diagnostic, Locality, PersistentMap, Severity, Text};
 
+pub(crate) use bytes::{distinct, server_names};
 pub(crate) use explicit::add_listeners as add_explicit_listeners;
 pub(crate) use patch::patch;
 pub(crate) use redirected::{add_listeners as add_redirected_listeners, unknown_chain};

@@ -39,6 +39,8 @@ pub enum Role {
     Sidecar,
     /// The host's door into a local mesh: outbound listeners only, on the machine's loopback.
     HostGateway,
+    /// At the mesh's edge, without an application: serves what `Gateway`s say (Istio's node type `router`).
+    Gateway,
     /// A proxyless gRPC client or server (`GENERATOR: grpc`).
     Grpc,
 }

@@ -37,8 +37,12 @@ pub(crate) struct RouteContext<'a> {
     pub(crate) mesh: &'a MeshConfig,
     /// The port that the client dialled.
     pub(crate) port: u16,
+    /// The port that clients see it under, which redirections may name.
+    pub(crate) seen_port: u16,
     pub(crate) client_namespace: &'a str,
     pub(crate) client_labels: &'a Labels,
+    /// Where the routes stand: `mesh`, or `namespace/name` of gateways.
+    pub(crate) gateways: &'a [Text],
     pub(crate) destinations: &'a Destinations,
     /// Set on requests whose route rewrites no host: explicit ports, where clients dial a local address.
     pub(crate) host: Option<&'a Text>,
@@ -139,7 +143,8 @@ pub(crate) fn everything() -> RouteMatch {
     }
 }
 
-fn is_everything(matches: &RouteMatch) -> bool {
+/// Whether nothing is asked of a request.
+pub(crate) fn is_everything(matches: &RouteMatch) -> bool {
     let any_path = match &matches.path {
         PathMatch::Prefix(prefix) => &**prefix == "/",
         PathMatch::Regex(regex) => matches!(regex.source(), ".*" | "/.*"),
@@ -157,8 +162,8 @@ fn applies(alternative: &HttpMatch, context: RouteContext<'_>) -> bool {
         &alternative.gateways,
         &alternative.source_labels,
         alternative.source_namespace.as_ref(),
-        context.client_namespace,
-        context.client_labels,
+        (context.client_namespace, context.client_labels),
+        context.gateways,
     )
 }
 
@@ -167,11 +172,11 @@ pub(crate) fn is_for_client(
     gateways: &[Text],
     source_labels: &Labels,
     source_namespace: Option<&Text>,
-    client_namespace: &str,
-    client_labels: &Labels,
+    (client_namespace, client_labels): (&str, &Labels),
+    here: &[Text],
 ) -> bool {
     if !gateways.is_empty() {
-        return gateways.iter().any(|gateway| &**gateway == "mesh");
+        return gateways.iter().any(|gateway| here.contains(gateway));
     }
     client_labels.matches(source_labels)
         && source_namespace.is_none_or(|namespace| &**namespace == client_namespace)
@@ -204,7 +209,7 @@ fn build(route: &HttpRoute, alternative: Option<&HttpMatch>, context: RouteConte
             )
         }
         HttpAction::Redirect(redirect) => (
-            RouteActionKind::Redirect(Box::new(redirection(redirect, context.port))),
+            RouteActionKind::Redirect(Box::new(redirection(redirect, context.seen_port))),
             Text::default(),
         ),
         HttpAction::Direct { status, body } => (

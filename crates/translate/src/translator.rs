@@ -26,7 +26,7 @@ use rajut_ir::Resources;
 use rajut_types::{Diagnostic, Labels, Locality, PersistentMap, Text};
 
 use crate::{
-    access_log, cluster, dns, grpc,
+    access_log, cluster, dns, gateway, grpc,
     inbound::{self, Inbound, InboundView},
     memo::Memo,
     outbound::{self, Outbound, Pieces},
@@ -101,6 +101,7 @@ pub fn translate(snapshot: &Snapshot, proxy: &Proxy, cache: &mut Translator) -> 
     resources.routes.extend(own.routes);
     resources.clusters.extend(own.clusters);
     resources.assignments.extend(own.assignments);
+    resources.secrets.extend(own.secrets);
     (resources, outbound.diagnostics.clone())
 }
 
@@ -153,7 +154,7 @@ impl Translator {
             entry: match (&proxy.role, &proxy.capture) {
                 (Role::Grpc, _) => Entry::Grpc,
                 (_, Capture::Explicit { outbound, .. }) => Entry::Explicit(outbound.clone()),
-                (Role::HostGateway, _) => Entry::Explicit(Vec::new()),
+                (Role::HostGateway | Role::Gateway, _) => Entry::Explicit(Vec::new()),
                 (Role::Sidecar, Capture::Redirect | Capture::Netns { .. }) => Entry::Redirected,
             },
         }
@@ -237,6 +238,14 @@ impl Translator {
                 self.add_own(&mut resources, workload(), proxy, teller);
             }
             Role::Grpc => grpc::add_servers(&mut resources, &workload(), proxy),
+            Role::Gateway => {
+                let account = proxy.principal.service_account();
+                let view = snapshot.gateway_view(&proxy.namespace, &proxy.workload, account);
+                if let Some(view) = view {
+                    let teller = Teller::of(snapshot, proxy);
+                    return gateway::build(&view, stats::counts(proxy), teller.as_ref());
+                }
+            }
             Role::HostGateway => {}
         }
         resources

@@ -125,6 +125,8 @@ pub(crate) fn build(view: &VirtualHostView) -> VirtualHost {
     let context = RouteContext {
         mesh: &view.mesh,
         port: view.port,
+        seen_port: view.port,
+        gateways: &[names::MESH.into()],
         client_namespace: &view.client_namespace,
         client_labels: &view.client_labels,
         destinations: &view.destinations,

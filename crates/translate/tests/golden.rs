@@ -53,6 +53,7 @@ enum RoleName {
     #[default]
     Sidecar,
     HostGateway,
+    Gateway,
     Grpc,
 }
 
@@ -85,6 +86,9 @@ fn workloads(deployments: &[Deployment]) -> Vec<Workload> {
                     .map(|port| (port.name.clone(), port.number))
                     .collect(),
                 reached_ports: BTreeMap::new(),
+                gateway: deployment
+                    .gateway
+                    .then(|| [(80, ([127, 0, 0, 1], 18_080).into())].into()),
                 mesh: true,
                 locality: Locality::default(),
                 weight: 1,
@@ -130,6 +134,7 @@ fn proxy(file: &ProxyFile, deployments: &[Deployment], workloads: &[Workload]) -
         role: match file.role {
             RoleName::Sidecar => Role::Sidecar,
             RoleName::HostGateway => Role::HostGateway,
+            RoleName::Gateway => Role::Gateway,
             RoleName::Grpc => Role::Grpc,
         },
         data_plane: if file.envoy {

@@ -135,6 +135,13 @@ pub(crate) fn read(root: &Object<'_>, kind: &str) -> Option<RawDeployment> {
     let selector = spec.required("selector", "add `selector: {matchLabels: {app: …}}`");
     let template = spec.required("template", "add the pod's `template:`")?.object()?;
     let template_meta = template.object("metadata").map(|o| meta::read_metadata(&o));
+    let is_gateway = template_meta.as_ref().is_some_and(|m| {
+        let templates = m
+            .annotations
+            .find("inject.istio.io/templates")
+            .unwrap_or_default();
+        templates.split(',').any(|template| template.trim() == "gateway")
+    });
     let labels = template_meta.map(|m| m.labels).unwrap_or_default();
     if let Some(selector) = selector.and_then(Field::object) {
         selector.ignore(&["matchExpressions"]);
@@ -167,6 +174,7 @@ pub(crate) fn read(root: &Object<'_>, kind: &str) -> Option<RawDeployment> {
     deployment.kind = kind.into();
     deployment.replicas = replicas.unwrap_or(1);
     deployment.labels = labels;
+    deployment.gateway = is_gateway || &*deployment.image == "auto";
     deployment.origin = root.field().origin();
     Some(raw)
 }
@@ -248,6 +256,7 @@ pub(crate) fn empty(origin: Origin) -> Deployment {
         host_ports: Vec::new(),
         command: Vec::new(),
         image: Text::default(),
+        gateway: false,
         grace_period: Duration::from_secs(30),
         depends_on: Vec::new(),
         origin,

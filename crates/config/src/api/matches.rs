@@ -4,7 +4,7 @@ use rajut_types::{Hostname, Text};
 
 use crate::{
     codes,
-    merge::Defaults,
+    merge::{Defaults, gateways},
     model::{HttpMatch, L4Match, StringMatch, TlsMatch},
     read::{Field, Object, shown},
 };
@@ -30,7 +30,7 @@ pub(crate) fn http(field: &Field<'_>) -> Option<HttpMatch> {
         port: object.get("port").and_then(|f| f.port()),
         source_labels: object.labels("sourceLabels"),
         source_namespace: object.text("sourceNamespace"),
-        gateways: object.texts("gateways"),
+        gateways: gateways_of(&object),
     };
     if !matched.gateways.is_empty() {
         for name in ["sourceLabels", "sourceNamespace"] {
@@ -205,6 +205,16 @@ fn l4_of(object: &Object<'_>) -> L4Match {
         port: object.get("port").and_then(|f| f.port()),
         source_labels: object.labels("sourceLabels"),
         source_namespace: object.text("sourceNamespace"),
-        gateways: object.texts("gateways"),
+        gateways: gateways_of(object),
     }
+}
+
+/// `mesh`, or `namespace/name`.
+fn gateways_of(object: &Object<'_>) -> Vec<Text> {
+    let namespace = object.field().scope().namespace();
+    let names = object.texts("gateways");
+    names
+        .iter()
+        .map(|name| gateways::qualified(name, namespace))
+        .collect()
 }

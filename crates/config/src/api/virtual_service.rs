@@ -11,10 +11,10 @@ use super::{
 };
 use crate::{
     codes,
-    merge::Defaults,
+    merge::{Defaults, gateways},
     model::{TcpRoute, TlsRoute, VirtualService},
     parse::Value,
-    read::{Field, Object, shown},
+    read::{Field, Object},
 };
 
 /// A virtual service whose delegates are not inlined yet.
@@ -188,24 +188,7 @@ fn gateways(spec: &Object<'_>, namespace: &Text, delegate: bool) -> Vec<Text> {
         let Some(name) = item.non_empty_text() else {
             continue;
         };
-        if &*name == "mesh" {
-            all.push(name);
-        } else {
-            item.warn(
-                codes::NOT_SUPPORTED,
-                format!(
-                    "gateways are not supported yet: nothing is routed at `{}`",
-                    shown(&name)
-                ),
-                "add `mesh` for the traffic between services",
-            );
-            let full = if name.contains('/') {
-                name
-            } else {
-                format!("{namespace}/{name}").into()
-            };
-            all.push(full);
-        }
+        all.push(gateways::qualified(&name, namespace));
     }
     if all.is_empty() { vec!["mesh".into()] } else { all }
 }

@@ -224,7 +224,7 @@ fn h2_upgrade(checker: &mut Checker<'_>, rule: &crate::model::DestinationRule) {
 }
 
 fn run(checker: &mut Checker<'_>, deployment: &Deployment) {
-    if deployment.run.is_some() {
+    if deployment.run.is_some() || deployment.gateway {
         return;
     }
     let name = if checker.names.get(&*deployment.name).is_some_and(|n| *n > 1) {

@@ -224,6 +224,31 @@ codes! {
         wrong "apiVersion: mesh.rajut.dev/v1alpha1\nkind: LocalWorkload\nmetadata: {name: signer}\nspec: {labels: {app: signer}}\n"
         right "apiVersion: mesh.rajut.dev/v1alpha1\nkind: LocalWorkload\nmetadata: {name: signer}\nspec: {labels: {app: signer}, run: node signer.js}\n"
 
+    84 GATEWAY_SELECTOR "gateway that selects nothing, or everything":
+        "A Gateway is served by the workloads whose labels its selector names, in any namespace. `istio: ingressgateway` and `istio: egressgateway` select the gateways that Istio's installation brings, which `rajut up` starts, too."
+        wrong "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: web}\nspec:\n  selector: {istio: ingresgateway}\n  servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: [\"*\"]}]\n"
+        right "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: web}\nspec:\n  selector: {istio: ingressgateway}\n  servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: [\"*\"]}]\n"
+    85 GATEWAY_NOT_FOUND "no such gateway":
+        "A VirtualService names a Gateway that is not there: nothing is routed by it. A name without a namespace means the VirtualService's own; a Gateway elsewhere is `namespace/name`."
+        wrong "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: web}\nspec:\n  hosts: [web.example.com]\n  gateways: [edge]\n  http: [{directResponse: {status: 200}}]\n"
+        right "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: web}\nspec:\n  hosts: [web.example.com]\n  gateways: [edge]\n  http: [{directResponse: {status: 200}}]\n---\napiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: edge}\nspec:\n  selector: {istio: ingressgateway}\n  servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: [\"*\"]}]\n"
+    86 GATEWAY_HOST "host that the gateway does not serve":
+        "A gateway serves those hosts of a VirtualService that one of its servers names, for namespaces that the server lets in (`namespace/host`, `./host`). Of a wildcard and a name within it the narrower is served. A host is a full name; clients outside the mesh know no short ones."
+        wrong "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: web}\nspec:\n  hosts: [web.example.org]\n  gateways: [edge]\n  http: [{directResponse: {status: 200}}]\n---\napiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: edge}\nspec:\n  selector: {istio: ingressgateway}\n  servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: [\"*.example.com\"]}]\n"
+        right "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: web}\nspec:\n  hosts: [web.example.com]\n  gateways: [edge]\n  http: [{directResponse: {status: 200}}]\n---\napiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: edge}\nspec:\n  selector: {istio: ingressgateway}\n  servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: [\"*.example.com\"]}]\n"
+    87 GATEWAY_TLS "TLS of a gateway's server":
+        "A server with the protocol HTTPS or TLS says what is done with TLS (`mode`) and, where it is ended, with which certificate. An HTTP server can only send its clients to HTTPS (`httpsRedirect`). `tls` without a mode is PASSTHROUGH."
+        wrong "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: edge}\nspec:\n  selector: {istio: ingressgateway}\n  servers: [{port: {number: 443, name: https, protocol: HTTPS}, hosts: [\"*\"]}]\n"
+        right "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: edge}\nspec:\n  selector: {istio: ingressgateway}\n  servers: [{port: {number: 443, name: https, protocol: HTTPS}, hosts: [\"*\"], tls: {mode: PASSTHROUGH}}]\n"
+    88 GATEWAY_PORT "port of a gateway":
+        "A port of a gateway speaks one of HTTP, HTTPS, HTTP2, GRPC, TLS and TCP. Servers that share a port share what it speaks: with TLS or without, and are told apart by their hosts; of two that claim the same host the older gateway's is used."
+        wrong "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: edge}\nspec:\n  selector: {istio: ingressgateway}\n  servers: [{port: {number: 80, name: http, protocol: HTTQ}, hosts: [\"*\"]}]\n"
+        right "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: edge}\nspec:\n  selector: {istio: ingressgateway}\n  servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: [\"*\"]}]\n"
+    89 CREDENTIAL "certificate that is not there":
+        "`credentialName` names a Secret of the gateway workload's namespace (that of Istio's own gateways is `istio-system`), with `tls.crt` and `tls.key` (or `cert` and `key`), PEM. For MUTUAL it, or a second one called `<name>-cacert`, holds the clients' issuer as `ca.crt` (or `cacert`). Without it the server's connections are closed."
+        wrong "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: edge}\nspec:\n  selector: {istio: ingressgateway}\n  servers: [{port: {number: 443, name: https, protocol: HTTPS}, hosts: [\"*\"], tls: {mode: SIMPLE, credentialName: edge}}]\n"
+        right "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: edge}\nspec:\n  selector: {istio: ingressgateway}\n  servers: [{port: {number: 443, name: https, protocol: HTTPS}, hosts: [\"*\"], tls: {mode: SIMPLE, credentialName: edge}}]\n---\napiVersion: v1\nkind: Secret\nmetadata: {name: edge, namespace: istio-system}\nstringData:\n  tls.crt: \"-----BEGIN CERTIFICATE-----\\n…\"\n  tls.key: \"-----BEGIN PRIVATE KEY-----\\n…\"\n"
+
     501 LISTENER_CLASH "two services need the same listener":
         "Connections are told apart by the address and port that was dialled. Two services that share both, or that have no address and share the port, can be told apart only by what their connections say: the host of HTTP requests, the server name of TLS. Opaque protocols say nothing. Give one of them an address (`spec.addresses`, or a Service with a cluster IP), or declare the port's protocol."
     502 EXPLICIT_PORT_UNKNOWN "a local port stands for a service that the proxy can't see":

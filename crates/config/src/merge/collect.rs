@@ -16,16 +16,16 @@ use crate::{
     api::{
         self, Support, authorization_policy, compose, config_map, deployment,
         deployment::RawDeployment,
-        destination_rule,
+        destination_rule, gateway,
         local_workload::{self, Overlay, RawLocalWorkload},
-        meta, peer_authentication, rate_limit_policy, request_authentication, service, service_entry,
+        meta, peer_authentication, rate_limit_policy, request_authentication, secret, service, service_entry,
         telemetry, virtual_service,
         virtual_service::RawVirtualService,
     },
     codes,
     model::{
-        AuthorizationPolicy, ConfigMap, DestinationRule, MeshConfig, Namespace, PeerAuthentication,
-        RateLimitPolicy, RequestAuthentication, Service, ServiceAccount, Telemetry,
+        AuthorizationPolicy, ConfigMap, DestinationRule, Gateway, MeshConfig, Namespace, PeerAuthentication,
+        RateLimitPolicy, RequestAuthentication, Secret, Service, ServiceAccount, Telemetry,
     },
     parse::{Found, Group, Node, Source, Value, kustomize_patches},
     read::{Object, Scope, nearest, shown},
@@ -45,6 +45,8 @@ pub(super) struct Collected {
     pub(super) rate_limit_policies: Vec<RateLimitPolicy>,
     pub(super) request_authentications: Vec<RequestAuthentication>,
     pub(super) telemetries: Vec<Telemetry>,
+    pub(super) gateways: Vec<Gateway>,
+    pub(super) secrets: Vec<Secret>,
     pub(super) mesh: MeshConfig,
     pub(super) service_accounts: Vec<ServiceAccount>,
     pub(super) config_maps: Vec<ConfigMap>,
@@ -250,6 +252,11 @@ impl Collected {
             self.index.add(document.file, reference, document.root);
             return;
         };
+        // Passwords and the like: somebody else's.
+        if matches!(&parsed, Parsed::Secret(secret) if secret.data.is_empty()) {
+            self.counts.foreign += 1;
+            return;
+        }
         if self.duplicate(&document, kind, &reference) {
             return;
         }
@@ -290,6 +297,8 @@ impl Collected {
             Parsed::AuthorizationPolicy(it) => self.authorization_policies.push(it),
             Parsed::RateLimitPolicy(it) => self.rate_limit_policies.push(it),
             Parsed::RequestAuthentication(it) => self.request_authentications.push(it),
+            Parsed::Gateway(it) => self.gateways.push(it),
+            Parsed::Secret(it) => self.secrets.push(it),
             Parsed::Telemetry(it) if it.targeted => {}
             Parsed::Telemetry(it) => self.telemetries.push(it),
         }
@@ -354,7 +363,7 @@ impl Collected {
         };
         let where_first = format!("{}:{}", first.source, first.line);
         if same(root, &document.root) {
-            if !matches!(kind, "Namespace" | "ServiceAccount" | "ConfigMap") {
+            if !matches!(kind, "Namespace" | "ServiceAccount" | "ConfigMap" | "Secret") {
                 place.warn(
                     codes::DUPLICATE_OBJECT,
                     format!(
@@ -548,6 +557,8 @@ pub(super) enum Parsed {
     RateLimitPolicy(RateLimitPolicy),
     RequestAuthentication(RequestAuthentication),
     Telemetry(Telemetry),
+    Gateway(Gateway),
+    Secret(Secret),
 }
 
 fn parse(root: &Object<'_>, kind: &str, defaults: &Defaults) -> Option<Parsed> {
@@ -570,6 +581,8 @@ fn parse(root: &Object<'_>, kind: &str, defaults: &Defaults) -> Option<Parsed> {
         }
         "PeerAuthentication" => peer_authentication::read(root).map(Parsed::PeerAuthentication),
         "AuthorizationPolicy" => authorization_policy::read(root).map(Parsed::AuthorizationPolicy),
+        "Gateway" => gateway::read(root).map(Parsed::Gateway),
+        "Secret" => secret::read(root).map(Parsed::Secret),
         "RateLimitPolicy" => rate_limit_policy::read(root).map(Parsed::RateLimitPolicy),
         "RequestAuthentication" => request_authentication::read(root).map(Parsed::RequestAuthentication),
         "Telemetry" => telemetry::read(root).map(Parsed::Telemetry),

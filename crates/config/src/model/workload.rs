@@ -42,6 +42,8 @@ pub struct Deployment {
     pub command: Vec<Text>,
     /// Container images, for messages only.
     pub image: Text,
+    /// It is a gateway: a proxy at the mesh's edge, without an application.
+    pub gateway: bool,
     /// `terminationGracePeriodSeconds`; default 30 s.
     pub grace_period: Duration,
     /// Names that must be ready first (Compose `depends_on`).
@@ -203,6 +205,8 @@ pub struct Workload {
     /// Container port → the port of `address` on which other proxies reach it, for those where that is another: where all
     /// workloads of a machine share one address.
     pub reached_ports: BTreeMap<u16, u16>,
+    /// Of a gateway in a local mesh: port of its servers → where this machine's own clients reach it. `None`: no gateway.
+    pub gateway: Option<BTreeMap<u16, SocketAddr>>,
     /// It has a sidecar that speaks mTLS (Istio label `security.istio.io/tlsMode: istio`).
     pub mesh: bool,
     /// Where it runs.

@@ -48,6 +48,8 @@ impl Snapshot {
         let (new, old) = (&self.request_authentications, &older.request_authentications);
         self.add_policies(new, old, &mut changes);
         self.add_keys(older, &mut changes);
+        changes.configuration |=
+            !same_objects(&self.gateways, &older.gateways) || !same_objects(&self.secrets, &older.secrets);
         if Arc::ptr_eq(&self.index, &older.index) {
             return changes;
         }

@@ -48,6 +48,7 @@ fn workload(namespace: &str, name: &str, app: &str) -> Workload {
         address: IpAddr::from([10, 0, 0, 1]),
         named_ports: BTreeMap::new(),
         reached_ports: BTreeMap::new(),
+        gateway: None,
         mesh: true,
         locality: rajut_types::Locality::default(),
         weight: 1,

@@ -1,6 +1,11 @@
 //! From a request to what it does.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
@@ -124,6 +129,8 @@ struct WorkloadWritten {
     named_ports: BTreeMap<String, u16>,
     #[serde(default)]
     reached_ports: BTreeMap<u16, u16>,
+    #[serde(default)]
+    gateway: Option<BTreeMap<u16, SocketAddr>>,
     mesh: bool,
     #[serde(default)]
     locality: LocalityWritten,
@@ -169,6 +176,7 @@ impl From<WorkloadWritten> for Workload {
             address,
             named_ports,
             reached_ports,
+            gateway,
             mesh,
             locality,
             weight,
@@ -186,6 +194,7 @@ impl From<WorkloadWritten> for Workload {
                 .map(|(name, port)| (name.into(), port))
                 .collect(),
             reached_ports,
+            gateway,
             mesh,
             locality: match locality {
                 LocalityWritten::Text(text) => Locality::parse(&text),

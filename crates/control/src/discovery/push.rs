@@ -15,7 +15,7 @@ use std::{
 
 use rajut_config::{Snapshot, snapshot::Changes};
 use rajut_runtime::readiness::Readiness;
-use rajut_translate::{Outbound, Proxy, Scope, Translator};
+use rajut_translate::{Outbound, Proxy, Role, Scope, Translator};
 use rajut_types::Text;
 use rajut_xds::server::interests::StreamId;
 use tokio::{
@@ -207,6 +207,11 @@ impl Pusher {
                 .filter_map(|workload| state.beside.get(workload));
             others.extend(beside.flatten());
             if changes.configuration {
+                // What gateways serve is made of everything that is written.
+                let gateways = state.clients.iter();
+                let is_gateway =
+                    |(_, client): &(&StreamId, &super::Client)| client.proxy.role == Role::Gateway;
+                others.extend(gateways.filter(is_gateway).map(|(id, _)| *id));
                 // Beside no workload that the registry knows: found by nothing but a look.
                 let unknown = state
                     .beside

@@ -97,6 +97,7 @@ fn a_workload_of_the_mesh_is_not_spoken_for_under_another_service_account() {
         address: std::net::IpAddr::from([10, 0, 0, 1]),
         named_ports: std::collections::BTreeMap::new(),
         reached_ports: std::collections::BTreeMap::new(),
+        gateway: None,
         mesh: true,
         locality: rajut_types::Locality::default(),
         weight: 1,

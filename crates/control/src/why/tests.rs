@@ -55,6 +55,7 @@ fn workload(name: &str, version: &str, address: &str) -> Workload {
         address: address.parse().expect("an address"),
         named_ports: BTreeMap::new(),
         reached_ports: BTreeMap::new(),
+        gateway: None,
         mesh: true,
         locality: Locality::default(),
         weight: 1,
@@ -76,6 +77,8 @@ fn snapshot() -> Snapshot {
         rate_limit_policies: loaded.rate_limit_policies,
         request_authentications: loaded.request_authentications,
         telemetries: loaded.telemetries,
+        gateways: loaded.gateways,
+        secrets: loaded.secrets,
     };
     let workloads = [
         workload("api-0", "stable", "127.10.0.1"),

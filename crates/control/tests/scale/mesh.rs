@@ -191,6 +191,7 @@ impl Shape {
                     ]),
                     named_ports: BTreeMap::new(),
                     reached_ports: BTreeMap::new(),
+                    gateway: None,
                     mesh: true,
                     locality: Locality::default(),
                     weight: 1,

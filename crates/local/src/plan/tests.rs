@@ -32,6 +32,7 @@ fn deployment(name: &str, replicas: u32, run: Option<RunCommand>) -> Deployment 
         host_ports: Vec::new(),
         command: Vec::new(),
         image: "".into(),
+        gateway: false,
         grace_period: Duration::from_secs(30),
         depends_on: Vec::new(),
         origin: origin(),

@@ -30,6 +30,8 @@ use crate::{
 /// Starts the two tasks of a workload: its sidecar's and its application's.
 pub(super) fn spawn_workload(context: &Rc<Context>, slot: &Rc<Slot>) {
     let holder = match context.options.mode {
+        // A gateway has no application to shut in.
+        _ if slot.instance.gateway.is_some() => Ok(None),
         CaptureMode::Explicit => Ok(None),
         CaptureMode::Netns => network(&slot.instance).map(Some),
     };
@@ -87,6 +89,12 @@ async fn application(context: Rc<Context>, slot: Rc<Slot>, namespace: Option<Net
     tokio::select! {
         () = begin => {}
         () = reached(&phases, Phase::StopApplications) => return,
+    }
+    if instance.gateway.is_some() {
+        // It is ready when its proxy is.
+        slot.set_state(&context, WorkloadState::Ready, "");
+        reached(&phases, Phase::StopApplications).await;
+        return;
     }
     let place = place(&context, instance, namespace.clone());
     let grace = instance.grace_period.min(APPLICATION_GRACE_MAX);

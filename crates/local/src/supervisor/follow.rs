@@ -119,16 +119,25 @@ async fn adopt(context: &Rc<Context>, sources: Vec<Source>, gateways: &mut Vec<J
         }
     };
     let change = Difference::between(&running, plan.instances);
+    let mut other_ports = false;
     for (instance, next) in &change.late {
         if let Some(slot) = slot_of(context, instance) {
             slot.say_late(context, next.clone());
+            other_ports |= slot.renew_ports(next);
         }
     }
-    if change.is_empty() && outbound.is_empty() && context.record.borrow().not_started == plan.not_started {
+    if !other_ports
+        && change.is_empty()
+        && outbound.is_empty()
+        && context.record.borrow().not_started == plan.not_started
+    {
         return;
     }
     context.update(|record| record.not_started = plan.not_started);
     start(context, change.new).await;
+    if other_ports {
+        tell_all(context).await;
+    }
     open_gateway(context, outbound, gateways);
     if context.record.borrow().services != services {
         context.update(|record| record.services = services);

@@ -32,6 +32,8 @@ pub(super) struct Slot {
     pub(super) restart: Notify,
     /// With explicit ports: as what it would be started now, where services have come that it has no ports for.
     late: RefCell<Option<Instance>>,
+    /// Of a gateway: with the ports that it has now, where those are others than at its start.
+    ports: RefCell<Option<Instance>>,
     application_runs: watch::Sender<bool>,
     sidecar_runs: watch::Sender<bool>,
 }
@@ -66,6 +68,7 @@ pub(super) fn add(context: &Context, instance: Instance) -> Rc<Slot> {
         phase: watch::Sender::new(Phase::Run),
         restart: Notify::new(),
         late: RefCell::new(None),
+        ports: RefCell::new(None),
         application_runs: watch::Sender::new(false),
         sidecar_runs: watch::Sender::new(false),
     });
@@ -137,6 +140,24 @@ impl Slot {
             );
         }
         self.late.replace((!services.is_empty()).then_some(next));
+    }
+
+    /// What the control plane is told of it.
+    pub(super) fn told(&self) -> Instance {
+        self.ports
+            .borrow()
+            .clone()
+            .unwrap_or_else(|| self.instance.clone())
+    }
+
+    /// Notes the ports that a running gateway is to have from now on. Whether they are others than before.
+    pub(super) fn renew_ports(&self, next: &Instance) -> bool {
+        let known = self.told();
+        if next.gateway.is_none() || (&known.ports, &known.gateway) == (&next.ports, &next.gateway) {
+            return false;
+        }
+        self.ports.replace(Some(next.clone()));
+        true
     }
 
     /// What [`Slot::say_late`] noted, once.

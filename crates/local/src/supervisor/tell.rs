@@ -54,7 +54,7 @@ async fn tell_all(context: &Context) -> Result<(), ClientError> {
 }
 
 fn workload(context: &Context, slot: &Slot) -> Value {
-    let instance = &slot.instance;
+    let instance = slot.told();
     json!({
         "name": instance.name,
         "deployment": instance.deployment,
@@ -64,7 +64,9 @@ fn workload(context: &Context, slot: &Slot) -> Value {
         "address": instance.address.to_string(),
         "namedPorts": instance.named_ports(),
         "reachedPorts": instance.reached_ports(),
-        "mesh": true,
+        "gateway": instance.gateway,
+        // Istio's gateways take plaintext of the mesh; servers that want its TLS say so (ISTIO_MUTUAL).
+        "mesh": instance.gateway.is_none(),
         "weight": 1,
         "health": health_text(slot.recorded_state(context)),
     })

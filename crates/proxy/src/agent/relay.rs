@@ -1,7 +1,7 @@
 //! Relays one discovery stream, answering secrets and taking the name table for itself; and beside it, over the same
 //! connection, Envoy's load reports as they are.
 
-use std::{io, pin::Pin, sync::Arc};
+use std::{collections::BTreeMap, io, pin::Pin, sync::Arc, time::Duration};
 
 use rajut_identity::{Identity, IdentityStore};
 use rajut_ir::{
@@ -34,6 +34,9 @@ use tonic::{
 
 /// Messages that wait in one direction of a stream.
 const QUEUED_MAX: usize = 16;
+
+/// Between two looks at files of certificates.
+const FILES_LOOK: Duration = Duration::from_secs(1);
 
 /// The largest discovery message, bytes; the control plane's own bound is the same.
 const MESSAGE_MAX: usize = 64 * 1024 * 1024;
@@ -184,6 +187,72 @@ struct Conversation {
     secrets: Vec<String>,
     secrets_sent: u64,
     names_asked: bool,
+    /// Those of them that the control plane has, as it gave them: name → secret.
+    given: BTreeMap<String, Any>,
+    /// What the control plane was asked for last.
+    asked: Vec<String>,
+    /// Version and nonce of its last answer.
+    answered: (String, String),
+    /// What the files that are named by secrets held last.
+    files: BTreeMap<String, Any>,
+}
+
+impl Conversation {
+    /// The question for the secrets that are the control plane's, where they are others than before.
+    fn ask(&mut self) -> Option<DiscoveryRequest> {
+        let is_foreign =
+            |name: &&String| !matches!(name.as_str(), "default" | "ROOTCA") && !name.starts_with("file-");
+        let wanted: Vec<String> = self.secrets.iter().filter(is_foreign).cloned().collect();
+        if wanted == self.asked {
+            return None;
+        }
+        self.given.retain(|name, _| wanted.contains(name));
+        self.asked = wanted;
+        Some(self.request())
+    }
+
+    fn request(&self) -> DiscoveryRequest {
+        let (version_info, response_nonce) = self.answered.clone();
+        DiscoveryRequest {
+            type_url: type_url::SECRET.into(),
+            resource_names: self.asked.clone(),
+            version_info,
+            response_nonce,
+            ..Default::default()
+        }
+    }
+
+    /// Keeps what the control plane gave, and gives the acknowledgement. Envoy's own refusal of one is in this process's log.
+    fn take(&mut self, response: DiscoveryResponse) -> DiscoveryRequest {
+        for any in response.resources {
+            let Ok(secret) = wire::decode_secret(&any.value) else {
+                tracing::warn!("the control plane sent a secret that can't be read");
+                continue;
+            };
+            let name = secret.value.name.to_string();
+            if self.asked.contains(&name) {
+                self.given.insert(name, any);
+            }
+        }
+        self.answered = (response.version_info, response.nonce);
+        self.request()
+    }
+
+    /// Reads the files that Envoy asks for by name; whether they hold something else than before. What can't be read stays
+    /// as it was.
+    fn read_files(&mut self) -> bool {
+        let mut changed = false;
+        for name in self.secrets.iter().filter(|name| name.starts_with("file-")) {
+            let Some(secret) = of_files(name) else { continue };
+            let any = Any {
+                type_url: type_url::SECRET.into(),
+                value: wire::encode_secret(&secret).value.to_vec(),
+            };
+            changed |= self.files.get(name) != Some(&any);
+            self.files.insert(name.clone(), any);
+        }
+        changed
+    }
 }
 
 impl Relay {
@@ -200,7 +269,12 @@ impl Relay {
             secrets: Vec::new(),
             secrets_sent: 0,
             names_asked: false,
+            given: BTreeMap::new(),
+            asked: Vec::new(),
+            answered: Default::default(),
+            files: BTreeMap::new(),
         };
+        let mut look = tokio::time::interval(FILES_LOOK);
         let gone = |_| Status::unavailable("the other side has gone");
         loop {
             tokio::select! {
@@ -208,6 +282,9 @@ impl Relay {
                     let Some(request) = request.transpose()? else { return Ok(()) };
                     if request.type_url == type_url::SECRET {
                         if let Some(response) = self.secrets(&mut conversation, &request) {
+                            if let Some(more) = conversation.ask() {
+                                requests.send(more).await.map_err(gone)?;
+                            }
                             answers.send(Ok(response)).await.map_err(|_| Status::cancelled("Envoy has gone"))?;
                         }
                         continue;
@@ -225,7 +302,17 @@ impl Relay {
                     };
                     if response.type_url == type_url::NAME_TABLE {
                         requests.send(self.take_names(response)).await.map_err(gone)?;
+                    } else if response.type_url == type_url::SECRET {
+                        requests.send(conversation.take(response)).await.map_err(gone)?;
+                        let response = self.secret_response(&mut conversation);
+                        answers.send(Ok(response)).await.map_err(|_| Status::cancelled("Envoy has gone"))?;
                     } else {
+                        answers.send(Ok(response)).await.map_err(|_| Status::cancelled("Envoy has gone"))?;
+                    }
+                }
+                _ = look.tick() => {
+                    if conversation.read_files() {
+                        let response = self.secret_response(&mut conversation);
                         answers.send(Ok(response)).await.map_err(|_| Status::cancelled("Envoy has gone"))?;
                     }
                 }
@@ -256,12 +343,20 @@ impl Relay {
             return None;
         }
         conversation.secrets = wanted;
+        conversation.read_files();
         Some(self.secret_response(conversation))
     }
 
     fn secret_response(&self, conversation: &mut Conversation) -> DiscoveryResponse {
         conversation.secrets_sent += 1;
         let encode = |name: &String| {
+            let elsewhere = conversation
+                .given
+                .get(name)
+                .or_else(|| conversation.files.get(name));
+            if let Some(known) = elsewhere {
+                return Some(known.clone());
+            }
             let encoded = wire::encode_secret(&secret(&self.identity, name)?);
             Some(Any {
                 type_url: type_url::SECRET.into(),
@@ -269,7 +364,7 @@ impl Relay {
             })
         };
         DiscoveryResponse {
-            version_info: self.identity.generation.to_string(),
+            version_info: format!("{}.{}", self.identity.generation, conversation.secrets_sent),
             nonce: conversation.secrets_sent.to_string(),
             type_url: type_url::SECRET.into(),
             resources: conversation.secrets.iter().filter_map(encode).collect(),
@@ -303,6 +398,29 @@ impl Relay {
             ..Default::default()
         }
     }
+}
+
+/// The secret of files: `file-cert:CHAIN~KEY` or `file-root:PATH`.
+fn of_files(name: &str) -> Option<Secret> {
+    let read = |path: &str| Some(DataSource::Inline(std::fs::read(path).ok()?.into()));
+    let pair = name
+        .strip_prefix("file-cert:")
+        .and_then(|files| files.split_once('~'));
+    let value = if let Some((chain, key)) = pair {
+        SecretValue::Certificate(TlsCertificate {
+            chain: read(chain)?,
+            key: read(key)?,
+        })
+    } else {
+        SecretValue::Validation(ValidationContext {
+            trusted_ca: Some(read(name.strip_prefix("file-root:")?)?),
+            ..ValidationContext::default()
+        })
+    };
+    Some(Secret {
+        name: name.into(),
+        value,
+    })
 }
 
 /// The secret of that name: `default` is the workload's certificate and key, `ROOTCA` its trust bundle.

@@ -55,6 +55,11 @@ impl Secrets {
         self.generation += 1;
     }
 
+    /// What is read from files is to be read again.
+    pub fn renew(&mut self) {
+        self.generation += 1;
+    }
+
     /// A secret that SDS delivered.
     pub fn set_named(&mut self, secret: Arc<Secret>) {
         self.named.insert(secret.name.clone(), secret);

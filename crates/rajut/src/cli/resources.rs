@@ -231,6 +231,7 @@ fn full_kind(kind: &str) -> &str {
         "ns" => "Namespace",
         "lw" => "LocalWorkload",
         "rlp" => "RateLimitPolicy",
+        "gw" => "Gateway",
         _ => kind,
     }
 }

@@ -343,6 +343,54 @@ const KINDS: &[Kind] = &[
         ],
     },
     Kind {
+        name: "Gateway",
+        document: || {
+            istio(
+                "networking.istio.io",
+                "Gateway",
+                json!({
+                    "selector": {"istio": "ingressgateway"},
+                    "servers": [{
+                        "port": {"number": 443, "name": "https", "protocol": "HTTPS"},
+                        "hosts": ["*"],
+                        "tls": {"mode": "SIMPLE", "credentialName": "web"},
+                    }],
+                }),
+            )
+        },
+        beside: &[],
+        fields: &[
+            "selector",
+            "servers",
+            "servers[].port.number",
+            "servers[].port.name",
+            "servers[].port.protocol",
+            "servers[].port.targetPort",
+            "servers[].bind",
+            "servers[].hosts",
+            "servers[].name",
+            "servers[].defaultEndpoint",
+            "servers[].tls",
+            "servers[].tls.mode",
+            "servers[].tls.httpsRedirect",
+            "servers[].tls.credentialName",
+            "servers[].tls.credentialNames",
+            "servers[].tls.caCertCredentialName",
+            "servers[].tls.serverCertificate",
+            "servers[].tls.privateKey",
+            "servers[].tls.caCertificates",
+            "servers[].tls.tlsCertificates",
+            "servers[].tls.caCrl",
+            "servers[].tls.subjectAltNames",
+            "servers[].tls.verifyCertificateSpki",
+            "servers[].tls.verifyCertificateHash",
+            "servers[].tls.minProtocolVersion",
+            "servers[].tls.maxProtocolVersion",
+            "servers[].tls.cipherSuites",
+            "servers[].tls.insecureSkipVerify",
+        ],
+    },
+    Kind {
         name: "Telemetry",
         document: || {
             istio(

@@ -32,6 +32,7 @@ mod lab;
 mod mesh;
 mod runner;
 mod scenarios;
+mod tls;
 
 fn main() -> std::process::ExitCode {
     runner::run(&scenarios::all())

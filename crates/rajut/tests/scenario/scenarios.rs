@@ -6,6 +6,7 @@ mod clinic;
 mod console;
 mod egress;
 mod folders;
+mod gateways;
 mod input;
 mod lifecycle;
 mod limits;
@@ -63,6 +64,7 @@ pub fn all() -> Vec<Scenario> {
         bulk::SCENARIOS,
         egress::SCENARIOS,
         streams::SCENARIOS,
+        gateways::SCENARIOS,
     ]
     .concat()
 }

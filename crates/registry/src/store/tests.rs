@@ -250,6 +250,7 @@ fn workload(name: &str) -> Workload {
         address: "127.10.0.1".parse().expect("an address"),
         named_ports: BTreeMap::new(),
         reached_ports: BTreeMap::new(),
+        gateway: None,
         mesh: true,
         locality: rajut_types::Locality::default(),
         weight: 1,

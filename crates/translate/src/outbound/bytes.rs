@@ -83,8 +83,8 @@ fn for_client(client: &ClientView, gateways: &[Text], l4: &rajut_config::model::
         gateways,
         &l4.source_labels,
         l4.source_namespace.as_ref(),
-        &client.namespace,
-        &client.labels,
+        (&client.namespace, &client.labels),
+        &[names::MESH.into()],
     )
 }
 
@@ -158,7 +158,7 @@ pub(super) fn by_server_name(
 
 /// Exact names and `*.suffix`; `*` asks nothing. `None` where no name is left that a filter chain can ask about:
 /// wildcards inside a label (`*-a.example`) can't be told there.
-fn server_names(hosts: &[Hostname]) -> Option<Vec<Text>> {
+pub(crate) fn server_names(hosts: &[Hostname]) -> Option<Vec<Text>> {
     if hosts.is_empty() || hosts.iter().any(|host| host.as_str() == "*") {
         return Some(Vec::new());
     }
@@ -172,7 +172,7 @@ fn server_names(hosts: &[Hostname]) -> Option<Vec<Text>> {
 
 /// Chains whose matches can be told apart: a listener in which two chains claim the same is refused as a whole. What an
 /// earlier chain claims is taken from the later one, which is dropped when nothing is left of it.
-pub(super) fn distinct(
+pub(crate) fn distinct(
     chains: Vec<Arc<FilterChain>>,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> Vec<Arc<FilterChain>> {

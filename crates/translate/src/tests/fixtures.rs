@@ -65,6 +65,7 @@ pub(super) fn workload(app: &str, last: u8, version: &str) -> Workload {
         address: IpAddr::from([10, 0, 0, last]),
         named_ports: BTreeMap::new(),
         reached_ports: BTreeMap::new(),
+        gateway: None,
         mesh: true,
         locality: Locality::default(),
         weight: 1,

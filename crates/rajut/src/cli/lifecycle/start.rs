@@ -11,7 +11,10 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use rajut_config::{Loaded, Source, model::Service};
+use rajut_config::{
+    Loaded, Source,
+    model::{GatewayProtocol, Service},
+};
 use rajut_local::{
     address::AddressBlock,
     bootstrap::{DataPlane, Gateway},
@@ -242,7 +245,7 @@ fn setup(place: &Place, args: &UpArgs, mode: CaptureMode, voice: &mut Voice) -> 
         );
     }
     check_ports(&plan)?;
-    let (outbound, services) = planner.host_addresses(&loaded.services)?;
+    let (outbound, services) = planner.host_addresses(&loaded, &plan.instances)?;
     let block = &held.block;
     let IpAddr::V4(gateway) = block.gateway().ip() else {
         bail!("the gateway's address is not one of IPv4");
@@ -339,7 +342,7 @@ impl Planner {
             block: &self.held.block,
             previous: running,
         };
-        plan::plan(&input, || {
+        let mut plan = plan::plan(&input, || {
             if let Some(port) = self.held.block.application_port()? {
                 return Ok(port);
             }
@@ -347,7 +350,55 @@ impl Planner {
             let number = port.port();
             self.held.ports.borrow_mut().push(port);
             Ok(number)
-        })
+        })?;
+        self.give_gateway_addresses(&mut plan, loaded)?;
+        Ok(plan)
+    }
+
+    /// An address on this host for each port of the servers that a gateway workload serves; the first of several copies has
+    /// them. The ports themselves where they are free and may be taken, else ones as services have.
+    fn give_gateway_addresses(&self, plan: &mut Plan, loaded: &Loaded) -> Result<(), PlanError> {
+        let mut seen = BTreeSet::new();
+        for instance in &mut plan.instances {
+            let Some(addresses) = &mut instance.gateway else {
+                continue;
+            };
+            if !seen.insert((instance.namespace.clone(), instance.deployment.clone())) {
+                continue;
+            }
+            let labels = &instance.labels;
+            let gateways = loaded
+                .gateways
+                .iter()
+                .filter(|gateway| labels.matches(&gateway.selector));
+            let servers: BTreeSet<u16> = gateways
+                .flat_map(|gateway| &gateway.servers)
+                .map(|server| server.port)
+                .collect();
+            for number in servers {
+                let key = (instance.namespace.clone(), instance.deployment.clone(), number);
+                let known = self.held.addresses.borrow().get(&key).copied();
+                let address = match known {
+                    Some(known) => known,
+                    None => self.gateway_address(number).map_err(|error| PlanError::Port {
+                        workload: instance.name.to_string(),
+                        source: std::io::Error::other(error.to_string()),
+                    })?,
+                };
+                self.held.addresses.borrow_mut().insert(key, address);
+                addresses.insert(number, address);
+            }
+        }
+        Ok(())
+    }
+
+    fn gateway_address(&self, number: u16) -> anyhow::Result<SocketAddr> {
+        let (block, mut claims) = (&self.held.block, self.held.claims.borrow_mut());
+        if let Some(own) = claimed(number, block, &mut claims) {
+            return Ok(own);
+        }
+        let mut next = self.first_port;
+        free_address(&mut next, block, &mut claims)
     }
 
     /// The plan for a configuration that has changed.
@@ -359,7 +410,7 @@ impl Planner {
         let loaded = rajut_config::load(&sources, &sources::options(&self.namespace));
         let plan = self.plan_of(&loaded, running)?;
         let known: BTreeSet<SocketAddr> = self.held.addresses.borrow().values().copied().collect();
-        let (mut outbound, services) = self.host_addresses(&loaded.services)?;
+        let (mut outbound, services) = self.host_addresses(&loaded, &plan.instances)?;
         outbound.retain(|port| !known.contains(&port.listen));
         Ok(Replanned {
             plan,
@@ -383,13 +434,15 @@ impl Planner {
     /// An address on this host for each service port, in the order of names; what has one keeps it.
     fn host_addresses(
         &self,
-        services: &[Service],
+        loaded: &Loaded,
+        instances: &[Instance],
     ) -> anyhow::Result<(Vec<OutboundPort>, Vec<ServiceRecord>)> {
         let (mut outbound, mut records) = (Vec::new(), Vec::new());
         let mut next = self.first_port;
-        let own: Vec<_> = services
+        let own: Vec<_> = loaded
+            .services
             .iter()
-            .filter(|service| !service.external)
+            .filter(|service| !service.external && !leads_to_gateway(service, instances))
             .cloned()
             .collect();
         for (service, port) in plan::service_ports(&own, GATEWAY_NAMESPACE) {
@@ -416,8 +469,54 @@ impl Planner {
                 url,
             });
         }
+        records.extend(
+            instances
+                .iter()
+                .flat_map(|instance| gateway_records(loaded, instance)),
+        );
+        records.sort_by(|a, b| (&a.namespace, &a.name, a.port).cmp(&(&b.namespace, &b.name, b.port)));
         Ok((outbound, records))
     }
+}
+
+/// A gateway has addresses of its own on this host, by which its hosts are asked for.
+fn leads_to_gateway(service: &Service, instances: &[Instance]) -> bool {
+    let Some(selector) = service.selector.as_ref().filter(|selector| !selector.is_empty()) else {
+        return false;
+    };
+    instances.iter().any(|instance| {
+        instance.gateway.is_some()
+            && instance.namespace == service.namespace
+            && instance.labels.matches(selector)
+    })
+}
+
+/// The rows of a gateway among the services.
+fn gateway_records<'a>(
+    loaded: &'a Loaded,
+    instance: &'a Instance,
+) -> impl Iterator<Item = ServiceRecord> + 'a {
+    let addresses = instance.gateway.iter().flatten();
+    addresses.map(|(port, address)| {
+        let gateways = loaded.gateways.iter();
+        let mut servers = gateways
+            .filter(|gateway| instance.labels.matches(&gateway.selector))
+            .flat_map(|gateway| &gateway.servers);
+        let scheme = match servers
+            .find(|server| server.port == *port)
+            .map(|server| server.protocol)
+        {
+            Some(GatewayProtocol::Http) | None => "http",
+            Some(GatewayProtocol::Https | GatewayProtocol::Tls) => "https",
+            Some(GatewayProtocol::Tcp) => "tcp",
+        };
+        ServiceRecord {
+            name: instance.deployment.to_string(),
+            namespace: instance.namespace.to_string(),
+            port: *port,
+            url: format!("{scheme}://{address}"),
+        }
+    })
 }
 
 /// A server of this machine that listens on all addresses has the port on the workloads' addresses too.
@@ -547,25 +646,33 @@ fn free_address(
     block: &AddressBlock,
     claims: &mut Vec<TcpListener>,
 ) -> anyhow::Result<SocketAddr> {
-    let options = ListenOptions::default();
     for _ in 0..HOST_PORT_TRIES {
         let port = *next;
         *next = next
             .checked_add(1)
             .context("no port is left for the services' host addresses")?;
-        // The gateway binds the address itself, later. Until then a mesh that starts at the same moment sees the claim.
-        let claim = block
-            .host_port_claim(port)
-            .map(|claim| listen(claim, &options))
-            .transpose();
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        // Listening, not only binding, tells whether somebody else has it.
-        if let (Ok(claim), Ok(_)) = (claim, listen(address, &options)) {
-            claims.extend(claim);
+        if let Some(address) = claimed(port, block, claims) {
             return Ok(address);
         }
     }
     bail!("no free port for the services' host addresses near {next}")
+}
+
+/// That port of 127.0.0.1 for this mesh; `None` where somebody else has it, or it may not be taken.
+fn claimed(port: u16, block: &AddressBlock, claims: &mut Vec<TcpListener>) -> Option<SocketAddr> {
+    let options = ListenOptions::default();
+    // The gateway binds the address itself, later. Until then a mesh that starts at the same moment sees the claim.
+    let claim = block
+        .host_port_claim(port)
+        .map(|claim| listen(claim, &options))
+        .transpose();
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    // Listening, not only binding, tells whether somebody else has it.
+    let (Ok(claim), Ok(_)) = (claim, listen(address, &options)) else {
+        return None;
+    };
+    claims.extend(claim);
+    Some(address)
 }
 
 /// The program of the other data plane.
