@@ -49,7 +49,7 @@ use crate::{
     outbound::{distinct, server_names},
     rate_limit,
     route::{self, RouteContext, destination_port},
-    stats, tls,
+    stats, tls, tokens,
     tracing::{self, Teller},
 };
 
@@ -130,6 +130,7 @@ impl<'a> Port<'a> {
         let authorization = Authorization {
             mesh: &view.workload.mesh,
             policies: &view.workload.authorization,
+            knows_tokens: true,
         };
         Self {
             view,
@@ -238,8 +239,11 @@ impl<'a> Port<'a> {
             ..Arc::unwrap_or_clone(manager)
         });
         let chain = listener::chain(routes, matches, tls, ChainAction::Http(manager), origin);
-        self.guards
-            .protect(rate_limit::limit(chain, &self.view.workload.rate_limits))
+        let chain = self
+            .guards
+            .protect(rate_limit::limit(chain, &self.view.workload.rate_limits));
+        let verified = tokens::filter(&self.view.workload.tokens, &self.view.workload.key_sets);
+        tokens::verify(chain, verified.as_ref())
     }
 
     /// Bytes of the first server that some virtual service has a route for.
