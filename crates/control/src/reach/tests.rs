@@ -58,6 +58,7 @@ fn workload(name: &str, namespace: &str) -> Workload {
         address: "10.0.0.1".parse().expect("an address"),
         named_ports: BTreeMap::new(),
         reached_ports: BTreeMap::new(),
+        gateway: None,
         mesh: true,
         locality: Locality::default(),
         weight: 1,
