@@ -437,49 +437,60 @@ impl TypeState {
     }
 
     fn next_world(&mut self) -> Option<Request> {
-        let request = |state: &Self, answer: Answer| Request {
-            // Legacy form: no name at all means everything.
-            subscribe: if state.wildcard && state.names.is_empty() {
-                Vec::new()
-            } else {
-                state.wanted()
-            },
-            version: state.version.clone(),
-            nonce: answer.nonce,
-            error: answer.error,
-            ..Request::default()
-        };
         if !self.begun {
             if !self.wildcard && self.names.is_empty() {
                 return None;
             }
             self.begun = true;
-            self.names_changed = false;
-            self.forget_unwanted();
+            // Nothing was told on this stream that could be taken back.
+            self.changes.clear();
             let first = Answer {
                 nonce: Text::default(),
                 error: None,
             };
-            return Some(request(self, first));
+            return Some(self.tell_world(first));
         }
         if let Some(answer) = self.answers.pop_front() {
-            self.names_changed = false;
-            self.forget_unwanted();
-            return Some(request(self, answer));
+            return Some(self.tell_world(answer));
         }
-        if std::mem::take(&mut self.names_changed) {
+        // A response that is not answered yet must not be acknowledged by a change of names.
+        (self.names_changed && self.open.is_empty()).then(|| {
             let repeat = Answer {
                 nonce: self.nonce.clone(),
                 error: None,
             };
-            // A response that is not answered yet must not be acknowledged by a change of names.
-            if self.open.is_empty() {
-                self.forget_unwanted();
-                return Some(request(self, repeat));
-            }
-            self.names_changed = true;
+            self.tell_world(repeat)
+        })
+    }
+
+    /// All names that are wanted, with an answer. A name that was dropped unbeknown to the server and is wanted again is left out
+    /// once, and told by the next message: to the server it never went, so that it would not send it again.
+    fn tell_world(&mut self, answer: Answer) -> Request {
+        let again: BTreeSet<Text> = std::mem::take(&mut self.changes)
+            .into_iter()
+            .filter(|(name, change)| *change == Change::Again && self.names.contains(name))
+            .map(|(name, _)| name)
+            .collect();
+        self.names_changed = !again.is_empty();
+        self.forget_unwanted();
+        if !self.wildcard {
+            self.accepted.retain(|name, _| !again.contains(name));
         }
-        None
+        // Legacy form: no name at all means everything.
+        let subscribe = if self.wildcard && self.names.is_empty() {
+            Vec::new()
+        } else {
+            let mut wanted = self.wanted();
+            wanted.retain(|name| !again.contains(name));
+            wanted
+        };
+        Request {
+            subscribe,
+            version: self.version.clone(),
+            nonce: answer.nonce,
+            error: answer.error,
+            ..Request::default()
+        }
     }
 }
 
