@@ -204,7 +204,10 @@ fn pod_spec(pod: &Object<'_>) -> Option<RawDeployment> {
             .and_then(|f| f.text());
         let image = container.text("image").unwrap_or_default();
         let mut command = container.texts("command");
-        command.extend(container.texts("args"));
+        let mut arguments = container.texts("args");
+        if !command.is_empty() {
+            command.append(&mut arguments);
+        }
         let ports = container_ports(&container);
         let readiness = container
             .object("readinessProbe")
@@ -216,6 +219,7 @@ fn pod_spec(pod: &Object<'_>) -> Option<RawDeployment> {
         if index == 0 {
             deployment.image = image;
             deployment.command = command;
+            deployment.image_arguments = arguments;
             env = own_env;
         } else if !own_env.is_empty() {
             field.note(
@@ -255,6 +259,7 @@ pub(crate) fn empty(origin: Origin) -> Deployment {
         working_directory: None,
         host_ports: Vec::new(),
         command: Vec::new(),
+        image_arguments: Vec::new(),
         image: Text::default(),
         gateway: false,
         grace_period: Duration::from_secs(30),

@@ -40,6 +40,8 @@ pub struct Deployment {
     /// What its container would run: shown, and run only where the command line says so (`--run NAME`), since it may
     /// need what is in the image. A single text is a line for a shell.
     pub command: Vec<Text>,
+    /// `args` without a `command`: given to the program that the image starts, which nothing here names.
+    pub image_arguments: Vec<Text>,
     /// Container images, for messages only.
     pub image: Text,
     /// It is a gateway: a proxy at the mesh's edge, without an application.
@@ -54,18 +56,20 @@ pub struct Deployment {
 
 impl Deployment {
     /// What its container would run, as a line for a shell; shown with what to write where nothing says what to run.
-    fn shown_command(&self) -> Option<String> {
+    fn shown_command(&self) -> String {
+        let line = |words: &[Text]| {
+            words
+                .iter()
+                .map(|word| quoted(word))
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
         match &self.command[..] {
-            [] => None,
+            [] if self.image_arguments.is_empty() => "COMMAND".to_owned(),
+            [] => format!("COMMAND {}", line(&self.image_arguments)),
             // A single text with blanks is a line for a shell already.
-            [line] => Some(crate::read::shown(line)),
-            words => Some(
-                words
-                    .iter()
-                    .map(|word| quoted(word))
-                    .collect::<Vec<_>>()
-                    .join(" "),
-            ),
+            [line] => crate::read::shown(line),
+            words => line(words),
         }
     }
 
@@ -80,8 +84,7 @@ impl Deployment {
 
     /// What to add to `rajut up` so that it is started; `name` is its name there.
     pub fn run_option(&self, name: &str) -> String {
-        let command = self.shown_command().unwrap_or_else(|| "COMMAND".to_owned());
-        format!("--run {name}='{}'", command.replace('\'', "'\\''"))
+        format!("--run {name}='{}'", self.shown_command().replace('\'', "'\\''"))
     }
 }
 

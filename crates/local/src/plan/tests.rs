@@ -31,6 +31,7 @@ fn deployment(name: &str, replicas: u32, run: Option<RunCommand>) -> Deployment 
         working_directory: None,
         host_ports: Vec::new(),
         command: Vec::new(),
+        image_arguments: Vec::new(),
         image: "".into(),
         gateway: false,
         grace_period: Duration::from_secs(30),
@@ -151,6 +152,15 @@ fn a_documents_own_command_is_run_where_the_command_line_says_so() {
     signer.command.clear();
     let error = made(&[signer.clone()], &[], &runs, CaptureMode::Netns).unwrap_err();
     assert!(error.to_string().contains("--run signer='COMMAND'"), "{error}");
+    // Arguments of a program that only the image names are not a command.
+    signer.image_arguments = vec!["--port".into(), "4 6".into()];
+    let error = made(&[signer.clone()], &[], &runs, CaptureMode::Netns).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("--run signer='COMMAND --port \"4 6\"'"),
+        "{error}"
+    );
     // What a LocalWorkload says goes on.
     signer.run = Some(RunCommand::Sample);
     let plan = made(&[signer], &[], &runs, CaptureMode::Netns).unwrap();
