@@ -59,12 +59,19 @@ impl<K: Eq + Hash, V: Counted> Memo<K, V> {
         value
     }
 
+    /// Drops what nobody uses where there are more than `most`.
+    pub(crate) fn trim(&mut self, most: usize) {
+        if self.known.len() > most {
+            self.known.retain(|_, value| value.in_use());
+            self.known.shrink_to(most);
+        }
+    }
+
     /// A new snapshot begins.
     pub(crate) fn turn(&mut self) {
         if self.known.len() > self.limit {
-            self.known.retain(|_, value| value.in_use());
+            self.trim(self.limit);
             self.limit = ENTRIES_MIN.max(2 * self.known.len());
-            self.known.shrink_to(self.limit);
         }
     }
 
@@ -87,6 +94,8 @@ mod tests {
         for key in 0..=ENTRIES_MIN {
             memo.find_or_make(key, |key| Arc::new(*key));
         }
+        memo.trim(2 * ENTRIES_MIN);
+        assert_eq!(memo.known.len(), ENTRIES_MIN + 1, "there is room");
         memo.turn();
         assert_eq!((memo.known.len(), memo.made()), (10, 1_025));
         for (key, known) in used.iter().enumerate() {

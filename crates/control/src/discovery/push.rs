@@ -168,6 +168,7 @@ impl Pusher {
         work.generated.fetch_add(self.translator.made() - made, Relaxed);
         work.rounds.fetch_add(1, Relaxed);
         self.encoder.turn();
+        self.translator.rest();
         self.discovery
             .lock()
             .publish(round, snapshot.generation, work, |scope| {

@@ -28,8 +28,9 @@ use crate::{
     message::{Protocol, Response},
 };
 
-/// Bytes that are gathered before they are handed on: one HTTP/2 frame of the usual size.
-const PIECE_BYTES: usize = 16 << 10;
+/// Bytes that are gathered before they are handed on; HTTP/2 cuts them into its frames. It keeps room for as many pieces as were
+/// ever queued on a connection, which takes 400 KB at most: 25 pieces of a frame each were 10 KiB for as long as it lives.
+const PIECE_BYTES: usize = 64 << 10;
 /// A resource of this size is handed on as it is, not copied.
 const LARGE_BYTES: usize = 8 << 10;
 
@@ -141,7 +142,8 @@ impl Writer {
         if first.len() >= LARGE_BYTES || self.large.is_empty() {
             return Some(first);
         }
-        let mut piece = BytesMut::with_capacity(PIECE_BYTES);
+        let left: usize = self.large.iter().map(Bytes::len).sum();
+        let mut piece = BytesMut::with_capacity((first.len() + left).min(PIECE_BYTES));
         piece.extend_from_slice(&first);
         while let Some(part) = self.large.front()
             && piece.len() + part.len() <= PIECE_BYTES
@@ -365,6 +367,8 @@ mod tests {
             &[3_000; 20],
             &[9_000, 100, 20_000, 1, 1],
             &[16_384, 16_384],
+            &[65_536, 65_536],
+            &[200, 300, 64_000, 900, 800],
         ] {
             let sent = response(&[10, 0, 10]);
             let parts = sizes

@@ -42,6 +42,16 @@ impl Names {
         true
     }
 
+    /// Points to the texts of `known` where it has equal ones.
+    pub(super) fn share<'k>(&mut self, known: impl Fn(&str) -> Option<&'k Text>) {
+        for name in &mut self.0 {
+            if let Some(same) = known(name) {
+                debug_assert_eq!(same, name, "the order of the names stays");
+                *name = Text::clone(same);
+            }
+        }
+    }
+
     /// Keeps those of `wanted` (sorted); gives what was dropped.
     pub(super) fn keep(&mut self, wanted: &[Text]) -> Vec<Text> {
         let mut dropped = Vec::new();

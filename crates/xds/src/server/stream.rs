@@ -633,7 +633,12 @@ impl TypeState {
         let owed = std::mem::take(&mut self.owed);
         let set = set.cloned().unwrap_or_default();
         let (resources, removed) = match self.base.take() {
-            None => self.first_look(&set),
+            None => {
+                // What it asked for before the resources were known.
+                self.names
+                    .share(|name| set.get(name).map(|resource| &resource.name));
+                self.first_look(&set)
+            }
             Some(base) => self.later_look(&set, &base),
         };
         let changed = !resources.is_empty() || !removed.is_empty();
