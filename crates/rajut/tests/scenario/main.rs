@@ -35,5 +35,5 @@ mod scenarios;
 mod tls;
 
 fn main() -> std::process::ExitCode {
-    runner::run(&scenarios::all())
+    runner::run(&scenarios::lanes())
 }

@@ -278,10 +278,7 @@ pub fn shared(plane: Plane, name: &'static str, setup: impl FnOnce() -> Setup) -
     started.map_err(|error| format!("the mesh `{name}` did not start: {error}").into())
 }
 
-/// Stops the shared meshes of a data plane.
-pub fn stop_shared(plane: Plane) {
-    SHARED
-        .lock()
-        .expect("not poisoned")
-        .retain(|(of, _), _| *of != plane.name());
+/// Stops the shared meshes.
+pub fn stop_shared() {
+    SHARED.lock().expect("not poisoned").clear();
 }

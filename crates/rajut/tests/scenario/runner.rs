@@ -1,4 +1,4 @@
-//! Runs scenarios, one after the other per data plane, both data planes at once, and prints the closing lines.
+//! Runs scenarios, one after the other in each lane of a data plane, all lanes of both at once, and prints the closing lines.
 
 use std::{
     collections::BTreeMap,
@@ -87,29 +87,29 @@ enum Verdict {
     Excepted(&'static str),
 }
 
+impl Options {
+    /// Whether the command line selects the scenario.
+    fn choose(&self, scenario: &Scenario) -> bool {
+        let matches = |filter: &String| {
+            if self.exact {
+                scenario.name == filter
+            } else {
+                scenario.name.contains(filter.as_str())
+            }
+        };
+        (self.filters.is_empty() || self.filters.iter().any(matches))
+            && !self
+                .skips
+                .iter()
+                .any(|skip| scenario.name.contains(skip.as_str()))
+    }
+}
+
 /// Runs what the command line selects; the exit status says whether all passed.
-pub fn run(scenarios: &[Scenario]) -> ExitCode {
+pub fn run(lanes: &[Vec<Scenario>]) -> ExitCode {
     let options = options();
-    let chosen: Vec<Scenario> = scenarios
-        .iter()
-        .filter(|scenario| {
-            let matches = |filter: &String| {
-                if options.exact {
-                    scenario.name == filter
-                } else {
-                    scenario.name.contains(filter.as_str())
-                }
-            };
-            (options.filters.is_empty() || options.filters.iter().any(matches))
-                && !options
-                    .skips
-                    .iter()
-                    .any(|skip| scenario.name.contains(skip.as_str()))
-        })
-        .copied()
-        .collect();
     if options.list {
-        for scenario in &chosen {
+        for scenario in lanes.iter().flatten().filter(|scenario| options.choose(scenario)) {
             println!("{}: test", scenario.name);
         }
         return ExitCode::SUCCESS;
@@ -120,20 +120,23 @@ pub fn run(scenarios: &[Scenario]) -> ExitCode {
             if options.plane.as_deref().is_some_and(|only| only != plane.name()) {
                 continue;
             }
-            let (chosen, verdicts) = (&chosen, &verdicts);
-            threads.spawn(move || {
-                for scenario in chosen.iter().filter(|scenario| scenario.planes.contains(&plane)) {
-                    let (verdict, took) = run_one(scenario, plane);
-                    print_verdict(scenario, plane, &verdict, took);
-                    verdicts
-                        .lock()
-                        .expect("no scenario panics while it holds it")
-                        .insert((plane, scenario.name), verdict);
-                }
-                crate::mesh::stop_shared(plane);
-            });
+            for lane in lanes {
+                let (options, verdicts) = (&options, &verdicts);
+                threads.spawn(move || {
+                    let chosen = lane.iter().filter(|scenario| options.choose(scenario));
+                    for scenario in chosen.filter(|scenario| scenario.planes.contains(&plane)) {
+                        let (verdict, took) = run_one(scenario, plane);
+                        print_verdict(scenario, plane, &verdict, took);
+                        verdicts
+                            .lock()
+                            .expect("no scenario panics while it holds it")
+                            .insert((plane, scenario.name), verdict);
+                    }
+                });
+            }
         }
     });
+    crate::mesh::stop_shared();
     summarise(&verdicts.into_inner().expect("all threads have ended"))
 }
 
