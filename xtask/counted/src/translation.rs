@@ -120,6 +120,7 @@ impl Mesh {
                 address: address(number, 0)?,
                 named_ports: BTreeMap::from([("http".into(), 8080)]),
                 reached_ports: BTreeMap::new(),
+                gateway: None,
                 mesh: true,
                 locality: Locality::default(),
                 weight: 1,
