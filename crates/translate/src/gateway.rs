@@ -632,15 +632,20 @@ fn downstream(
             (certificate, roots)
         }
         Credential::Files { chain, key, roots } => {
-            let roots = roots.as_ref().map(|path| Text::from(format!("file-root:{path}")));
+            let roots = roots.as_ref().filter(|_| asks);
+            let roots = roots.map(|path| Text::from(format!("file-root:{path}")));
             (Text::from(format!("file-cert:{chain}~{key}")), roots)
         }
     };
+    // Without them every certificate would be taken for a good one.
+    if asks && roots.is_none() {
+        return None;
+    }
     let alpn: &[&str] = if http { &["h2", "http/1.1"] } else { &[] };
     Some(DownstreamTls {
         common: CommonTls {
             certificates: vec![SecretSource::Sds(certificate)],
-            validation: roots.filter(|_| asks).map(|roots| Validation {
+            validation: roots.map(|roots| Validation {
                 sds: Some(roots),
                 context: ValidationContext {
                     subject_alt_names: names,

@@ -57,7 +57,12 @@ impl Authority {
 
     /// A secret with this issuer's certificate alone.
     pub fn roots(&self, name: &str) -> String {
-        secret(name, &[("ca.crt", &self.0.pem())])
+        secret(name, &[("ca.crt", &self.pem())])
+    }
+
+    /// This issuer's certificate.
+    pub fn pem(&self) -> String {
+        self.0.pem()
     }
 
     /// A client that believes this issuer.

@@ -8,7 +8,7 @@ use crate::{
     lab::{self, Workload},
     mesh::{Mesh, Setup, eventually},
     runner::{BOTH, Outcome, Plane, Result, Scenario},
-    tls::Authority,
+    tls::{Authority, Client},
 };
 
 pub const SCENARIOS: &[Scenario] = &[
@@ -26,6 +26,11 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "a_gateway_asks_for_certificates_of_clients_and_takes_new_secrets_without_a_break",
         planes: BOTH,
         run: mutual_and_rotation,
+    },
+    Scenario {
+        name: "a_gateway_takes_certificates_of_files_and_clients_of_given_names",
+        planes: BOTH,
+        run: files_and_names,
     },
     Scenario {
         name: "a_gateway_passes_tls_through_and_routes_bytes",
@@ -325,6 +330,80 @@ fn mutual_and_rotation(plane: Plane) -> Result<Outcome> {
     {
         return Err("the roots of before still count".into());
     }
+    mesh.down()?;
+    Ok(Outcome::Passed)
+}
+
+fn files_and_names(plane: Plane) -> Result<Outcome> {
+    let (ca, partner, stranger) = (
+        Authority::new("own")?,
+        Authority::new("partner")?,
+        Authority::new("other")?,
+    );
+    let names = ["named.example.com", "open.example.com"];
+    let (first, second) = (ca.issue(&names)?, ca.issue(&names)?);
+    let mut setup = Setup::yaml(&base()).arguments(&["-n", "lab"]);
+    for (name, text) in [
+        ("leaf.pem", &first.chain),
+        ("leaf.key", &first.key),
+        ("roots.pem", &partner.pem()),
+    ] {
+        setup.files.push((name.into(), text.clone()));
+    }
+    let mesh = Mesh::up(plane, &setup)?;
+    let folder = mesh.folder.display();
+    let files = format!(
+        "serverCertificate: {folder}/leaf.pem, privateKey: {folder}/leaf.key, caCertificates: {folder}/roots.pem"
+    );
+    let named = format!("{{mode: MUTUAL, {files}, subjectAltNames: [clinic.partner.example]}}");
+    let open = format!("{{mode: OPTIONAL_MUTUAL, {files}}}");
+    let servers = [
+        &*https("named", "named.example.com", &named),
+        &*https("open", "open.example.com", &open),
+    ];
+    let rules = gateway("edge", &servers)
+        + &routes("named", "named.example.com", "edge", &to("web"))
+        + &routes("open", "open.example.com", "edge", &to("web"));
+    mesh.apply(&rules)?;
+    let edge = eventually("the gateway's address", SOON, || address(&mesh, 443).ok())?;
+    let answers = |client: &Client, host: &str| -> Result<String> {
+        let (status, answer) = client.dial(&edge, host)?.ask(host, "/")?;
+        check(host, status, 200)?;
+        Ok(answer)
+    };
+    let nobody = ca.client();
+    eventually("a gateway that was applied late", SOON, || {
+        answers(&nobody, "open.example.com").ok()
+    })?;
+    let clinic = ca.client().showing(&partner.issue(&["clinic.partner.example"])?);
+    let other = ca.client().showing(&partner.issue(&["other.partner.example"])?);
+    let foreign = ca.client().showing(&stranger.issue(&["clinic.partner.example"])?);
+    for (who, client, host, wanted) in [
+        ("the named client", &clinic, "named.example.com", true),
+        ("another of its issuer", &other, "named.example.com", false),
+        ("nobody", &nobody, "named.example.com", false),
+        ("one of the issuer", &other, "open.example.com", true),
+        ("the name by another issuer", &foreign, "open.example.com", false),
+        ("the name by another issuer", &foreign, "named.example.com", false),
+    ] {
+        let answer = answers(client, host);
+        if answer.is_ok() != wanted {
+            return Err(format!("{who} at {host}: {answer:?}").into());
+        }
+    }
+    if !answers(&clinic, "open.example.com")?.contains("DNS=clinic.partner.example") {
+        return Err("a client that shows a certificate where none is asked for stays unknown".into());
+    }
+    let mut kept = nobody.dial(&edge, "open.example.com")?;
+    for (name, text) in [("leaf.pem", &second.chain), ("leaf.key", &second.key)] {
+        std::fs::write(mesh.folder.join(name), text)?;
+    }
+    eventually("the files' new certificate", SOON, || {
+        let shown = nobody.dial(&edge, "open.example.com").ok()?.certificate();
+        (shown == Some(second.der())).then_some(())
+    })?;
+    let (status, _) = kept.ask("open.example.com", "/")?;
+    check("the connection from before", status, 200)?;
     mesh.down()?;
     Ok(Outcome::Passed)
 }
