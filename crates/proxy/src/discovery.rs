@@ -239,12 +239,13 @@ impl Discovery {
             Some((found.modified().ok()?, found.len()))
         };
         let files: BTreeMap<_, _> = paths.map(|path| (path.clone(), look(&path))).collect();
+        // One that is looked at for the first time, too: it may have been replaced since the listener has read it.
         let replaced = files
             .iter()
-            .any(|(path, now)| now.is_some() && self.files.get(path).is_some_and(|before| before != now));
+            .any(|(path, now)| now.is_some() && self.files.get(path) != Some(now));
         self.files = files;
         if replaced {
-            tracing::info!("files of certificates have changed");
+            tracing::info!("files of certificates are read");
             self.secrets(Secrets::renew).await?;
         }
         Ok(())
