@@ -152,7 +152,8 @@ fn hosts(plane: Plane) -> Result<Outcome> {
         + &routes("web", "web.example.com", "edge", &to("web"))
         + &routes("shop", "shop.example.org", "lab/second", &to("shop"))
         + &routes("inside", "inside.example.com", "mesh", &to("web"))
-        + &routes("elsewhere", "elsewhere.example.net", "edge", &to("web"));
+        + &routes("elsewhere", "elsewhere.example.net", "edge", &to("web"))
+        + &routes("crossed", "crossed.example.org", "edge", &to("web"));
     let mesh = Mesh::up(plane, &Setup::yaml(&text).arguments(&["-n", "lab"]))?;
     let edge = address(&mesh, 80)?;
     let served = |host: &str| -> Result<String> {
@@ -176,6 +177,11 @@ fn hosts(plane: Plane) -> Result<Outcome> {
     check(
         "a host that no server names",
         status(&edge, "elsewhere.example.net", "/")?,
+        404,
+    )?;
+    check(
+        "a host of the other gateway of the port",
+        status(&edge, "crossed.example.org", "/")?,
         404,
     )?;
     // The rule is taken away from the gateway, and another given to it.
