@@ -74,6 +74,12 @@ fn named<'a>(mesh: &'a MeshRecord, name: &str) -> Vec<&'a WorkloadRecord> {
 fn one(place: &Place, workload: &WorkloadRecord, limit: Duration) -> anyhow::Result<()> {
     let started = Instant::now();
     let before = &workload.app;
+    if before.pid == 0 && workload.state == WorkloadState::Ready {
+        bail!(
+            "{} is a gateway: it has no application to restart, and takes changes while it runs",
+            workload.name
+        );
+    }
     let path = format!(
         "/v1/workloads/{}/{}/restart",
         query_escape(&workload.namespace),

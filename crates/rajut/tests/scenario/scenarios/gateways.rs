@@ -189,6 +189,11 @@ fn hosts(plane: Plane) -> Result<Outcome> {
     mesh.apply(&routes("inside", "inside.example.com", "mesh, edge", &to("web")))?;
     eventually_status(&edge, "web.example.com", 404)?;
     eventually_status(&edge, "inside.example.com", 200)?;
+    let refused = mesh.rajut(&["restart", "istio-ingressgateway"]);
+    let why = refused.err().map(|error| error.to_string()).unwrap_or_default();
+    if !why.contains("no application to restart") {
+        return Err(format!("a gateway was restarted: {why}").into());
+    }
     mesh.down()?;
     Ok(Outcome::Passed)
 }
