@@ -27,7 +27,7 @@ const DESCRIPTION: &str = "/.well-known/openid-configuration";
 
 pub(crate) fn read(root: &Object<'_>) -> Option<RequestAuthentication> {
     let meta = meta::read(root, NameForm::Subdomain);
-    let (mut selector, mut rules) = (None, Vec::new());
+    let (mut selector, mut rules, mut asks) = (None, Vec::new(), false);
     if let Some(spec) = root.object("spec") {
         selector = spec.object("selector").and_then(|object| match_labels(&object));
         spec.refused(
@@ -35,6 +35,7 @@ pub(crate) fn read(root: &Object<'_>) -> Option<RequestAuthentication> {
             "without it the object would hold for the whole namespace",
         );
         let items = spec.list("jwtRules");
+        asks = !items.is_empty();
         if let Some(field) = items.get(RULES_MAX) {
             field.error(
                 codes::OUT_OF_RANGE,
@@ -46,7 +47,7 @@ pub(crate) fn read(root: &Object<'_>) -> Option<RequestAuthentication> {
         rules = items.filter_map(|rule| read_rule(&rule)).collect();
     }
     let meta = meta?;
-    if rules.is_empty() {
+    if !asks {
         root.field().warn(
             codes::NO_EFFECT,
             "without `jwtRules` the object asks for nothing",

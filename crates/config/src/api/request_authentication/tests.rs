@@ -142,3 +142,14 @@ fn what_is_wrong_is_said_where_it_stands_and_the_object_is_not_used() {
     assert_eq!(targeted.diagnostics[0].code, codes::NOT_SUPPORTED);
     assert!(targeted.request_authentications.is_empty());
 }
+
+#[test]
+fn that_there_are_no_rules_is_said_where_none_is_written() {
+    let says = |spec: &str| {
+        let found = read_spec(spec).diagnostics;
+        found.iter().any(|one| one.message.contains("asks for nothing"))
+    };
+    assert!(says("  selector: {matchLabels: {app: web}}"));
+    assert!(says("  jwtRules: []"));
+    assert!(!says("  jwtRules: [{issuer: ''}]"));
+}
