@@ -32,7 +32,9 @@ const QUEUE_MAX: usize = 1 << 16;
 const RECONNECTS_MAX: u64 = 1000;
 /// After the end, answers are awaited so long; what is then still owed counts as errors.
 const GRACE_NS: u64 = 5_000_000_000;
-/// Before the measured time, so long is not measured (connections come up, caches fill).
+/// Kept connections must be able to take requests within so long; the clock starts then.
+const READY_NS: u64 = 10_000_000_000;
+/// Before the measured time, so long is not measured (caches fill).
 const WARM_UP_NS: u64 = 200_000_000;
 /// So many requests are under way at a time while connections are opened to be held.
 const OPENING_MAX: usize = 32;
@@ -99,6 +101,24 @@ struct Load {
 /// Runs the load and prints its figures.
 pub(crate) fn load(args: &Args) -> Result<()> {
     let seconds: f64 = args.number("secs", 4.0)?;
+    let mut load = prepared(args, seconds)?;
+    load.await_ready()?;
+    load.start((seconds * 1e9) as u64);
+    load.run()?;
+    let kept = load.kept;
+    load.print(seconds);
+    if kept == Use::Held {
+        // Until the orchestrator ends this process.
+        std::io::stdout().flush()?;
+        loop {
+            std::thread::park();
+        }
+    }
+    Ok(())
+}
+
+/// Reads what is asked for, and opens the connections that are kept.
+fn prepared(args: &Args, seconds: f64) -> Result<Load> {
     let rate: f64 = args.number("rate", 0.0)?;
     let connections: usize = args.number("conns", 32)?;
     if !(0.05..=600.0).contains(&seconds)
@@ -107,13 +127,11 @@ pub(crate) fn load(args: &Args) -> Result<()> {
     {
         bail!("--secs 0.05 to 600, --conns 1 to 10000, --rate up to 1000000");
     }
-    let start = now_ns();
-    let from = start + WARM_UP_NS;
     let pace = if rate > 0.0 {
         Pace::Open {
             gap_ns: 1e9 / rate,
             random: 0x9E37_79B9_7F4A_7C15,
-            due: start,
+            due: 0,
             queue: VecDeque::new(),
         }
     } else {
@@ -137,8 +155,8 @@ pub(crate) fn load(args: &Args) -> Result<()> {
         connections: Vec::with_capacity(connections),
         free: VecDeque::new(),
         pace,
-        from,
-        until: from + (seconds * 1e9) as u64,
+        from: 0,
+        until: 0,
         total: 0,
         errors: 0,
         reconnects: 0,
@@ -158,16 +176,7 @@ pub(crate) fn load(args: &Args) -> Result<()> {
             load.open(index)?;
         }
     }
-    load.run()?;
-    load.print(seconds);
-    if kept == Use::Held {
-        // Until the orchestrator ends this process.
-        std::io::stdout().flush()?;
-        loop {
-            std::thread::park();
-        }
-    }
-    Ok(())
+    Ok(load)
 }
 
 impl Load {
@@ -181,6 +190,54 @@ impl Load {
         connection.wire = Some(wire);
         connection.blocked = false;
         Ok(())
+    }
+
+    /// Waits until every kept connection can take requests: over HTTP/2 that is when the proxy's settings have come,
+    /// and a proxy that is slow to greet would otherwise be measured before it was asked anything.
+    fn await_ready(&mut self) -> Result<()> {
+        let until = now_ns() + READY_NS;
+        let (mut ready, mut buffer, mut finished) = (Vec::new(), vec![0; 256 * 1024], Vec::new());
+        loop {
+            let mut waiting = 0;
+            for index in 0..self.connections.len() {
+                if self.kept == Use::Kept && !self.connections[index].session.can_begin() {
+                    waiting += 1;
+                    self.flush(index)?;
+                }
+            }
+            if waiting == 0 {
+                return Ok(());
+            }
+            if now_ns() > until {
+                bail!(
+                    "{waiting} of {} connections were not greeted within {} s",
+                    self.connections.len(),
+                    READY_NS / 1_000_000_000
+                );
+            }
+            self.poll.wait(Some(Duration::from_millis(50)), &mut ready)?;
+            for event in &ready {
+                self.step(*event, &mut buffer, &mut finished)?;
+            }
+        }
+    }
+
+    /// Starts the clock.
+    fn start(&mut self, measured_ns: u64) {
+        let now = now_ns();
+        if let Pace::Open { due, .. } = &mut self.pace {
+            *due = now;
+        }
+        self.from = now + WARM_UP_NS;
+        self.until = self.from + measured_ns;
+    }
+
+    /// Requests that were due and have no answer yet.
+    fn owed(&self) -> usize {
+        match &self.pace {
+            Pace::Closed => self.in_flight,
+            Pace::Open { queue, .. } => self.in_flight + queue.len(),
+        }
     }
 
     fn run(&mut self) -> Result<()> {
@@ -204,9 +261,9 @@ impl Load {
             if self.kept == Use::Held && self.total + self.errors >= self.connections.len() as u64 {
                 return Ok(());
             }
-            if now > self.until && (self.in_flight == 0 || now > self.until + GRACE_NS) {
+            if now > self.until && (self.owed() == 0 || now > self.until + GRACE_NS) {
                 // What is still owed was never answered.
-                self.errors += self.in_flight as u64;
+                self.errors += self.owed() as u64;
                 return Ok(());
             }
             self.poll.wait(Some(Duration::from_millis(50)), &mut ready)?;
@@ -457,6 +514,44 @@ fn gap(random: &mut u64, mean_ns: f64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::grpc;
+
+    #[test]
+    fn a_proxy_that_greets_late_is_measured_from_then_on() {
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+        let port = listener.local_addr().expect("bound").port();
+        let server = std::thread::spawn(move || {
+            let (mut socket, _) = listener.accept().expect("a connection");
+            std::thread::sleep(Duration::from_millis(600));
+            let (mut out, mut buffer) = (Vec::new(), [0; 65536]);
+            let mut server = grpc::Server::new(grpc::ANSWER_BYTES, &mut out);
+            loop {
+                socket
+                    .write_all(&std::mem::take(&mut out))
+                    .expect("the client is there");
+                match socket.read(&mut buffer).expect("the client is there") {
+                    0 => return,
+                    n => server.input(&buffer[..n], &mut out).expect("calls"),
+                }
+            }
+        });
+        let words = format!("--proto grpc --port {port} --conns 1 --rate 200 --secs 0.1");
+        let args = Args::parse(words.split(' ').map(str::to_owned)).expect("a command line");
+        let mut load = prepared(&args, 0.1).expect("connected");
+        load.await_ready().expect("greeted");
+        load.start(100_000_000);
+        load.run().expect("answered");
+        assert!(load.total > 20, "of about 60 that were due: {}", load.total);
+        assert_eq!((load.errors, load.owed()), (0, 0));
+        load.latencies_ns.sort_unstable();
+        let median = percentile(&load.latencies_ns, 0.5).expect("some were measured");
+        assert!(
+            median < 300_000_000,
+            "the greeting is in the figures: {median} ns"
+        );
+        drop(load);
+        server.join().expect("the server ended well");
+    }
 
     #[test]
     fn arrivals_have_the_mean_and_spread_of_poisson() {

@@ -70,6 +70,14 @@ impl Session {
         })
     }
 
+    /// Whether a request can be begun, or could be before those that were.
+    pub(super) fn can_begin(&self) -> bool {
+        match self {
+            Self::Http1(_) | Self::Echo(_) => true,
+            Self::Http2(s) => s.greeted,
+        }
+    }
+
     pub(super) fn in_flight(&self) -> usize {
         match self {
             Self::Http1(s) => usize::from(s.due.is_some()),
