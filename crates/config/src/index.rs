@@ -44,6 +44,15 @@ impl Index {
         }
     }
 
+    /// The same origin at the line of its very field, as far as that is known.
+    pub fn placed(&self, origin: &Origin) -> Origin {
+        let line = self.find(origin).map_or(origin.line, |(_, span)| span.line);
+        Origin {
+            line,
+            ..origin.clone()
+        }
+    }
+
     /// The text of a field of an object that was left out.
     pub(crate) fn text(&self, object: &ObjectRef, path: &[&str]) -> Option<&str> {
         let document = self.documents.get(object).and_then(|all| all.first())?;

@@ -13,6 +13,7 @@ pub mod key_set;
 mod merge;
 pub mod model;
 mod parse;
+pub mod policy_test;
 mod read;
 pub mod snapshot;
 
@@ -21,4 +22,5 @@ pub use check::check;
 pub use index::Index;
 pub use merge::{Counts, LoadOptions, Loaded, Reader, load};
 pub use parse::{MAX_SOURCE_BYTES, Source};
+pub use read::nearest;
 pub use snapshot::Snapshot;

@@ -19,9 +19,9 @@ use rajut_types::{Diagnostic, ObjectRef, Severity, Text};
 use crate::{
     Index, codes,
     model::{
-        AuthorizationPolicy, ConfigMap, Deployment, DestinationRule, Gateway, MeshConfig, Namespace,
-        PeerAuthentication, RateLimitPolicy, RequestAuthentication, RunCommand, Secret, Service,
-        ServiceAccount, Telemetry, VirtualService,
+        AuthorizationAction, AuthorizationPolicy, ConfigMap, DEFAULT_DENY, Deployment, DestinationRule,
+        Gateway, MeshConfig, Namespace, PeerAuthentication, RateLimitPolicy, RequestAuthentication,
+        RunCommand, Secret, Service, ServiceAccount, Telemetry, VirtualService,
     },
     parse::Source,
     read::nearest,
@@ -164,6 +164,7 @@ fn read(sources: &[Source], options: &LoadOptions, reader: &mut Reader) -> Loade
     loaded.diagnostics.extend(findings);
     external_names(&mut loaded.services);
     gateways::add_workloads(&mut loaded);
+    default_deny(&mut loaded);
     sort(&mut loaded);
     loaded
 }
@@ -191,6 +192,26 @@ fn run_commands(deployments: &mut [Deployment], options: &LoadOptions, findings:
             findings.push(Diagnostic::new(codes::NO_DEPLOYMENT, Severity::Error, origin, message).hint(hint));
         }
     }
+}
+
+/// A namespace that refuses whoever no policy lets through has a policy of action `ALLOW` without rules. Its name is one that nobody
+/// can write.
+fn default_deny(loaded: &mut Loaded) {
+    let namespaces = loaded.namespaces.iter().filter(|it| it.default_deny);
+    let policies = namespaces.map(|namespace| AuthorizationPolicy {
+        name: "(default-deny)".into(),
+        namespace: namespace.name.clone(),
+        selector: None,
+        action: AuthorizationAction::Allow,
+        dry_run: false,
+        rules: Vec::new(),
+        origin: namespace.origin.at(
+            format!("metadata.annotations[{DEFAULT_DENY}]"),
+            namespace.origin.line,
+        ),
+        age: u64::MAX,
+    });
+    loaded.authorization_policies.extend(policies);
 }
 
 /// A service of type `ExternalName` that stands for a service of the mesh and has no ports is an alias of it.

@@ -8,7 +8,8 @@ mod object;
 mod scalar;
 mod scope;
 
-pub(crate) use object::{Object, listed, nearest};
+pub use object::nearest;
+pub(crate) use object::{Object, listed};
 pub(crate) use scope::{Field, Scope};
 
 pub(crate) use crate::parse::shown;

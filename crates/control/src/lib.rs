@@ -10,6 +10,7 @@
 //! | [`discovery`] | who is connected; snapshots pushed; acknowledgements |
 //! | [`observe`] | what the mesh does, as the callers' proxies report it |
 //! | [`node`] | from an xDS node to the proxy that is translated for |
+//! | [`judge`] | what becomes of a call at the workload that is called, and who may call what |
 //! | `keys` | the public keys of token issuers, fetched for everybody |
 //! | [`orders`] | what the supervisor of a local mesh is to do |
 //! | [`admin`] | the operator's door: HTTP and JSON on a Unix socket |
@@ -23,6 +24,7 @@ pub mod accept;
 pub mod admin;
 pub mod ca;
 pub mod discovery;
+pub mod judge;
 mod keys;
 pub mod node;
 pub mod observe;

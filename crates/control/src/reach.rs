@@ -14,7 +14,10 @@ use rajut_config::{
     model::{AuthorizationAction, AuthorizationPolicy, MtlsMode, Workload},
     snapshot::Shared,
 };
-use rajut_ir::rbac::{Action, Rbac, Rules, reach::Reach as Applies};
+use rajut_ir::rbac::{
+    Action, Rbac, Rules,
+    reach::{Known, Reach as Applies},
+};
 use rajut_translate::access_controls;
 use rajut_types::{Origin, Text};
 use serde::Serialize;
@@ -186,7 +189,7 @@ fn of_deployment(
             guarded: true,
         }
     } else {
-        judge(&rules, None)
+        judge(&rules, &Known::default())
     };
     let mtls = |mode: MtlsMode, origin: &Origin| Mtls {
         mode: if first.mesh { mode_name(mode) } else { "DISABLE" },
@@ -251,24 +254,28 @@ const fn mode_name(mode: MtlsMode) -> &'static str {
 fn judge_by_modes(controls: &[Arc<Rbac>], identity: &str, modes: &[MtlsMode]) -> Verdict {
     let blind = modes.iter().filter(|mode| **mode == MtlsMode::Disable).count();
     if blind == modes.len() {
-        return judge(controls, None);
+        return judge(controls, &Known::default());
     }
-    let mut verdict = judge(controls, Some(identity));
-    if blind > 0 && judge(controls, None).outcome != verdict.outcome {
+    let known = Known {
+        identity: Some(identity),
+        ..Known::default()
+    };
+    let mut verdict = judge(controls, &known);
+    if blind > 0 && judge(controls, &Known::default()).outcome != verdict.outcome {
         verdict.outcome = Outcome::Sometimes;
     }
     verdict
 }
 
 /// In the order in which the access controls decide: each may refuse.
-fn judge(controls: &[Arc<Rbac>], identity: Option<&str>) -> Verdict {
+pub(crate) fn judge<'r>(controls: impl IntoIterator<Item = &'r Arc<Rbac>>, known: &Known<'_>) -> Verdict {
     let mut verdict = Verdict {
         outcome: Outcome::Allowed,
         by: Vec::new(),
         guarded: false,
     };
-    for rules in controls.iter().filter_map(|rbac| rbac.rules.as_deref()) {
-        let (applies, by) = strongest(rules, identity);
+    for rules in controls.into_iter().filter_map(|rbac| rbac.rules.as_deref()) {
+        let (applies, by) = strongest(rules, known);
         let outcome = match (rules.action(), applies) {
             (Action::Log, _) | (Action::Deny, Applies::Never) => continue,
             (Action::Deny, Applies::Always) | (Action::Allow, Applies::Never) => Outcome::Refused,
@@ -286,10 +293,10 @@ fn judge(controls: &[Arc<Rbac>], identity: Option<&str>) -> Verdict {
 }
 
 /// How surely one of the rules applies, and those that do so.
-fn strongest(rules: &Rules, identity: Option<&str>) -> (Applies, Vec<Text>) {
+fn strongest(rules: &Rules, known: &Known<'_>) -> (Applies, Vec<Text>) {
     let mut strongest = (Applies::Never, Vec::new());
     for (name, policy) in rules.policies() {
-        let applies = policy.reach(identity);
+        let applies = policy.reach(known);
         if applies == Applies::Never || applies < strongest.0 {
             continue;
         }

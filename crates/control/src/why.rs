@@ -113,7 +113,12 @@ pub fn find_proxy(snapshot: &Snapshot, connected: &[Arc<Proxy>], from: &str) -> 
         return Ok((**proxy).clone());
     }
     let workload = workload.ok_or_else(|| Unanswerable::From(from.to_owned()))?;
-    Ok(Proxy {
+    Ok(sidecar_of(snapshot, workload))
+}
+
+/// The sidecar of a workload as it would stand in a network namespace of its own.
+pub(crate) fn sidecar_of(snapshot: &Snapshot, workload: &Workload) -> Proxy {
+    Proxy {
         id: format!(
             "why~{}~{}.{}~",
             workload.address, workload.name, workload.namespace
@@ -128,7 +133,7 @@ pub fn find_proxy(snapshot: &Snapshot, connected: &[Arc<Proxy>], from: &str) -> 
         addresses: vec![workload.address],
         locality: workload.locality.clone(),
         capture: Capture::Redirect,
-    })
+    }
 }
 
 /// Follows a request of `proxy`, which runs on `resources`.

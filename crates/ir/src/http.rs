@@ -1,6 +1,6 @@
 //! The HTTP connection manager and its filters.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use rajut_types::Text;
 
@@ -82,6 +82,23 @@ pub struct HttpConnectionManager {
     pub http2: Http2Options,
     /// Which requests are traced; `None`: none, and contexts pass untouched.
     pub tracing: Option<Tracing>,
+}
+
+impl HttpConnectionManager {
+    /// The client's address as trusted proxies tell it; `None`: it is the connection's own. `forwarded_for`: the last field
+    /// `x-forwarded-for`, where the connection's own address was appended if it is used.
+    /// Source: Envoy `use_remote_address`, `xff_num_trusted_hops`.
+    pub fn told_client<'v>(&self, forwarded_for: impl FnOnce() -> Option<&'v [u8]>) -> Option<IpAddr> {
+        if self.use_remote_address && self.xff_num_trusted_hops == 0 {
+            return None;
+        }
+        let skip = usize::try_from(self.xff_num_trusted_hops).unwrap_or(usize::MAX);
+        forwarded_for()?
+            .rsplit(|byte| *byte == b',')
+            .nth(skip)
+            .and_then(|address| std::str::from_utf8(address).ok())
+            .and_then(|address| address.trim().parse().ok())
+    }
 }
 
 /// HTTP versions of a listener.

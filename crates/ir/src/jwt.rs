@@ -171,6 +171,23 @@ impl Claim {
         }
     }
 
+    /// With those fields that are lists of words as lists.
+    #[must_use]
+    pub fn with_words(mut self, space_delimited: &[Text]) -> Self {
+        let Self::Object(fields) = &mut self else {
+            return self;
+        };
+        for name in space_delimited {
+            if let Some(value) = fields.get_mut(name)
+                && let Self::Text(text) = value
+            {
+                let words = text.split(' ').filter(|word| !word.is_empty());
+                *value = Self::List(words.map(|word| Self::Text(word.into())).collect());
+            }
+        }
+        self
+    }
+
     /// The claim at the end of a path of names.
     pub fn at<'n>(&self, path: impl IntoIterator<Item = &'n str>) -> Option<&Self> {
         path.into_iter().try_fold(self, |claim, name| claim.get(name))

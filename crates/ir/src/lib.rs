@@ -20,6 +20,7 @@ pub mod http;
 pub mod jwt;
 pub mod listener;
 pub mod matcher;
+pub mod path;
 pub mod rate_limit;
 pub mod rbac;
 pub mod resources;

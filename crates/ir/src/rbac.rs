@@ -171,6 +171,11 @@ impl UriTemplate {
         })
     }
 
+    fn matches(&self, call: &impl RequestView) -> bool {
+        let path = path_of(call);
+        !path.is_empty() && self.regex.is_full_match(path)
+    }
+
     /// As Envoy writes it.
     pub fn source(&self) -> &str {
         &self.source
@@ -360,10 +365,7 @@ impl Condition for Permission {
         match self {
             Self::Header(matcher) => header_matches(matcher, call),
             Self::UrlPath(matcher) => path_matches(matcher, call),
-            Self::UriTemplate(template) => {
-                let path = path_of(call);
-                !path.is_empty() && template.regex.is_full_match(path)
-            }
+            Self::UriTemplate(template) => template.matches(call),
             Self::DestinationIp(net) => contains(*net, call.destination().ip()),
             Self::DestinationPort(port) => call.destination().port() == *port,
             Self::DestinationPorts(ports) => ports.contains(&call.destination().port().into()),

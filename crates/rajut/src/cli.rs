@@ -9,6 +9,7 @@ mod exec;
 mod lifecycle;
 mod logs;
 mod mesh;
+mod policy;
 mod proxies;
 mod resources;
 mod restart;
@@ -89,6 +90,9 @@ pub(crate) enum Command {
     Explain(analyze::ExplainArgs),
     /// Which listener, route, cluster and policies a request meets, and what comes of it
     Why(why::WhyArgs),
+    /// Judge requests by policies before they are in force, and see who may call whom
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
     /// What each proxy has acknowledged
     ProxyStatus(OutputFormat),
     /// What a workload's proxy runs on
@@ -155,6 +159,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Analyze(args) => analyze::analyze(&args),
         Command::Explain(args) => analyze::explain(&args),
         Command::Why(args) => why::why(&place?, &args),
+        Command::Policy(command) => policy::policy(&place?, &command),
         Command::ProxyStatus(args) => proxies::status(&place?, args.format),
         Command::ProxyConfig(args) => proxies::config(&place?, &args),
         Command::Verify(args) => verify::verify(&place?, &args),

@@ -4,16 +4,30 @@ use std::collections::BTreeMap;
 
 use super::meta::{self, NameForm};
 use crate::{
-    model::{ConfigMap, Namespace, ServiceAccount},
-    read::{Field, Object},
+    codes,
+    model::{ConfigMap, DEFAULT_DENY, Namespace, ServiceAccount},
+    read::{Field, Object, shown},
 };
 
 pub(crate) fn namespace(root: &Object<'_>) -> Option<Namespace> {
     root.ignore(&["spec"]);
     let meta = meta::read(root, NameForm::Label)?;
+    let default_deny = match meta.annotations.find(DEFAULT_DENY) {
+        None | Some("false") => false,
+        Some("true") => true,
+        Some(other) => {
+            root.field().error(
+                codes::UNKNOWN_VALUE,
+                format!("the annotation `{DEFAULT_DENY}` is `{}`", shown(other)),
+                "write \"true\" or \"false\", with quotes",
+            );
+            false
+        }
+    };
     Some(Namespace {
         name: meta.name,
         labels: meta.labels,
+        default_deny,
         origin: root.field().origin(),
     })
 }

@@ -217,6 +217,9 @@ impl Visibility {
     }
 }
 
+/// The annotation of a namespace whose workloads refuse whoever no policy lets through.
+pub const DEFAULT_DENY: &str = "mesh.rajut.dev/default-deny";
+
 /// A namespace that somebody wrote down.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Namespace {
@@ -224,6 +227,9 @@ pub struct Namespace {
     pub name: Text,
     /// Its labels.
     pub labels: Labels,
+    /// Its workloads (those of the root namespace: all) refuse whoever no policy lets through. Annotation
+    /// `mesh.rajut.dev/default-deny`.
+    pub default_deny: bool,
     /// Where.
     pub origin: Origin,
 }

@@ -304,7 +304,7 @@ pub(crate) fn listed(names: &[&str]) -> String {
 const MAX_NAMES: usize = 2_000;
 
 /// The name among `names` that is most like `text`, if any is like it at all.
-pub(crate) fn nearest<'n>(text: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+pub fn nearest<'n>(text: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
     // The measure costs the product of the lengths; nobody mistypes so long a name.
     if text.len() > 128 {
         return None;

@@ -1,16 +1,22 @@
 //! What a policy says of a caller before it calls: whether it can apply at all, on the very rules that decide its calls. For
 //! who asks who can reach what. Pure; one pass over the policy.
 //!
-//! Only the identity is known. What is judged by addresses, headers, paths or ports may hold or not.
+//! Only what [`Known`] has is known. What is judged by addresses, headers and claims, and by what it has not, may hold or not.
 
-use super::{Policy, Principal, Rule};
+use std::borrow::Cow;
+
+use super::{Permission, Policy, Principal, Rule, path_matches};
+use crate::{
+    decide::{RequestView, header_matches},
+    matcher::StringMatcher,
+};
 
 /// How often a policy applies to the calls of one identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reach {
     /// To none.
     Never,
-    /// To those with certain addresses, headers, paths or ports.
+    /// To those with what is not known: certain addresses, headers, claims.
     Sometimes,
     /// To all.
     Always,
@@ -26,19 +32,65 @@ impl From<Option<bool>> for Reach {
     }
 }
 
+/// What is known of calls before they come; what is not may be anything.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Known<'k> {
+    /// The URI in the caller's certificate; `None`: it has no certificate.
+    pub identity: Option<&'k str>,
+    /// `GET`
+    pub method: Option<&'k str>,
+    /// Without a query, in the form in which it is judged.
+    pub path: Option<&'k str>,
+    /// The port that is dialled.
+    pub port: Option<u16>,
+}
+
+impl RequestView for Known<'_> {
+    fn method(&self) -> &[u8] {
+        self.method.unwrap_or_default().as_bytes()
+    }
+    fn scheme(&self) -> &[u8] {
+        b""
+    }
+    fn authority(&self) -> &[u8] {
+        b""
+    }
+    fn path(&self) -> &[u8] {
+        self.path.unwrap_or_default().as_bytes()
+    }
+    fn header(&self, _: &str) -> Option<Cow<'_, [u8]>> {
+        None
+    }
+}
+
 impl Policy {
-    /// Of a caller whose certificate has this URI; `None`: a caller without a certificate.
-    pub fn reach(&self, identity: Option<&str>) -> Reach {
+    /// Of calls of which this is known.
+    pub fn reach(&self, known: &Known<'_>) -> Reach {
+        let path = |matcher: &StringMatcher| known.path.map(|_| path_matches(matcher, known));
         let principal = |leaf: &Principal| match leaf {
-            Principal::Authenticated(matcher) => Some(identity.is_some_and(|identity| {
+            Principal::Authenticated(matcher) => Some(known.identity.is_some_and(|identity| {
                 matcher
                     .as_ref()
                     .is_none_or(|matcher| matcher.matches(identity.as_bytes()))
             })),
-            _ => None,
+            Principal::UrlPath(matcher) => path(matcher),
+            Principal::DirectRemoteIp(_)
+            | Principal::RemoteIp(_)
+            | Principal::Header(_)
+            | Principal::Claim(_) => None,
+        };
+        let permission = |leaf: &Permission| match leaf {
+            Permission::UrlPath(matcher) => path(matcher),
+            Permission::UriTemplate(template) => known.path.map(|_| template.matches(known)),
+            Permission::Header(matcher) if &*matcher.name == ":method" => {
+                known.method.map(|_| header_matches(matcher, known))
+            }
+            Permission::DestinationPort(port) => known.port.map(|known| known == *port),
+            Permission::DestinationPorts(ports) => known.port.map(|known| ports.contains(&known.into())),
+            Permission::Header(_) | Permission::DestinationIp(_) | Permission::ServerName(_) => None,
         };
         let who = or(self.principals.iter().map(|rule| rule.judge(&principal)));
-        let what = or(self.permissions.iter().map(|rule| rule.judge(&|_| None)));
+        let what = or(self.permissions.iter().map(|rule| rule.judge(&permission)));
         and([who, what].into_iter()).into()
     }
 }
@@ -74,8 +126,8 @@ fn or(parts: impl Iterator<Item = Option<bool>>) -> Option<bool> {
 mod tests {
     use super::*;
     use crate::{
-        matcher::{StringMatch, StringMatcher},
-        rbac::Permission,
+        matcher::{HeaderMatcher, StringMatch, ValueCondition},
+        rbac::UriTemplate,
     };
 
     fn is(identity: &str) -> Rule<Principal> {
@@ -98,7 +150,11 @@ mod tests {
         let of_web = is("spiffe://td/ns/a/sa/web");
         let port = || Rule::Is(Permission::DestinationPort(80));
         let reach = |principal: &Rule<Principal>, permission: Rule<Permission>, who| {
-            policy(principal.clone(), permission).reach(who)
+            let known = Known {
+                identity: who,
+                ..Known::default()
+            };
+            policy(principal.clone(), permission).reach(&known)
         };
         assert_eq!(reach(&of_web, Rule::Any, web), Reach::Always);
         assert_eq!(reach(&of_web, port(), web), Reach::Sometimes);
@@ -121,5 +177,32 @@ mod tests {
         assert_eq!(reach(&either, Rule::Any, None), Reach::Sometimes);
         let both = Rule::And(vec![of_web, Rule::Not(Box::new(either))]);
         assert_eq!(reach(&both, Rule::Any, web), Reach::Never);
+    }
+    #[test]
+    fn a_method_and_a_path_that_are_known_are_judged() {
+        let anybody = Rule::Any;
+        let get = Rule::Is(Permission::Header(HeaderMatcher {
+            name: ":method".into(),
+            condition: ValueCondition::Matches(StringMatcher::exact("GET")),
+            invert: false,
+            missing_is_empty: false,
+        }));
+        let below = UriTemplate::parse("/records/{*}").expect("a template");
+        let policy = policy(
+            anybody,
+            Rule::And(vec![get, Rule::Is(Permission::UriTemplate(below))]),
+        );
+        let of = |method, path| {
+            policy.reach(&Known {
+                method,
+                path,
+                ..Known::default()
+            })
+        };
+        assert_eq!(of(Some("GET"), Some("/records/7")), Reach::Always);
+        assert_eq!(of(None, Some("/records/7")), Reach::Sometimes);
+        assert_eq!(of(None, Some("/x")), Reach::Never);
+        assert_eq!(of(Some("PUT"), None), Reach::Never);
+        assert_eq!(of(None, None), Reach::Sometimes);
     }
 }

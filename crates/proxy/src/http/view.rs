@@ -100,19 +100,7 @@ pub(crate) fn peer_names(connection: &Connection, is_tls: bool) -> Option<PeerNa
 /// Source: Envoy `use_remote_address`, `xff_num_trusted_hops`.
 pub(crate) fn client_address(record: &Record) -> SocketAddr {
     let direct = record.shared.connection.remote;
-    let ir = record.manager.ir();
-    if ir.use_remote_address && ir.xff_num_trusted_hops == 0 {
-        return direct;
-    }
-    // Where the connection's own address was appended it stands last.
-    let skip = usize::try_from(ir.xff_num_trusted_hops).unwrap_or(usize::MAX);
-    let Some(value) = record.head.fields.get_all(Known::XForwardedFor).last() else {
-        return direct;
-    };
-    value
-        .rsplit(|byte| *byte == b',')
-        .nth(skip)
-        .and_then(|address| std::str::from_utf8(address).ok())
-        .and_then(|address| address.trim().parse::<IpAddr>().ok())
-        .map_or(direct, |address| SocketAddr::new(address, 0))
+    let forwarded_for = || record.head.fields.get_all(Known::XForwardedFor).last();
+    let told = record.manager.ir().told_client(forwarded_for);
+    told.map_or(direct, |address| SocketAddr::new(address, 0))
 }

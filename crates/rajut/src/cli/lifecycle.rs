@@ -54,6 +54,9 @@ pub(crate) struct UpArgs {
     /// A server on this machine that workloads reach as host.rajut.internal:PORT; the name begins with the protocol
     #[arg(long = "host-port", value_name = "NAME=PORT", value_parser = host_port)]
     pub(crate) host_ports: Vec<(String, u16)>,
+    /// Refuse whoever no AuthorizationPolicy lets through, in the whole mesh
+    #[arg(long)]
+    pub(crate) default_deny: bool,
     /// Return when everything is ready, and leave it running
     #[arg(short = 'd', long)]
     pub(crate) detach: bool,

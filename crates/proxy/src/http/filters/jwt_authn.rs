@@ -252,7 +252,7 @@ fn tell(record: &mut Record, provider: &JwtProvider, verified: Vec<(Found, Verif
             found.take_out(record);
         }
         if !provider.metadata.is_empty() {
-            let claims = verify::normalized(verified.claims, &provider.space_delimited);
+            let claims = verified.claims.with_words(&provider.space_delimited);
             record.filters.told.set(&provider.metadata, Arc::new(claims));
         }
     }

@@ -581,7 +581,21 @@ fn paths(place: &Place, args: &UpArgs) -> anyhow::Result<(Vec<PathBuf>, String)>
         )?;
         paths.push(generated);
     }
+    if args.default_deny {
+        let loaded = sources::load(&paths, &input_file(place), namespace)?;
+        paths.push(default_deny(place, &loaded.mesh.root_namespace)?);
+    }
     Ok((paths, namespace.to_owned()))
+}
+
+/// A policy for the whole mesh that lets nobody through by itself.
+fn default_deny(place: &Place, root_namespace: &str) -> anyhow::Result<PathBuf> {
+    let path = place.state.path().join("default-deny.yaml");
+    let text = format!(
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata:\n  name: rajut-default-deny\n  namespace: {root_namespace}\nspec: {{}}\n"
+    );
+    write_private(&path, text.as_bytes())?;
+    Ok(path)
 }
 
 /// Servers on this machine as a service of the mesh: sidecars stand outside the workloads' namespaces, so this

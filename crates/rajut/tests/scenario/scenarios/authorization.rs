@@ -1,4 +1,5 @@
-//! `AuthorizationPolicy`: tables of callers, requests and verdicts, each under policies of its own.
+//! `AuthorizationPolicy`: tables of callers, requests and verdicts, each under policies of its own. Every row is used three times: on
+//! our proxy, on Envoy, and by `rajut policy test`, which has files alone.
 
 use std::{sync::Arc, time::Duration};
 
@@ -26,6 +27,11 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "a_rehearsed_authorization_policy_refuses_nothing_and_counts",
         planes: BOTH,
         run: rehearsed,
+    },
+    Scenario {
+        name: "with_default_deny_the_suggested_policies_let_through_what_was_seen_and_no_more",
+        planes: BOTH,
+        run: suggested,
     },
 ];
 
@@ -118,6 +124,7 @@ impl Table {
     /// Applies the policies, makes the calls, takes the policies away again. Our proxy has every request judged by what is in
     /// force when it comes; Envoy by what was when its connection came, and it takes some seconds to end those.
     fn check(&self, mesh: &Mesh, plane: Plane) -> Result {
+        self.judge(mesh)?;
         if !self.policies.is_empty() {
             mesh.apply(&self.policies)?;
         }
@@ -136,6 +143,50 @@ impl Table {
             Ok(())
         } else {
             Err(format!("{}:\n{}\nunder\n{}", self.what, wrong.join("\n"), self.policies).into())
+        }
+    }
+
+    /// What `rajut policy test` says of the same rows, by the files alone.
+    fn judge(&self, mesh: &Mesh) -> Result {
+        let row = |(caller, call, wanted): &(&str, Value, Value)| {
+            let namespace = if *caller == "visitor" { "ward" } else { "lab" };
+            let allowed = *wanted == json!(200) || *wanted == json!("ping");
+            let (destination, request) = match call {
+                Value::String(service) => (
+                    json!({"workload": service, "port": 7001}),
+                    json!({"protocol": "tcp"}),
+                ),
+                call => {
+                    let mut headers = call[2].clone();
+                    let fields = headers.as_object_mut();
+                    let host = fields.and_then(|fields| fields.remove("host"));
+                    let host = host.unwrap_or_else(|| json!("web:8080"));
+                    let request =
+                        json!({"method": call[0], "path": call[1], "host": host, "headers": headers});
+                    (json!({"workload": "web", "port": 8080}), request)
+                }
+            };
+            json!({
+                "name": format!("{caller} {call}"),
+                "source": {"workload": format!("{caller}.{namespace}")},
+                "destination": destination,
+                "request": request,
+                "expect": if allowed { "allow" } else { "deny" },
+            })
+        };
+        let rows: Vec<Value> = self.rows.iter().map(row).collect();
+        let path = |name: &str| mesh.state.join(name).display().to_string();
+        let (table, policies) = (path("table.json"), path("policies-under-test.yaml"));
+        std::fs::write(&table, json!({"tests": rows}).to_string())?;
+        std::fs::write(&policies, &self.policies)?;
+        let files = mesh.folder.display().to_string();
+        let said = mesh.rajut(&[
+            "policy", "test", &table, "-f", &files, "-f", &policies, "-n", "lab",
+        ])?;
+        if said.starts_with(&format!("{} test", self.rows.len())) {
+            Ok(())
+        } else {
+            Err(format!("{}: {said}", self.what).into())
         }
     }
 
@@ -551,6 +602,68 @@ fn rehearsed(plane: Plane) -> Result<Outcome> {
     } else {
         Err(format!("{counted} of {asked} counted as refused in rehearsal").into())
     }
+}
+
+fn suggested(plane: Plane) -> Result<Outcome> {
+    let mut text = lab::STRICT.to_owned();
+    for name in ["web", "nurse", "clerk"] {
+        text += &lab::yaml(&Workload {
+            name,
+            port: 8080,
+            port_name: "http",
+            replicas: 1,
+            run: lab::server("http", 8080),
+            more: "",
+        });
+    }
+    let setup = Setup::yaml(&text).arguments(&["-n", "lab", "--default-deny"]);
+    let mesh = Mesh::up(plane, &setup)?;
+    let come_to = |what: &str, nurse: u16, clerk: Option<u16>| {
+        let mut found = Vec::new();
+        eventually(what, Duration::from_secs(20), || {
+            found = calls(&mesh, "nurse-0.lab", &[get("/")]).ok()?;
+            if let Some(clerk) = clerk {
+                found.extend(calls(&mesh, "clerk-0.lab", &[get("/")]).ok()?);
+                return (found == [json!(nurse), json!(clerk)]).then_some(());
+            }
+            (found == [json!(nurse)]).then_some(())
+        })
+        .map_err(|error| format!("{error}: {found:?}"))
+    };
+    come_to("nobody is let through", 403, None)?;
+    let everybody = policy("everybody", "web", "  rules: [{}]");
+    mesh.apply(&everybody)?;
+    come_to("the nurse is let through", 200, None)?;
+    let folder = mesh.state.join("suggested");
+    let path = folder.display().to_string();
+    let file = eventually("the call is known", Duration::from_secs(20), || {
+        calls(&mesh, "nurse-0.lab", &[get("/")]).ok()?;
+        mesh.rajut(&["policy", "suggest", "--out", &path]).ok()?;
+        let file = std::fs::read_to_string(folder.join("lab-web.yaml")).ok()?;
+        file.contains("/ns/lab/sa/nurse").then_some(file)
+    })?;
+    if !file.contains("# nurse.lab to web.lab.svc.cluster.local:8080: ") || file.contains("clerk") {
+        return Err(format!("the evidence is not as it was seen:\n{file}").into());
+    }
+    mesh.delete(&everybody)?;
+    let mut all = String::new();
+    for entry in std::fs::read_dir(&folder)? {
+        all += &format!("---\n{}", std::fs::read_to_string(entry?.path())?);
+    }
+    mesh.apply(&all)?;
+    come_to("what was seen passes, and nothing else", 200, Some(403))?;
+    let verdicts = mesh.json(&["policy", "matrix"])?["verdicts"].clone();
+    let of = |caller: &str| {
+        let found = verdicts.as_array().into_iter().flatten().find(|row| {
+            row["workload"] == "web" && row["caller"] == format!("spiffe://cluster.local/ns/lab/sa/{caller}")
+        });
+        found.map(|row| row["verdict"].clone())
+    };
+    if (of("nurse"), of("clerk")) != (Some(json!("allowed")), Some(json!("refused"))) {
+        return Err(format!("the matrix of the running mesh: {verdicts:#}").into());
+    }
+    mesh.down()?;
+    Ok(Outcome::Passed)
 }
 
 /// What the sidecar of `web` would have refused.

@@ -338,7 +338,7 @@ fn claims_are_told_as_envoy_tells_them() {
         assert_eq!(told(nothing), None);
     }
     let claims = rajut_ir::jwt::Claim::parse(br#"{"scope":"a  b","roles":"c d"}"#).unwrap();
-    let words = normalized(claims, &["scope".into(), "nothing".into()]);
+    let words = claims.with_words(&["scope".into(), "nothing".into()]);
     let expected = rajut_ir::jwt::Claim::parse(br#"{"scope":["a","b"],"roles":"c d"}"#).unwrap();
     assert_eq!(words, expected);
 }

@@ -77,19 +77,3 @@ pub(super) fn as_header(claim: &Claim) -> Option<Cow<'_, str>> {
         Claim::Null | Claim::List(_) | Claim::Object(_) => None,
     }
 }
-
-/// With those claims that are lists of words as lists.
-pub(super) fn normalized(mut claims: Claim, space_delimited: &[rajut_types::Text]) -> Claim {
-    let Claim::Object(fields) = &mut claims else {
-        return claims;
-    };
-    for name in space_delimited {
-        if let Some(value) = fields.get_mut(name)
-            && let Claim::Text(text) = value
-        {
-            let words = text.split(' ').filter(|word| !word.is_empty());
-            *value = Claim::List(words.map(|word| Claim::Text(word.into())).collect());
-        }
-    }
-    claims
-}
