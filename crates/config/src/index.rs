@@ -30,7 +30,7 @@ impl Index {
     }
 
     /// A finding at `origin`, with its place and the text of its line.
-    pub(crate) fn diagnostic(
+    pub fn diagnostic(
         &self,
         code: Code,
         severity: Severity,

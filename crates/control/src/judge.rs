@@ -12,6 +12,7 @@
 
 pub mod matrix;
 pub mod row;
+pub mod scan;
 
 use std::{
     borrow::Cow,

@@ -13,6 +13,7 @@ mod policy;
 mod proxies;
 mod resources;
 mod restart;
+mod scan;
 mod sources;
 pub(crate) mod status;
 mod time;
@@ -93,6 +94,8 @@ pub(crate) enum Command {
     /// Judge requests by policies before they are in force, and see who may call whom
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
+    /// What is weak: plain text, workloads that everybody may call, shared identities
+    Scan(scan::ScanArgs),
     /// What each proxy has acknowledged
     ProxyStatus(OutputFormat),
     /// What a workload's proxy runs on
@@ -160,6 +163,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Explain(args) => analyze::explain(&args),
         Command::Why(args) => why::why(&place?, &args),
         Command::Policy(command) => policy::policy(&place?, &command),
+        Command::Scan(args) => scan::scan(&place?, &args),
         Command::ProxyStatus(args) => proxies::status(&place?, args.format),
         Command::ProxyConfig(args) => proxies::config(&place?, &args),
         Command::Verify(args) => verify::verify(&place?, &args),
@@ -208,6 +212,7 @@ mod tests {
             "proxy-config",
             "top",
             "alarms",
+            "scan",
         ] {
             let cli = Cli::command();
             let command = cli.find_subcommand(command).expect("it exists");

@@ -255,4 +255,15 @@ codes! {
         "In the explicit mode each service port has a local address. The service was deleted, its port changed, or its `exportTo` hides it from this workload's namespace. The local port does not listen until the service is back."
     503 NOT_ON_THIS_PROXY "a setting has no meaning for this kind of proxy":
         "The setting was left out of this proxy's configuration; other proxies use it. Proxyless gRPC clients, for instance, have no redirections, and only our own data plane and Envoy take header operations."
+
+    601 PLAIN_PORT "port that takes plain text":
+        "Under mTLS mode PERMISSIVE, the default, and DISABLE a port takes callers without a certificate: what they send can be read on its way, and nobody knows who they are. `rajut top` and `rajut scan` show who calls so; once nobody does, set STRICT. Said by `rajut scan`."
+    602 UNGUARDED "workload that everybody may call":
+        "No AuthorizationPolicy of action ALLOW holds for the workload, so whoever reaches it is let through. `rajut policy suggest` writes policies from what was seen; with default deny nobody is let through whom no policy names. Said by `rajut scan`."
+    603 OPEN_RULE "rule that lets every caller through":
+        "A rule of action ALLOW asks for nothing that tells callers apart: no identity, no address, no header, no token. Where everybody is meant (health checks, say), leave it. Said by `rajut scan`."
+    604 SHARED_IDENTITY "identity that unlike workloads share":
+        "Workloads of one service account have one identity: who may do one's work may do the other's, and a policy cannot tell them apart. Give each a service account of its own. Said by `rajut scan`."
+    605 PLAIN_EGRESS "calls that leave the mesh without TLS":
+        "A ServiceEntry outside the mesh has a port that is neither declared as TLS nor made TLS by a DestinationRule, so that calls can be read and changed on their way. Said by `rajut scan`."
 }

@@ -66,21 +66,33 @@ impl RequestView for Known<'_> {
 impl Policy {
     /// Of calls of which this is known.
     pub fn reach(&self, known: &Known<'_>) -> Reach {
-        let path = |matcher: &StringMatcher| known.path.map(|_| path_matches(matcher, known));
+        and([self.who(known), self.what(known)].into_iter()).into()
+    }
+
+    /// The same, whatever is asked for.
+    pub fn callers(&self, known: &Known<'_>) -> Reach {
+        self.who(known).into()
+    }
+
+    fn who(&self, known: &Known<'_>) -> Option<bool> {
         let principal = |leaf: &Principal| match leaf {
             Principal::Authenticated(matcher) => Some(known.identity.is_some_and(|identity| {
                 matcher
                     .as_ref()
                     .is_none_or(|matcher| matcher.matches(identity.as_bytes()))
             })),
-            Principal::UrlPath(matcher) => path(matcher),
+            Principal::UrlPath(matcher) => path_reaches(matcher, known),
             Principal::DirectRemoteIp(_)
             | Principal::RemoteIp(_)
             | Principal::Header(_)
             | Principal::Claim(_) => None,
         };
+        or(self.principals.iter().map(|rule| rule.judge(&principal)))
+    }
+
+    fn what(&self, known: &Known<'_>) -> Option<bool> {
         let permission = |leaf: &Permission| match leaf {
-            Permission::UrlPath(matcher) => path(matcher),
+            Permission::UrlPath(matcher) => path_reaches(matcher, known),
             Permission::UriTemplate(template) => known.path.map(|_| template.matches(known)),
             Permission::Header(matcher) if &*matcher.name == ":method" => {
                 known.method.map(|_| header_matches(matcher, known))
@@ -89,10 +101,12 @@ impl Policy {
             Permission::DestinationPorts(ports) => known.port.map(|known| ports.contains(&known.into())),
             Permission::Header(_) | Permission::DestinationIp(_) | Permission::ServerName(_) => None,
         };
-        let who = or(self.principals.iter().map(|rule| rule.judge(&principal)));
-        let what = or(self.permissions.iter().map(|rule| rule.judge(&permission)));
-        and([who, what].into_iter()).into()
+        or(self.permissions.iter().map(|rule| rule.judge(&permission)))
     }
+}
+
+fn path_reaches(matcher: &StringMatcher, known: &Known<'_>) -> Option<bool> {
+    known.path.map(|_| path_matches(matcher, known))
 }
 
 impl<L> Rule<L> {
@@ -204,5 +218,6 @@ mod tests {
         assert_eq!(of(None, Some("/x")), Reach::Never);
         assert_eq!(of(Some("PUT"), None), Reach::Never);
         assert_eq!(of(None, None), Reach::Sometimes);
+        assert_eq!(policy.callers(&Known::default()), Reach::Always);
     }
 }

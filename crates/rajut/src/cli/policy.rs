@@ -53,7 +53,7 @@ impl PolicyFiles {
 }
 
 /// What the files say; what is wrong in them is told with its place, and nothing is judged by half of them.
-fn load(paths: &[PathBuf], namespace: &str) -> anyhow::Result<Loaded> {
+pub(super) fn load(paths: &[PathBuf], namespace: &str) -> anyhow::Result<Loaded> {
     let sources = sources::read(paths).map_err(|error| WrongUsage(format!("{error:#}")))?;
     let loaded = rajut_config::load(&sources, &sources::options(namespace));
     refuse_errors(&Report::new(&loaded).diagnostics)?;
@@ -61,7 +61,7 @@ fn load(paths: &[PathBuf], namespace: &str) -> anyhow::Result<Loaded> {
 }
 
 /// What the running mesh reads.
-fn running(place: &Place) -> anyhow::Result<Loaded> {
+pub(super) fn running(place: &Place) -> anyhow::Result<Loaded> {
     let namespace = place.running()?.namespace;
     let control = place.control()?;
     let answer = block_on(async move { Ok(control.json("GET", "/v1/supervision", None).await?) })?;
