@@ -12,6 +12,7 @@ pub(crate) mod destination_rule;
 pub(crate) mod fault;
 pub(crate) mod gateway;
 pub(crate) mod local_workload;
+pub(crate) mod locality;
 pub(crate) mod matches;
 pub(crate) mod mesh_config;
 pub(crate) mod meta;

@@ -9,7 +9,7 @@ use std::{
 };
 
 use rajut_translate::{Capture, DataPlane, Proxy, Role, proxy::ExplicitPort};
-use rajut_types::{Hostname, Labels, Principal, Text};
+use rajut_types::{Hostname, Labels, Locality, Principal, Text};
 use rajut_xds::Node;
 use serde_json::Value;
 
@@ -84,6 +84,12 @@ pub fn parse_node(node: &Node, principal: Principal) -> Result<Proxy, NodeRefuse
             });
         }
     };
+    let labels = labels(metadata)?;
+    let locality = if node.locality.is_empty() {
+        Locality::of_labels(&labels)
+    } else {
+        node.locality.clone()
+    };
     Ok(Proxy {
         id: node.id.clone(),
         role,
@@ -91,9 +97,9 @@ pub fn parse_node(node: &Node, principal: Principal) -> Result<Proxy, NodeRefuse
         principal,
         workload: text(metadata, "NAME")?.unwrap_or(workload).into(),
         namespace: namespace.into(),
-        labels: labels(metadata)?,
+        labels,
         addresses: addresses(metadata, address)?,
-        locality: node.locality.clone(),
+        locality,
         capture,
     })
 }

@@ -12,6 +12,7 @@ pub mod host;
 pub mod outlier;
 pub mod pick;
 pub mod slot;
+mod spread;
 pub mod status;
 
 #[cfg(test)]
@@ -118,7 +119,7 @@ impl Cluster {
         breakers.set_limits(&ir.circuit_breakers);
         Arc::new(Self {
             id: previous.map_or_else(|| NEXT_ID.fetch_add(1, Ordering::Relaxed), |cluster| cluster.id),
-            priorities: pick::priorities(&hosts, &ir.lb_policy, assignment.overprovisioning_percent),
+            priorities: pick::priorities(&hosts, &ir, assignment),
             stats: previous.map_or_else(
                 || Arc::new(ClusterStats::new(registry.workers())),
                 |cluster| cluster.stats.clone(),

@@ -15,10 +15,13 @@ use rajut_config::{
     model::{canonical_revision, canonical_service},
     snapshot::{Member, Members, ServiceView, Shared},
 };
-use rajut_ir::endpoint::{Endpoint, EndpointAddress, Health, LoadAssignment, LocalityEndpoints};
+use rajut_ir::endpoint::{Endpoint, EndpointAddress, Health, LoadAssignment};
 use rajut_types::{Labels, Locality, Text};
 
-use crate::{cluster::TLS_MODE, names};
+use crate::{cluster::TLS_MODE, names, preference::Preference};
+
+/// Endpoints by distance and locality.
+type Places = BTreeMap<(u32, Locality), Vec<Endpoint>>;
 
 /// The label of pods (and of endpoints given in place) that speak the mesh's mTLS.
 const TLS_MODE_LABEL: &str = "security.istio.io/tlsMode";
@@ -31,8 +34,8 @@ pub(crate) struct AssignmentView {
     port: u16,
     /// The subset's name and labels.
     subset: Option<(Text, Labels)>,
-    /// The client's place, where endpoints elsewhere are only for failures (outlier detection is on).
-    failover_from: Option<Locality>,
+    /// What the client's place means.
+    preference: Preference,
 }
 
 impl AssignmentView {
@@ -40,82 +43,65 @@ impl AssignmentView {
         view: &ServiceView,
         port: u16,
         subset: Option<&SubsetRule>,
-        failover_from: Option<&Locality>,
+        preference: Preference,
     ) -> Self {
         Self {
             service: view.service.clone(),
             members: view.members.clone(),
             port,
             subset: subset.map(|subset| (subset.name.clone(), subset.labels.clone())),
-            failover_from: failover_from.filter(|place| !place.region.is_empty()).cloned(),
+            preference,
         }
     }
 
-    fn selects(&self, labels: &Labels) -> bool {
+    fn selects(&self, labels: &Labels, place: &Locality) -> bool {
         self.subset
             .as_ref()
-            .is_none_or(|(_, wanted)| labels.matches(wanted))
+            .is_none_or(|(_, wanted)| selects(wanted, labels, place))
     }
+}
+
+/// Whether a subset takes an endpoint: by its labels and, as in Istio, by where it stands.
+fn selects(wanted: &Labels, labels: &Labels, place: &Locality) -> bool {
+    wanted
+        .iter()
+        .all(|(key, value)| place.label(labels, key) == Some(value))
 }
 
 /// The assignment of a view; a service without endpoints has an empty one, so that its cluster gets ready.
 pub(crate) fn outbound(view: &AssignmentView) -> LoadAssignment {
     let subset = view.subset.as_ref().map_or("", |(name, _)| name);
-    let mut places: BTreeMap<Locality, Vec<Endpoint>> = BTreeMap::new();
+    let mut places: Places = BTreeMap::new();
+    let mut add = |place: &Locality, labels: &Labels, endpoint: Endpoint| {
+        let distance = view.preference.distance(place, labels);
+        places
+            .entry((distance, place.clone()))
+            .or_default()
+            .push(endpoint);
+    };
     if let Some(port) = view.service.port(view.port) {
         for member in &view.members.list {
-            if view.selects(&member.workload.labels)
+            let Workload { labels, locality, .. } = &*member.workload;
+            if view.selects(labels, locality)
                 && let Some(endpoint) = of_workload(member, port)
             {
-                let place = member.workload.locality.clone();
-                places.entry(place).or_default().push(endpoint);
+                add(locality, labels, endpoint);
             }
         }
         for given in &view.service.endpoints {
-            if view.selects(&given.labels)
+            if view.selects(&given.labels, &given.locality)
                 && let Some(endpoint) = of_static(given, port)
                 && !matches!(endpoint.address, EndpointAddress::Dns { .. })
             {
-                places.entry(given.locality.clone()).or_default().push(endpoint);
+                add(&given.locality, &given.labels, endpoint);
             }
         }
     }
     LoadAssignment {
         cluster_name: names::outbound_cluster(view.port, subset, &view.service.host),
-        localities: prioritised(places, view.failover_from.as_ref()),
+        localities: view.preference.localities(places),
         overprovisioning_percent: None,
     }
-}
-
-/// Endpoints by locality; with `from`, nearer ones first: same sub-zone, zone, region, elsewhere (Istio's default
-/// failover), compacted to 0..N.
-fn prioritised(places: BTreeMap<Locality, Vec<Endpoint>>, from: Option<&Locality>) -> Vec<LocalityEndpoints> {
-    let distance = |place: &Locality| -> u32 {
-        match from {
-            Some(from) if place.region != from.region => 3,
-            Some(from) if place.zone != from.zone => 2,
-            Some(from) if place.sub_zone != from.sub_zone => 1,
-            None | Some(_) => 0,
-        }
-    };
-    let mut levels: Vec<u32> = places.keys().map(distance).collect();
-    levels.sort_unstable();
-    levels.dedup();
-    let mut localities: Vec<LocalityEndpoints> = places
-        .into_iter()
-        .map(|(locality, endpoints)| {
-            let level = distance(&locality);
-            let position = levels.iter().position(|known| *known == level).unwrap_or(0);
-            LocalityEndpoints {
-                priority: u32::try_from(position).unwrap_or(0),
-                locality,
-                weight: None,
-                endpoints,
-            }
-        })
-        .collect();
-    localities.sort_by_key(|locality| locality.priority);
-    localities
 }
 
 /// The container port behind a service port on a workload; `None` where it has no port of that name.
@@ -209,14 +195,20 @@ pub(crate) fn by_name(
     service: &Service,
     port: &ServicePort,
     subset: Option<&SubsetRule>,
+    preference: &Preference,
     cluster_name: &Text,
 ) -> LoadAssignment {
-    let mut places: BTreeMap<Locality, Vec<Endpoint>> = BTreeMap::new();
+    let mut places: Places = BTreeMap::new();
     for given in &service.endpoints {
-        if subset.is_none_or(|subset| given.labels.matches(&subset.labels))
+        let place = &given.locality;
+        if subset.is_none_or(|subset| selects(&subset.labels, &given.labels, place))
             && let Some(endpoint) = of_static(given, port)
         {
-            places.entry(given.locality.clone()).or_default().push(endpoint);
+            let distance = preference.distance(place, &given.labels);
+            places
+                .entry((distance, place.clone()))
+                .or_default()
+                .push(endpoint);
         }
     }
     if service.endpoints.is_empty() && !service.host.is_wildcard() {
@@ -229,13 +221,13 @@ pub(crate) fn by_name(
             service_account: Text::default(),
         };
         places
-            .entry(Locality::default())
+            .entry((0, Locality::default()))
             .or_default()
             .extend(of_static(&itself, port));
     }
     LoadAssignment {
         cluster_name: cluster_name.clone(),
-        localities: prioritised(places, None),
+        localities: preference.localities(places),
         overprovisioning_percent: None,
     }
 }

@@ -4,8 +4,8 @@
 
 use rajut_config::{
     model::{
-        DestinationRule, HashTable, LbAlgorithm, MeshConfig, Protocol, Resolution, Service, ServicePort,
-        SubsetRule,
+        DestinationRule, HashTable, LbAlgorithm, LocalitySetting, MeshConfig, Protocol, Resolution, Service,
+        ServicePort, SubsetRule,
     },
     snapshot::{ServiceView, Shared},
 };
@@ -19,6 +19,7 @@ use rajut_types::{Labels, Origin, Percent, Principal, Text};
 use crate::{
     assignment, names,
     policy::{Effective, IDLE_DEFAULT},
+    preference::{self, Preference},
     tls::{self, Payload},
 };
 
@@ -36,6 +37,8 @@ pub(crate) struct ClusterView {
     speaks_mtls: bool,
     port: u16,
     subset: Option<Text>,
+    /// What the client's place means, where the endpoints stand in the cluster.
+    preference: Preference,
     /// The dialled address is known (redirected traffic), so services without virtual addresses are sent there.
     redirected: bool,
 }
@@ -46,8 +49,13 @@ impl ClusterView {
         view: &ServiceView,
         port: u16,
         subset: Option<&SubsetRule>,
+        preference: &Preference,
         redirected: bool,
     ) -> Self {
+        let by_name = matches!(
+            view.service.resolution,
+            Resolution::Dns | Resolution::DnsRoundRobin
+        );
         let by_destination = is_original_destination(&view.service, redirected);
         Self {
             mesh: mesh.clone(),
@@ -57,6 +65,11 @@ impl ClusterView {
             speaks_mtls: by_destination && view.members.list.iter().any(|member| member.workload.mesh),
             port,
             subset: subset.map(|subset| subset.name.clone()),
+            preference: if by_name {
+                preference.clone()
+            } else {
+                Preference::None
+            },
             redirected,
         }
     }
@@ -119,7 +132,10 @@ pub(crate) fn outbound(view: &ClusterView) -> Option<Cluster> {
             .outlier
             .as_ref()
             .map_or(Percent::default(), |outlier| outlier.min_health_percent),
-        locality_weighted: false,
+        locality_weighted: matches!(
+            preference::setting(&view.mesh, service, &policy),
+            LocalitySetting::Distribute(_)
+        ),
         circuit_breakers: circuit_breakers(&policy),
         outlier_detection: policy.outlier.as_ref().map(outlier_detection),
         tls,
@@ -161,14 +177,13 @@ fn discovery(view: &ClusterView, port: &ServicePort, algorithm: &LbAlgorithm, na
     if by_destination {
         return Discovery::OriginalDst;
     }
+    let by_name = || assignment::by_name(service, port, view.subset(), &view.preference, name);
     match service.resolution {
         Resolution::Static | Resolution::None => Discovery::Eds {
             service_name: name.clone(),
         },
-        Resolution::Dns => Discovery::StrictDns(assignment::by_name(service, port, view.subset(), name)),
-        Resolution::DnsRoundRobin => {
-            Discovery::LogicalDns(assignment::by_name(service, port, view.subset(), name))
-        }
+        Resolution::Dns => Discovery::StrictDns(by_name()),
+        Resolution::DnsRoundRobin => Discovery::LogicalDns(by_name()),
     }
 }
 

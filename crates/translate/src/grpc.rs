@@ -58,8 +58,8 @@ const GRPC_CONDITIONS: RetryOn = RetryOn::CANCELLED
     .with(RetryOn::UNAVAILABLE);
 
 /// Adds everything that a proxyless client may dial.
-pub(crate) fn add_clients(out: &mut Outbound, pieces: &mut Pieces, client: &ClientView) {
-    outbound::add_clusters(out, pieces, client, false, &Locality::default());
+pub(crate) fn add_clients(out: &mut Outbound, pieces: &mut Pieces, client: &ClientView, locality: &Locality) {
+    outbound::add_clusters(out, pieces, client, false, locality);
     for view in client.services.iter() {
         for port in &view.service.ports {
             add_port(out, pieces, client, view, port);
@@ -243,7 +243,7 @@ fn weighted(assignment: &LoadAssignment) -> LoadAssignment {
             .endpoints
             .iter()
             .fold(0_u32, |sum, endpoint| sum.saturating_add(endpoint.weight));
-        place.weight = Some(sum.max(1));
+        place.weight = place.weight.or(Some(sum.max(1)));
         if place.locality.is_empty() {
             place.locality.region = NOWHERE.into();
         }

@@ -35,6 +35,7 @@ mod memo;
 pub mod names;
 mod outbound;
 mod policy;
+mod preference;
 pub mod proxy;
 mod rate_limit;
 mod retry;

@@ -35,6 +35,7 @@ use crate::{
     cluster::{self, ClusterView},
     memo::Memo,
     policy::Effective,
+    preference::Preference,
     virtual_host::{self, VirtualHostView},
 };
 
@@ -191,16 +192,16 @@ fn add_cluster(
     redirected: bool,
     locality: &Locality,
 ) {
-    let key = ClusterView::new(&client.mesh, view, port, subset, redirected);
+    let policy = Effective::new(&client.mesh, view.rule.as_deref(), subset, port);
+    let preference = Preference::new(&client.mesh, &view.service, &policy, locality, &client.labels);
+    let key = ClusterView::new(&client.mesh, view, port, subset, &preference, redirected);
     let built = pieces
         .clusters
         .find_or_make(key, |view| cluster::outbound(view).map(Arc::new));
     let Some(built) = built else { return };
-    let policy = Effective::new(&client.mesh, view.rule.as_deref(), subset, port);
     out.diagnostics.extend(not_supported(&built, &policy, redirected));
     if cluster::uses_eds(&view.service, &policy.algorithm(), redirected) {
-        let failover_from = policy.outlier.is_some().then_some(locality);
-        let key = AssignmentView::new(view, port, subset, failover_from);
+        let key = AssignmentView::new(view, port, subset, preference);
         let assignment = pieces
             .assignments
             .find_or_make(key, |view| Arc::new(assignment::outbound(view)));

@@ -1,7 +1,7 @@
 //! The rules of translation on small meshes made of model values; whole outputs stand in the golden files.
 
 mod authorization;
-mod fixtures;
+pub(crate) mod fixtures;
 mod grpc;
 mod inbound;
 mod logs;

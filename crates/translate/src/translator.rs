@@ -351,7 +351,7 @@ fn build_outbound(pieces: &mut Pieces, client: &ClientView, scope: &Scope) -> Ou
     let mut out = Outbound::default();
     match &scope.entry {
         Entry::Grpc => {
-            grpc::add_clients(&mut out, pieces, client);
+            grpc::add_clients(&mut out, pieces, client, &scope.locality);
             return out;
         }
         Entry::Redirected => {

@@ -596,6 +596,7 @@ fn mesh_service(draft: &Draft<'_>, ports: &[ServicePort], defaults: &Defaults) -
         subject_alt_names: Vec::new(),
         export_to: export_to.clone(),
         aliases: draft.aliases.clone(),
+        traffic_distribution: None,
         origin: draft.field.origin(),
         age: u64::MAX,
     })

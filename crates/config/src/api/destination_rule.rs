@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use rajut_types::{Percent, Severity};
 
 use super::{
+    locality,
     meta::{self, NameForm},
     peer_authentication::match_labels,
     pool,
@@ -13,8 +14,8 @@ use crate::{
     codes,
     merge::Defaults,
     model::{
-        ClientTls, ClientTlsMode, DestinationRule, HashKey, HashTable, LbAlgorithm, LoadBalancer, SubsetRule,
-        TrafficPolicy,
+        ClientTls, ClientTlsMode, DestinationRule, HashKey, HashTable, LbAlgorithm, LoadBalancer,
+        LocalitySetting, SubsetRule, TrafficPolicy,
     },
     read::{Field, Object, shown},
 };
@@ -99,6 +100,7 @@ fn traffic_policy(object: &Object<'_>, with_ports: bool) -> TrafficPolicy {
         ports: Vec::new(),
         retry_budget: None,
     };
+    warn_without_ejection(object, &policy);
     if with_ports {
         object.unsupported(&["tunnel"], "connections go straight to the destination");
         object.unsupported(&["proxyProtocol"], "no PROXY header is sent");
@@ -114,6 +116,19 @@ fn traffic_policy(object: &Object<'_>, with_ports: bool) -> TrafficPolicy {
         );
     }
     policy
+}
+
+/// Places are an order only where something says that an endpoint failed.
+fn warn_without_ejection(object: &Object<'_>, policy: &TrafficPolicy) {
+    let locality = policy.load_balancer.as_ref().and_then(|lb| lb.locality.as_ref());
+    if matches!(locality, Some(LocalitySetting::Failover(_))) && policy.outlier_detection.is_none() {
+        object.field().say_key(
+            Severity::Warning,
+            codes::NO_EFFECT,
+            "`failover` and `failoverPriority` have an effect together with `outlierDetection` only: all endpoints get requests",
+            "add `outlierDetection: {}` beside `loadBalancer`",
+        );
+    }
 }
 
 fn port_policies(object: &Object<'_>) -> Vec<(u16, TrafficPolicy)> {
@@ -157,9 +172,10 @@ fn retry_budget(object: &Object<'_>) -> (Percent, u32) {
 
 fn load_balancer(object: &Object<'_>) -> LoadBalancer {
     object.unsupported(
-        &["localityLbSetting", "zoneAwareLbSetting"],
-        "all localities are equal",
+        &["zoneAwareLbSetting"],
+        "write `localityLbSetting`: nearer endpoints come first",
     );
+    let locality = object.object("localityLbSetting").map(|o| locality::setting(&o));
     object.one_of(&["simple", "consistentHash"]);
     let simple = object.get("simple").and_then(|field| {
         if field.node.text() == Some("LEAST_CONN") {
@@ -199,7 +215,11 @@ fn load_balancer(object: &Object<'_>) -> LoadBalancer {
             "take it out",
         );
     }
-    LoadBalancer { algorithm, warmup }
+    LoadBalancer {
+        algorithm,
+        warmup,
+        locality,
+    }
 }
 
 fn warmup(object: &Object<'_>) -> Option<std::time::Duration> {

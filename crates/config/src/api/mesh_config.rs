@@ -4,7 +4,7 @@ mod providers;
 
 use rajut_types::{Severity, TrustDomain};
 
-use super::{meta, pool, route};
+use super::{locality, meta, pool, route};
 use crate::{
     codes,
     model::{MeshConfig, OutboundPolicy, PathNormalization},
@@ -84,6 +84,9 @@ pub(crate) fn read(object: &Object<'_>, base: &MeshConfig) -> MeshConfig {
         policy.unsupported(&["outlierDetection"], "set it in a DestinationRule");
         mesh.default_connection_pool = policy.object("connectionPool").map(|o| pool::connection_pool(&o));
     }
+    if let Some(setting) = object.object("localityLbSetting") {
+        mesh.locality = locality::setting(&setting);
+    }
     mesh.path_normalization = path_normalization(object).unwrap_or(mesh.path_normalization);
     providers::read(object, &mut mesh);
     exports(object, &mut mesh);
@@ -104,8 +107,8 @@ fn not_followed(object: &Object<'_>) {
         }
     }
     object.unsupported(
-        &["localityLbSetting", "zoneAwareLbSetting"],
-        "all localities are equal",
+        &["zoneAwareLbSetting"],
+        "write `localityLbSetting`: nearer endpoints come first",
     );
     object.unsupported(
         &["discoverySelectors", "serviceSettings", "serviceEntryVisibility"],

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     codes,
     merge::Defaults,
-    model::{Resolution, Service, ServicePort, StaticEndpoint, TargetPort},
+    model::{Resolution, Service, ServicePort, StaticEndpoint, TargetPort, TrafficDistribution},
     parse::{Style, Value},
     read::{Field, Object, shown},
 };
@@ -36,9 +36,11 @@ pub(crate) fn read(root: &Object<'_>, defaults: &Defaults) -> Option<Vec<Service
         "allocateLoadBalancerNodePorts",
         "healthCheckNodePort",
         "publishNotReadyAddresses",
-        "trafficDistribution",
         "topologyKeys",
     ]);
+    let traffic_distribution = spec
+        .get("trafficDistribution")
+        .and_then(|field| field.choice(DISTRIBUTIONS));
     let kind = spec.get("type").and_then(|field| {
         field.choice(&[
             ("ClusterIP", "ClusterIP"),
@@ -48,10 +50,7 @@ pub(crate) fn read(root: &Object<'_>, defaults: &Defaults) -> Option<Vec<Service
         ])
     });
     let external = spec.get("externalName").and_then(|field| field.hostname());
-    let selector = spec
-        .get("selector")
-        .map(|field| field.labels())
-        .filter(|s| !s.is_empty());
+    let selector = spec.get("selector").map(|field| field.labels());
     let addresses = addresses(&spec);
     let ports = ports(&spec, kind == Some("ExternalName") || addresses.is_none());
     let names_pods = addresses.is_none() && ports.is_empty();
@@ -62,7 +61,7 @@ pub(crate) fn read(root: &Object<'_>, defaults: &Defaults) -> Option<Vec<Service
         name: meta.name.clone(),
         namespace: meta.namespace.clone(),
         ports,
-        selector,
+        selector: selector.filter(|selector| !selector.is_empty()),
         resolution: Resolution::Static,
         headless: addresses.is_none(),
         addresses: addresses.unwrap_or_default(),
@@ -71,6 +70,7 @@ pub(crate) fn read(root: &Object<'_>, defaults: &Defaults) -> Option<Vec<Service
         subject_alt_names: Vec::new(),
         export_to: exported(&meta, defaults),
         aliases: Vec::new(),
+        traffic_distribution: traffic_distribution.or_else(|| annotated_distribution(&meta)),
         origin: root.field().origin(),
         age: meta.age,
     };
@@ -82,6 +82,21 @@ pub(crate) fn read(root: &Object<'_>, defaults: &Defaults) -> Option<Vec<Service
         be_external(&mut service, &target);
     }
     Some(if names_pods { Vec::new() } else { vec![service] })
+}
+
+const DISTRIBUTIONS: &[(&str, TrafficDistribution)] = &[
+    ("PreferClose", TrafficDistribution::SameZone),
+    ("PreferSameZone", TrafficDistribution::SameZone),
+    ("PreferSameNode", TrafficDistribution::SameNode),
+];
+
+/// Istio's annotation, which says the same as `trafficDistribution`.
+fn annotated_distribution(meta: &Meta) -> Option<TrafficDistribution> {
+    let written = meta
+        .annotations
+        .find("networking.istio.io/traffic-distribution")?;
+    let known = DISTRIBUTIONS.iter().find(|(name, _)| *name == written);
+    known.map(|(_, distribution)| *distribution)
 }
 
 /// `<name>.<namespace>.svc.<domain>`; `None` cannot happen for checked names, but is no reason to stop.

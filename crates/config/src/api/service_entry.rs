@@ -58,6 +58,7 @@ pub(crate) fn read(root: &Object<'_>, defaults: &Defaults) -> Option<Vec<Service
         subject_alt_names: names.clone(),
         export_to: export_to.clone(),
         aliases: Vec::new(),
+        traffic_distribution: None,
         origin: root.field().origin(),
         age: meta.age,
     };

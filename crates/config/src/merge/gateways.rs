@@ -109,6 +109,7 @@ fn service(
         subject_alt_names: Vec::new(),
         export_to: Visibility::All,
         aliases: Vec::new(),
+        traffic_distribution: None,
         origin,
         age: u64::MAX,
     }

@@ -66,6 +66,42 @@ pub struct LoadBalancer {
     pub algorithm: Option<LbAlgorithm>,
     /// Slow start.
     pub warmup: Option<Duration>,
+    /// What a client's place means for its choice; `None`: what the mesh says.
+    pub locality: Option<LocalitySetting>,
+}
+
+/// What a client's place means for its choice. Source: Istio `LocalityLoadBalancerSetting`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub enum LocalitySetting {
+    /// `enabled: false`: all places are equal.
+    Off,
+    /// Nearer places first, others for failures; only with outlier detection (or `forced`).
+    #[default]
+    Nearest,
+    /// The same, where the user says what is near.
+    Failover(Failover),
+    /// So many percent to each place, by the client's place.
+    Distribute(Vec<Distribution>),
+}
+
+/// What is near, where the user says so.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Failover {
+    /// Region → the region that comes before other foreign ones.
+    pub regions: Vec<(Text, Text)>,
+    /// Labels in the order of their weight, each with the value that is near; `None`: the client's own.
+    pub labels: Vec<(Text, Option<Text>)>,
+    /// Also without outlier detection (a service's `trafficDistribution`).
+    pub forced: bool,
+}
+
+/// Where the requests of clients of one place go.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Distribution {
+    /// Clients' places, `region/zone/subzone`, `*` at the end for any.
+    pub from: Text,
+    /// Endpoints' places and their shares, which are 100 together.
+    pub to: Vec<(Text, u32)>,
 }
 
 /// Algorithms. Source: Istio `LoadBalancerSettings`.

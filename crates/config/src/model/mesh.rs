@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rajut_types::{Hostname, Labels, Origin, Percent, Text, TrustDomain};
 
-use super::{ConnectionPool, Retries, SpanTag};
+use super::{ConnectionPool, LocalitySetting, Retries, SpanTag};
 
 /// Settings of the whole mesh. Source: Istio `MeshConfig` (ConfigMap `istio`, key `mesh`).
 #[derive(Debug, Clone, PartialEq)]
@@ -31,6 +31,8 @@ pub struct MeshConfig {
     pub default_retries: Option<Retries>,
     /// Default under every `DestinationRule`.
     pub default_connection_pool: Option<ConnectionPool>,
+    /// What a client's place means where no `DestinationRule` says; default: nearer places first.
+    pub locality: LocalitySetting,
     /// The file of every proxy's access log; `None` is off.
     pub access_log: Option<Text>,
     /// How lines look where a log does not say.
@@ -71,6 +73,7 @@ impl Default for MeshConfig {
             h2_upgrade: false,
             default_retries: None,
             default_connection_pool: None,
+            locality: LocalitySetting::Nearest,
             access_log: None,
             log_format: LogFormat::default(),
             providers: Vec::new(),

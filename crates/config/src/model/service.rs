@@ -36,6 +36,8 @@ pub struct Service {
     pub export_to: Visibility,
     /// Other names that resolve to it (Compose aliases, `externalName` sources).
     pub aliases: Vec<Hostname>,
+    /// Which endpoints are preferred, whatever the mesh says (`trafficDistribution`).
+    pub traffic_distribution: Option<TrafficDistribution>,
     /// Where.
     pub origin: Origin,
     /// Rises with age: smaller is older (creation time, or order of reading).
@@ -47,6 +49,15 @@ impl Service {
     pub fn port(&self, number: u16) -> Option<&ServicePort> {
         self.ports.iter().find(|port| port.number == number)
     }
+}
+
+/// Which endpoints of a service are preferred. Source: Kubernetes `Service.spec.trafficDistribution`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TrafficDistribution {
+    /// `PreferClose`, `PreferSameZone`.
+    SameZone,
+    /// `PreferSameNode`.
+    SameNode,
 }
 
 /// One port of a service.

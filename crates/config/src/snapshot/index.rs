@@ -15,7 +15,7 @@ use super::{
     rules::Rules,
     view::{Member, Members},
 };
-use crate::model::{Service, VirtualService, Visibility, Workload};
+use crate::model::{DestinationRule, LocalitySetting, Service, VirtualService, Visibility, Workload};
 
 /// A service's key in the snapshot: host and namespace.
 pub(super) type ServiceKey = (Hostname, Text);
@@ -68,6 +68,7 @@ impl Index {
             index.virtual_services = Arc::new(VirtualServices::new(&snapshot.virtual_services));
         }
         if routes_changed
+            || snapshot.mesh.locality != before.mesh.locality
             || !same_objects(&snapshot.destination_rules, &before.destination_rules)
             || !same_objects(&snapshot.telemetries, &before.telemetries)
         {
@@ -355,6 +356,17 @@ fn asked_labels(snapshot: &Snapshot) -> BTreeSet<Text> {
             .map(|m| &m.source_labels);
         http.chain(tls).chain(tcp)
     });
+    let policies = |rule: &'_ Arc<DestinationRule>| {
+        let levels = std::iter::once(&rule.policy).chain(rule.subsets.iter().map(|subset| &subset.policy));
+        levels
+            .flat_map(|policy| std::iter::once(policy).chain(policy.ports.iter().map(|(_, entry)| entry)))
+            .filter_map(|policy| policy.load_balancer.as_ref()?.locality.as_ref())
+            .flat_map(failover_labels)
+            .cloned()
+            .collect::<Vec<_>>()
+    };
+    let near = snapshot.destination_rules.iter().flat_map(policies);
+    let near = near.chain(failover_labels(&snapshot.mesh.locality).cloned());
     let of_telemetries = snapshot
         .telemetries
         .iter()
@@ -363,7 +375,20 @@ fn asked_labels(snapshot: &Snapshot) -> BTreeSet<Text> {
         .chain(of_routes)
         .chain(of_telemetries)
         .flat_map(|labels| labels.iter().map(|(key, _)| Text::from(key)))
+        .chain(near)
         .collect()
+}
+
+/// The labels of which a client's own value says what is near.
+fn failover_labels(setting: &LocalitySetting) -> impl Iterator<Item = &Text> {
+    let labels = match setting {
+        LocalitySetting::Failover(failover) => failover.labels.as_slice(),
+        LocalitySetting::Off | LocalitySetting::Nearest | LocalitySetting::Distribute(_) => &[],
+    };
+    labels
+        .iter()
+        .filter(|(_, value)| value.is_none())
+        .map(|(key, _)| key)
 }
 
 /// Virtual services of the mesh by host.

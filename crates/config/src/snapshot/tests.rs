@@ -33,6 +33,7 @@ fn service(namespace: &str, name: &str) -> Service {
         subject_alt_names: Vec::new(),
         export_to: Visibility::All,
         aliases: Vec::new(),
+        traffic_distribution: None,
         origin,
         age: 0,
     }

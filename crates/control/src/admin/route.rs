@@ -182,11 +182,11 @@ impl From<WorkloadWritten> for Workload {
             weight,
             health,
         } = written;
+        let labels: Labels = labels.into_iter().collect();
         Self {
             name: name.into(),
             deployment: deployment.into(),
             namespace: namespace.into(),
-            labels: labels.into_iter().collect::<Labels>(),
             service_account: service_account.into(),
             address,
             named_ports: named_ports
@@ -207,8 +207,9 @@ impl From<WorkloadWritten> for Workload {
                     zone: zone.into(),
                     sub_zone: subzone.into(),
                 },
-                LocalityWritten::None(()) => Locality::default(),
+                LocalityWritten::None(()) => Locality::of_labels(&labels),
             },
+            labels,
             weight: weight.max(1),
             health,
         }

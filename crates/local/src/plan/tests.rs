@@ -64,6 +64,7 @@ fn service(name: &str, namespace: &str, ports: &[(u16, u16)]) -> Service {
         subject_alt_names: Vec::new(),
         export_to: Visibility::All,
         aliases: Vec::new(),
+        traffic_distribution: None,
         origin: origin(),
         age: 0,
     }

@@ -1,4 +1,5 @@
-//! Choosing a host: priority, health, panic, then the balancing policy.
+//! Choosing a host: priority, health, panic ([`spread`]), the locality where those share load by weight, then the
+//! balancing policy.
 //!
 //! With every host of the first priority in service (the common case) a pick takes no lock, allocates nothing and
 //! looks at one or two hosts. Otherwise the usable hosts are counted anew, which is linear in their number.
@@ -7,9 +8,15 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use rajut_ir::{cluster::LbPolicy, endpoint::Health};
+use rajut_ir::{
+    cluster::{Cluster as ClusterIr, LbPolicy},
+    endpoint::{Health, LoadAssignment, LocalityEndpoints},
+};
 
-use super::{Cluster, Host};
+use super::{
+    Cluster, Host,
+    spread::{self, Hosts, Level},
+};
 use crate::{
     connection::Connection,
     failure::{Failure, FailureKind},
@@ -58,14 +65,25 @@ pub(super) struct Priority {
     /// Indexes into `healthy` in weighted order; `None` where all weights are equal.
     schedule: Option<Vec<u32>>,
     overprovisioning: u32,
+    /// Where localities share load by their weights: those that have one.
+    localities: Vec<LocalityHosts>,
+}
+
+/// Hosts of one locality in a priority.
+#[derive(Debug)]
+struct LocalityHosts {
+    weight: u32,
+    /// How many, whatever their health.
+    all: usize,
+    healthy: Vec<Arc<Host>>,
+    degraded: Vec<Arc<Host>>,
+    /// Indexes into `healthy` in weighted order.
+    schedule: Option<Vec<u32>>,
 }
 
 /// Groups hosts by priority, the first first.
-pub(super) fn priorities(
-    hosts: &[Arc<Host>],
-    policy: &LbPolicy,
-    overprovisioning: Option<u32>,
-) -> Vec<Priority> {
+pub(super) fn priorities(hosts: &[Arc<Host>], ir: &ClusterIr, assignment: &LoadAssignment) -> Vec<Priority> {
+    let policy = &ir.lb_policy;
     let mut numbers: Vec<u32> = hosts.iter().map(|host| host.priority).collect();
     numbers.sort_unstable();
     numbers.dedup();
@@ -75,42 +93,68 @@ pub(super) fn priorities(
             .filter(|host| host.priority == *number)
             .cloned()
             .collect();
-        let of = |wanted: &[Health]| {
-            all.iter()
-                .filter(|host| wanted.contains(&host.health()))
-                .cloned()
-                .collect::<Vec<_>>()
-        };
-        let healthy = of(&[Health::Unknown, Health::Healthy]);
+        let healthy = of(&all, &[Health::Unknown, Health::Healthy]);
+        let by_turn = matches!(
+            policy,
+            LbPolicy::RoundRobin | LbPolicy::Random | LbPolicy::LeastRequest { .. }
+        );
+        // Who hashes has the weights of localities in the hosts' shares.
+        let of_priority = |it: &LocalityEndpoints| ir.locality_weighted && by_turn && it.priority == *number;
+        // Hosts stand in the order of the assignment's endpoints.
+        let mut rest = hosts;
+        let localities = assignment.localities.iter().map(|it| {
+            let (own, others) = rest.split_at(it.endpoints.len().min(rest.len()));
+            rest = others;
+            (it, own)
+        });
+        let localities = localities.filter(|(it, _)| of_priority(it));
         Priority {
-            degraded: of(&[Health::Degraded]),
-            schedule: match policy {
-                LbPolicy::RoundRobin | LbPolicy::Random | LbPolicy::LeastRequest { .. } => schedule(&healthy),
-                LbPolicy::ClusterProvided | LbPolicy::RingHash { .. } | LbPolicy::Maglev { .. } => None,
-            },
+            degraded: of(&all, &[Health::Degraded]),
+            schedule: by_turn.then(|| schedule(&healthy, |host| host.share)).flatten(),
+            localities: localities.filter_map(|(it, hosts)| locality(it, hosts)).collect(),
             healthy,
             all,
-            overprovisioning: overprovisioning.unwrap_or(OVERPROVISIONING),
+            overprovisioning: assignment.overprovisioning_percent.unwrap_or(OVERPROVISIONING),
         }
     };
     numbers.iter().map(group).collect()
 }
 
+/// Those hosts whose health, as it was told, is one of `wanted`.
+fn of(hosts: &[Arc<Host>], wanted: &[Health]) -> Vec<Arc<Host>> {
+    let mut found = hosts.to_vec();
+    found.retain(|host| wanted.contains(&host.health()));
+    found
+}
+
+/// The hosts of one locality; `None`: it has no weight, and so no share.
+fn locality(of_locality: &LocalityEndpoints, hosts: &[Arc<Host>]) -> Option<LocalityHosts> {
+    let weight = of_locality.weight.filter(|weight| *weight > 0)?;
+    let healthy = of(hosts, &[Health::Unknown, Health::Healthy]);
+    Some(LocalityHosts {
+        weight,
+        all: hosts.len(),
+        degraded: of(hosts, &[Health::Degraded]),
+        schedule: schedule(&healthy, |host| host.weight),
+        healthy,
+    })
+}
+
 /// Earliest-deadline-first order over the weights; `None` where they are equal.
-fn schedule(hosts: &[Arc<Host>]) -> Option<Vec<u32>> {
-    let first = hosts.first()?.share;
-    if hosts.iter().all(|host| host.share == first) {
+fn schedule(hosts: &[Arc<Host>], of: fn(&Host) -> u32) -> Option<Vec<u32>> {
+    let first = of(hosts.first()?);
+    if hosts.iter().all(|host| of(host) == first) {
         return None;
     }
-    let divisor = hosts.iter().fold(0, |divisor, host| gcd(divisor, host.share));
-    let sum: u64 = hosts.iter().map(|host| u64::from(host.share / divisor)).sum();
+    let divisor = hosts.iter().fold(0, |divisor, host| gcd(divisor, of(host)));
+    let sum: u64 = hosts.iter().map(|host| u64::from(of(host) / divisor)).sum();
     let scale = |weight: u32| {
         let weight = u64::from(weight / divisor);
         let limit = SCHEDULE_MAX as u64;
         let scaled = if sum > limit { weight * limit / sum } else { weight };
         scaled.max(1)
     };
-    let weights: Vec<u64> = hosts.iter().map(|host| scale(host.share)).collect();
+    let weights: Vec<u64> = hosts.iter().map(|host| scale(of(host))).collect();
     let total: u64 = weights.iter().sum();
     // Smooth weighted round robin: each turn everybody earns its weight, the richest is taken and pays the sum.
     let mut credit = vec![0_i128; hosts.len()];
@@ -149,7 +193,7 @@ impl Cluster {
             && first.healthy.len() == first.all.len()
         {
             return self
-                .choose(first, &first.healthy, true, context)
+                .choose_in(first, Hosts::Healthy, context)
                 .ok_or_else(|| FailureKind::NoHealthyUpstream.into());
         }
         self.pick_among_unhealthy(context)
@@ -162,66 +206,105 @@ impl Cluster {
         let skip = usize::try_from(context.skip_priorities).unwrap_or(0) % count.max(1);
         self.priorities[skip..]
             .iter()
-            .find_map(|priority| self.choose(priority, &priority.healthy, true, context))
+            .find_map(|priority| self.choose_in(priority, Hosts::Healthy, context))
     }
 
-    /// Envoy's rules: load is spread over the priorities by their share of healthy hosts; below the panic threshold
-    /// every host of the priority is used.
+    /// As [`spread`] says; the usable hosts are counted.
     fn pick_among_unhealthy(&self, context: &PickContext<'_>) -> Option<Arc<Host>> {
-        let usable = |hosts: &[Arc<Host>]| hosts.iter().filter(|host| !host.record.is_ejected()).count();
-        let availability = |priority: &Priority| {
-            let healthy = usable(&priority.healthy) + usable(&priority.degraded);
-            let percent = healthy * priority.overprovisioning as usize / priority.all.len().max(1);
-            percent.min(100)
-        };
-        let shares: Vec<usize> = self.priorities.iter().map(availability).collect();
-        let sum: usize = shares.iter().sum();
-        let threshold = u64::from(self.ir.panic_threshold.millionths());
-        let panics = |priority: &Priority| {
-            let healthy = (usable(&priority.healthy) + usable(&priority.degraded)) as u64;
-            healthy * 1_000_000 < threshold * priority.all.len() as u64
-        };
-        let draw = usize::try_from(context.worker.random() >> 33).unwrap_or(0);
-        let priority = if sum == 0 {
-            self.priorities.first()?
-        } else {
-            let mut left = draw % sum.min(100);
-            let taken = shares.iter().position(|share| {
-                let hit = left < *share;
-                left = left.saturating_sub(*share);
-                hit
-            });
-            &self.priorities[taken?]
-        };
-        if sum < 100 && panics(priority) {
-            return self.choose(priority, &priority.all, false, context);
-        }
-        self.choose(priority, &priority.healthy, true, context)
-            .or_else(|| self.choose(priority, &priority.degraded, true, context))
+        let levels: Vec<Level> = self
+            .priorities
+            .iter()
+            .map(|priority| Level {
+                all: priority.all.len(),
+                healthy: self.usable(&priority.healthy),
+                degraded: self.usable(&priority.degraded),
+                overprovisioning: priority.overprovisioning,
+            })
+            .collect();
+        let draw = usize::try_from(context.worker.random() >> 33).unwrap_or(0) % 100;
+        let choice = spread::choose(&levels, self.ir.panic_threshold.millionths(), draw)?;
+        self.choose_in(self.priorities.get(choice.level)?, choice.hosts, context)
     }
 
-    /// A host of a list by the policy. `in_service`: ejected hosts are left out.
-    fn choose(
-        &self,
-        priority: &Priority,
-        hosts: &[Arc<Host>],
-        in_service: bool,
-        context: &PickContext<'_>,
-    ) -> Option<Arc<Host>> {
-        let usable = |host: &Host| !(in_service && host.record.is_ejected());
-        let fresh = |host: &Host| usable(host) && !context.exclude.contains(&host.id);
-        let schedule = priority
-            .schedule
-            .as_deref()
-            .filter(|_| std::ptr::eq(hosts, priority.healthy.as_slice()));
-        self.by_policy(hosts, schedule, &fresh, context)
+    /// How many of these are not ejected.
+    fn usable(&self, hosts: &[Arc<Host>]) -> usize {
+        if self.outlier.active() == 0 {
+            return hosts.len();
+        }
+        hosts.iter().filter(|host| !host.record.is_ejected()).count()
+    }
+
+    /// A host of a priority.
+    fn choose_in(&self, priority: &Priority, hosts: Hosts, context: &PickContext<'_>) -> Option<Arc<Host>> {
+        // While all hosts are in service their shares say the same, in turns or at random; not so to the least loaded.
+        let flat = hosts == Hosts::Healthy
+            && !matches!(self.ir.lb_policy, LbPolicy::LeastRequest { .. })
+            && self.usable(&priority.healthy) == priority.all.len();
+        if !priority.localities.is_empty() && hosts != Hosts::All && !flat {
+            return self.choose_by_locality(priority, hosts, context);
+        }
+        let (list, schedule) = match hosts {
+            Hosts::Healthy => (&priority.healthy, priority.schedule.as_deref()),
+            Hosts::Degraded => (&priority.degraded, None),
+            Hosts::All => (&priority.all, None),
+        };
+        let in_service = hosts != Hosts::All;
+        self.choose(list, schedule, (in_service, true), context)
             .or_else(|| {
                 // Every usable host was tried: again any of them, rather than none.
                 (!context.exclude.is_empty())
-                    .then(|| self.by_policy(hosts, schedule, &usable, context))
+                    .then(|| self.choose(list, schedule, (in_service, false), context))
                     .flatten()
             })
-            .cloned()
+    }
+
+    /// A host of a locality that is drawn by weight, or of another where all of it were tried.
+    fn choose_by_locality(
+        &self,
+        priority: &Priority,
+        hosts: Hosts,
+        context: &PickContext<'_>,
+    ) -> Option<Arc<Host>> {
+        let weight = |it: &LocalityHosts| {
+            let usable = match hosts {
+                Hosts::Degraded => self.usable(&it.degraded),
+                Hosts::Healthy | Hosts::All => self.usable(&it.healthy),
+            };
+            spread::effective_weight(it.weight, usable, it.all, priority.overprovisioning)
+        };
+        let sum: u64 = priority.localities.iter().map(weight).sum();
+        let mut left = (context.worker.random() >> 11).checked_rem(sum)?;
+        let drawn = priority.localities.iter().position(|it| {
+            let weight = weight(it);
+            let hit = left < weight;
+            left = left.saturating_sub(weight);
+            hit
+        })?;
+        let (before, after) = priority.localities.split_at(drawn);
+        let of_locality = |it: &LocalityHosts, fresh: bool| match hosts {
+            Hosts::Degraded => self.choose(&it.degraded, None, (true, fresh), context),
+            Hosts::Healthy | Hosts::All => {
+                self.choose(&it.healthy, it.schedule.as_deref(), (true, fresh), context)
+            }
+        };
+        let fresh = after.iter().chain(before).find_map(|it| of_locality(it, true));
+        fresh.or_else(|| of_locality(after.first()?, false))
+    }
+
+    /// A host of a list by the policy. `in_service`: ejected hosts are left out; `fresh`: those that were tried, too.
+    fn choose(
+        &self,
+        hosts: &[Arc<Host>],
+        schedule: Option<&[u32]>,
+        (in_service, fresh): (bool, bool),
+        context: &PickContext<'_>,
+    ) -> Option<Arc<Host>> {
+        let eligible = |host: &Host| {
+            let out = in_service && host.record.is_ejected();
+            let tried = fresh && context.exclude.contains(&host.id);
+            !(out || tried)
+        };
+        self.by_policy(hosts, schedule, &eligible, context).cloned()
     }
 
     fn by_policy<'h>(

@@ -10,6 +10,7 @@ mod gateways;
 mod input;
 mod lifecycle;
 mod limits;
+mod locality;
 mod logs;
 mod metrics;
 mod node;
@@ -75,6 +76,7 @@ fn waiting() -> Vec<Scenario> {
         node::SCENARIOS,
         on_demand::SCENARIOS,
         observe::SCENARIOS,
+        locality::SCENARIOS,
         streams::SCENARIOS,
         tracing::SCENARIOS,
         folders::SCENARIOS,

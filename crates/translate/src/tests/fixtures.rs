@@ -27,7 +27,7 @@ pub(super) fn fqdn(name: &str) -> Hostname {
 }
 
 /// A service `<name>` of namespace `clinic` at `240.240.0.<vip>`, with one port to container port 8080.
-pub(super) fn service(name: &str, vip: u8, port: u16, protocol: Protocol) -> Service {
+pub(crate) fn service(name: &str, vip: u8, port: u16, protocol: Protocol) -> Service {
     let origin = origin("Service", "clinic", name);
     Service {
         host: fqdn(name),
@@ -49,6 +49,7 @@ pub(super) fn service(name: &str, vip: u8, port: u16, protocol: Protocol) -> Ser
         subject_alt_names: Vec::new(),
         export_to: Visibility::All,
         aliases: Vec::new(),
+        traffic_distribution: None,
         origin,
         age: u64::from(vip),
     }

@@ -284,6 +284,7 @@ fn redirections_and_answers_in_place() {
 fn only_a_single_hashing_destination_forgets_tried_endpoints() {
     let hashing = TrafficPolicy {
         load_balancer: Some(LoadBalancer {
+            locality: None,
             algorithm: Some(LbAlgorithm::ConsistentHash {
                 key: HashKey::Header("X-User".into()),
                 table: HashTable::Ring(1024),
