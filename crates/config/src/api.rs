@@ -28,8 +28,10 @@ pub(crate) mod route;
 pub(crate) mod secret;
 pub(crate) mod service;
 pub(crate) mod service_entry;
+pub(crate) mod sidecar;
 pub(crate) mod telemetry;
 pub(crate) mod virtual_service;
+pub(crate) mod workload_entry;
 
 use rajut_types::Severity;
 
@@ -119,21 +121,21 @@ pub(crate) const KINDS: &[Kind] = &[
         "networking.istio.io",
         NETWORKING,
         "networking.istio.io/v1",
-        HARMLESS,
+        Support::Used,
     ),
     kind(
         "WorkloadEntry",
         "networking.istio.io",
         NETWORKING,
         "networking.istio.io/v1",
-        HARMLESS,
+        Support::Used,
     ),
     kind(
         "WorkloadGroup",
         "networking.istio.io",
         NETWORKING,
         "networking.istio.io/v1",
-        HARMLESS,
+        Support::Used,
     ),
     kind(
         "EnvoyFilter",

@@ -7,6 +7,7 @@ pub(crate) mod gateways;
 mod hosts;
 mod policies;
 mod routes;
+mod sidecars;
 mod workloads;
 
 use std::{
@@ -30,6 +31,7 @@ pub fn check(loaded: &Loaded) -> Vec<Diagnostic> {
     routes::check(&mut checker);
     policies::check(&mut checker);
     gateways::check(&mut checker);
+    sidecars::check(&mut checker);
     checker.findings
 }
 

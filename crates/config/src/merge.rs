@@ -7,6 +7,7 @@
 
 mod collect;
 mod delegate;
+pub(crate) mod entries;
 mod environment;
 pub(crate) mod gateways;
 mod mesh;
@@ -21,7 +22,7 @@ use crate::{
     model::{
         AuthorizationAction, AuthorizationPolicy, ConfigMap, DEFAULT_DENY, Deployment, DestinationRule,
         Gateway, MeshConfig, Namespace, PeerAuthentication, RateLimitPolicy, RequestAuthentication,
-        RunCommand, Secret, Service, ServiceAccount, Telemetry, VirtualService,
+        RunCommand, Secret, Service, ServiceAccount, Sidecar, Telemetry, VirtualService, WorkloadEntry,
     },
     parse::Source,
     read::nearest,
@@ -96,6 +97,10 @@ pub struct Loaded {
     pub gateways: Vec<Gateway>,
     /// As far as gateways use them.
     pub secrets: Vec<Secret>,
+    /// As written.
+    pub sidecars: Vec<Sidecar>,
+    /// As written; they stand among the endpoints of the services that select them, too.
+    pub workload_entries: Vec<WorkloadEntry>,
     /// The base with what is written laid over it.
     pub mesh: MeshConfig,
     /// As written.
@@ -147,6 +152,8 @@ fn read(sources: &[Source], options: &LoadOptions, reader: &mut Reader) -> Loade
         telemetries: collected.telemetries,
         gateways: collected.gateways,
         secrets: collected.secrets,
+        sidecars: collected.sidecars,
+        workload_entries: collected.workload_entries,
         mesh: collected.mesh,
         service_accounts: collected.service_accounts,
         config_maps: collected.config_maps,
@@ -166,6 +173,7 @@ fn read(sources: &[Source], options: &LoadOptions, reader: &mut Reader) -> Loade
     gateways::add_workloads(&mut loaded);
     default_deny(&mut loaded);
     sort(&mut loaded);
+    entries::add_endpoints(&mut loaded);
     loaded
 }
 
@@ -269,6 +277,12 @@ fn sort(loaded: &mut Loaded) {
         .sort_by(|a, b| (a.age, &a.name, &a.namespace).cmp(&(b.age, &b.name, &b.namespace)));
     loaded
         .gateways
+        .sort_by(|a, b| (a.age, &a.name, &a.namespace).cmp(&(b.age, &b.name, &b.namespace)));
+    loaded
+        .sidecars
+        .sort_by(|a, b| (a.age, &a.name, &a.namespace).cmp(&(b.age, &b.name, &b.namespace)));
+    loaded
+        .workload_entries
         .sort_by(|a, b| (a.age, &a.name, &a.namespace).cmp(&(b.age, &b.name, &b.namespace)));
     loaded
         .secrets

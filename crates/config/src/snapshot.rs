@@ -15,6 +15,7 @@ mod index;
 mod mtls;
 mod rules;
 mod shared;
+mod sidecar;
 mod telemetry;
 pub mod view;
 mod vip;
@@ -34,7 +35,7 @@ pub use vip::{VIP_CAPACITY, allocate};
 use crate::Loaded;
 use crate::model::{
     AuthorizationPolicy, DestinationRule, Gateway, KeySource, MeshConfig, Namespace, PeerAuthentication,
-    RateLimitPolicy, RequestAuthentication, Secret, Service, Telemetry, VirtualService, Workload,
+    RateLimitPolicy, RequestAuthentication, Secret, Service, Sidecar, Telemetry, VirtualService, Workload,
 };
 
 /// Everything that is configured and everything that runs, at one generation. Never changed; a change makes a new one
@@ -74,6 +75,8 @@ pub struct Snapshot {
     pub gateways: Vec<Arc<Gateway>>,
     /// Sorted by namespace and name.
     pub secrets: Vec<Arc<Secret>>,
+    /// Sorted by age.
+    pub sidecars: Vec<Arc<Sidecar>>,
     index: Arc<Index>,
 }
 
@@ -107,6 +110,8 @@ pub struct Configuration {
     pub gateways: Vec<Gateway>,
     /// Secrets of gateways.
     pub secrets: Vec<Secret>,
+    /// What proxies see and take.
+    pub sidecars: Vec<Sidecar>,
 }
 
 impl Configuration {
@@ -125,6 +130,7 @@ impl Configuration {
             telemetries: loaded.telemetries.clone(),
             gateways: loaded.gateways.clone(),
             secrets: loaded.secrets.clone(),
+            sidecars: loaded.sidecars.clone(),
         }
     }
 }
@@ -167,6 +173,7 @@ impl Snapshot {
             telemetries,
             gateways,
             secrets,
+            sidecars,
         } = configuration;
         let namespaces = namespaces.into_iter().map(|namespace| {
             let key = namespace.name.clone();
@@ -214,6 +221,9 @@ impl Snapshot {
             }),
             secrets: keep_sorted(secrets, &previous.secrets, |object| {
                 (object.namespace.clone(), object.name.clone())
+            }),
+            sidecars: keep_sorted(sidecars, &previous.sidecars, |object| {
+                (object.age, object.name.clone(), object.namespace.clone())
             }),
             index: Arc::default(),
         };

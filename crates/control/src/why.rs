@@ -8,7 +8,7 @@ use std::{borrow::Cow, collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use rajut_config::{
     Snapshot,
-    model::{MtlsMode, OutboundPolicy, Service, Workload},
+    model::{MtlsMode, OutboundPolicy, Service, Sidecar, Workload},
 };
 use rajut_ir::{
     Resources,
@@ -303,6 +303,10 @@ impl Way<'_> {
             self.unknown_host(&host);
             return None;
         };
+        if self.is_hidden(&host, &service) {
+            self.end_outside(&host);
+            return None;
+        }
         let address = service.addresses.first().copied();
         let at = address.map_or_else(
             || "without an address of its own".to_owned(),
@@ -326,23 +330,46 @@ impl Way<'_> {
         Some((Some(service), SocketAddr::new(address, port)))
     }
 
+    /// The Sidecar that limits what the caller sees.
+    fn sidecar(&self) -> Option<&Arc<Sidecar>> {
+        let limited = matches!(self.proxy.role, Role::Sidecar | Role::Grpc);
+        let found = self
+            .snapshot
+            .sidecar_of(&self.proxy.namespace, &self.proxy.labels);
+        found.filter(|_| limited)
+    }
+
+    /// Whether a Sidecar keeps the service from the caller, which is said.
+    fn is_hidden(&mut self, host: &str, service: &Service) -> bool {
+        let hidden = self.sidecar().filter(|sidecar| !sidecar.sees(service)).cloned();
+        if let Some(sidecar) = &hidden {
+            let text = format!(
+                "{host} is {}, which the caller does not see: the Sidecar `{}` of {} names neither it nor `{}/*` under `egress`",
+                service.host, sidecar.name, sidecar.namespace, service.namespace
+            );
+            self.say("sidecar", text, Some(&sidecar.origin));
+        }
+        hidden.is_some()
+    }
+
     fn unknown_host(&mut self, host: &str) {
-        match self.snapshot.mesh.outbound_policy {
+        self.say("name", format!("no service of the mesh is called {host}"), None);
+        self.end_outside(host);
+    }
+
+    /// What becomes of a host that the caller does not know.
+    fn end_outside(&mut self, host: &str) {
+        let text = match self.snapshot.settings_under(self.sidecar()).outbound_policy {
             OutboundPolicy::AllowAny => {
-                self.say("name", format!("no service of the mesh is called {host}"), None);
-                self.end(
-                    false,
-                    format!("{host} is outside the mesh: ALLOW_ANY passes the connection on to wherever it resolves"),
-                );
+                format!(
+                    "{host} is outside the mesh: ALLOW_ANY passes the connection on to wherever it resolves"
+                )
             }
             OutboundPolicy::RegistryOnly => {
-                self.say("name", format!("no service of the mesh is called {host}"), None);
-                self.end(
-                    false,
-                    format!("{host} is not in the registry, and REGISTRY_ONLY refuses everything else"),
-                );
+                format!("{host} is not in the registry, and REGISTRY_ONLY refuses everything else")
             }
-        }
+        };
+        self.end(false, text);
     }
 
     fn listener(&mut self, service: Option<&Service>, destination: SocketAddr) -> Option<Arc<Listener>> {

@@ -493,6 +493,7 @@ impl Registry {
             telemetries: loaded.telemetries,
             gateways: loaded.gateways,
             secrets: loaded.secrets,
+            sidecars: loaded.sidecars,
         };
         state.vips.assign(&mut configuration.services);
         let next = Arc::new(self.snapshot().with_configuration(configuration));

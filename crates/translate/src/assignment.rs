@@ -184,7 +184,11 @@ fn of_static(given: &StaticEndpoint, port: &ServicePort) -> Option<Endpoint> {
         health: Health::Healthy,
         weight: given.weight.max(1),
         hostname: Text::default(),
-        tls_labels: tls_labels(given.labels.find(TLS_MODE_LABEL) == Some(TLS_MODE.1)),
+        // As Istio takes it: what has an identity speaks the mesh's TLS, unless its label says otherwise.
+        tls_labels: tls_labels(match given.labels.find(TLS_MODE_LABEL) {
+            Some(mode) => mode == TLS_MODE.1,
+            None => !given.service_account.is_empty(),
+        }),
         workload: Text::default(),
         lb_labels: Labels::default(),
     })

@@ -17,7 +17,7 @@ use std::{
 };
 
 use rajut_config::{
-    model::{MeshConfig, MtlsMode, Protocol, Service, ServicePort},
+    model::{ConnectionPool, MeshConfig, MtlsMode, Protocol, Service, ServicePort, Sidecar},
     snapshot::{Shared, WorkloadView},
 };
 use rajut_ir::{
@@ -57,6 +57,8 @@ const HTTP: [&str; 3] = ["http/1.0", "http/1.1", "h2"];
 pub(crate) struct InboundView {
     workload: WorkloadView,
     capture: Capture,
+    /// The workload's own address.
+    own: Option<IpAddr>,
     /// Its listeners count Istio's metrics.
     counts: bool,
     /// Whose spans its listeners make, where the mesh traces.
@@ -78,12 +80,18 @@ struct Port<'a> {
     service: Option<(&'a Service, &'a ServicePort)>,
     /// Limits that its own namespace has for that service.
     policy: Effective,
+    /// Where the application is, where a Sidecar says so.
+    endpoint: Option<SocketAddr>,
 }
 
 impl InboundView {
     /// `None` for proxies that take no inbound traffic.
     pub(crate) fn new(workload: WorkloadView, proxy: &Proxy, teller: Option<Teller>) -> Option<Self> {
         (proxy.role == Role::Sidecar).then(|| Self {
+            // Elsewhere the application has an address of its own.
+            own: (proxy.capture == Capture::Redirect)
+                .then(|| proxy.addresses.first().copied())
+                .flatten(),
             workload,
             teller,
             counts: stats::counts(proxy),
@@ -115,10 +123,14 @@ impl InboundView {
                     protocol: port.protocol,
                     service: Some((service, port)),
                     policy: Effective::new(self.mesh(), rule.as_deref(), None, port.number),
+                    endpoint: None,
                 });
             }
         }
-        declared
+        match &self.workload.sidecar {
+            Some(sidecar) => under(sidecar, declared),
+            None => declared,
+        }
     }
 
     fn authorization(&self) -> Authorization<'_> {
@@ -140,6 +152,40 @@ fn undeclared<'a>(number: u16) -> Port<'a> {
         protocol: Protocol::Detect,
         service: None,
         policy: Effective::default(),
+        endpoint: None,
+    }
+}
+
+/// The ports as a Sidecar has them: its own in place of the services', with its limits.
+fn under<'a>(sidecar: &Sidecar, declared: BTreeMap<u16, Port<'a>>) -> BTreeMap<u16, Port<'a>> {
+    let limited = |mut port: Port<'a>, own: Option<&ConnectionPool>| {
+        if let Some(pool) = own.or(sidecar.inbound_pool.as_ref()) {
+            port.policy.pool = pool.clone();
+        }
+        (port.number, port)
+    };
+    if sidecar.ingress.is_empty() {
+        return declared.into_values().map(|port| limited(port, None)).collect();
+    }
+    let mut services = declared;
+    let ports = sidecar.ingress.iter().map(|listener| {
+        let of_service = services.remove(&listener.port);
+        let port = Port {
+            protocol: listener.protocol,
+            endpoint: listener.endpoint,
+            ..of_service.unwrap_or_else(|| undeclared(listener.port))
+        };
+        limited(port, listener.pool.as_ref())
+    });
+    ports.collect()
+}
+
+/// Where the application of a port is whose workload has the address `own`, and without a Sidecar listens at `usual`.
+fn application(port: &Port<'_>, own: IpAddr, usual: SocketAddr) -> SocketAddr {
+    match port.endpoint {
+        Some(endpoint) if endpoint.ip().is_unspecified() => SocketAddr::new(own, endpoint.port()),
+        Some(endpoint) => endpoint,
+        None => usual,
     }
 }
 
@@ -156,7 +202,8 @@ pub(crate) fn build(view: &InboundView) -> Inbound {
         } => {
             for (number, address) in ports {
                 let port = declared.remove(number).unwrap_or_else(|| undeclared(*number));
-                let target = SocketAddr::new(*app_address, *number);
+                let usual = SocketAddr::new(*app_address, *number);
+                let target = application(&port, *app_address, usual);
                 let bind = UpstreamBind {
                     source: None,
                     netns: Some(path.clone()),
@@ -167,7 +214,13 @@ pub(crate) fn build(view: &InboundView) -> Inbound {
         Capture::Explicit { inbound: ports, .. } => {
             for (number, (address, target)) in ports {
                 let port = declared.remove(number).unwrap_or_else(|| undeclared(*number));
-                bound(view, &port, *address, (*target, None), &mut inbound);
+                // There the application's ports are others than the container's: the written one stands for its own.
+                let meant = port.endpoint.and_then(|endpoint| ports.get(&endpoint.port()));
+                let target = match meant {
+                    Some((_, target)) => *target,
+                    None => application(&port, target.ip(), *target),
+                };
+                bound(view, &port, *address, (target, None), &mut inbound);
             }
         }
     }
@@ -246,16 +299,9 @@ fn redirected(view: &InboundView, declared: &BTreeMap<u16, Port<'_>>, out: &mut 
         let on_port = chains(view, port, &cluster, mode, origin);
         own.filter_chains
             .extend(on_port.iter().map(|chain| at_port(chain, port.number)));
-        let bind = UpstreamBind {
-            source: Some(INBOUND_SOURCE),
-            netns: None,
-        };
-        out.clusters.push(Arc::new(to_application(
-            view,
-            port,
-            Discovery::OriginalDst,
-            Some(bind),
-        )));
+        let (discovery, bind) = dialled_or_told(view, port, &cluster);
+        out.clusters
+            .push(Arc::new(to_application(view, port, discovery, bind)));
     }
     // Ports that no service names, but a policy does; then all others.
     let catch_all: Text = names::INBOUND_PASSTHROUGH.into();
@@ -276,6 +322,22 @@ fn redirected(view: &InboundView, declared: &BTreeMap<u16, Port<'_>>, out: &mut 
         .extend(chains(view, &undeclared(0), &catch_all, mode, origin));
     out.clusters.push(Arc::new(cluster::inbound_passthrough(mesh)));
     out.listeners.push(Arc::new(own));
+}
+
+/// Where a captured connection goes: where it was dialled, or where a Sidecar says that the application is.
+fn dialled_or_told(view: &InboundView, port: &Port<'_>, cluster: &Text) -> (Discovery, Option<UpstreamBind>) {
+    let bind = UpstreamBind {
+        source: Some(INBOUND_SOURCE),
+        netns: None,
+    };
+    match (port.endpoint, view.own) {
+        (Some(endpoint), own) if endpoint.ip().is_loopback() || own.is_some() => {
+            let target = application(port, own.unwrap_or(endpoint.ip()), endpoint);
+            let bind = (!endpoint.ip().is_loopback()).then_some(bind);
+            (Discovery::Static(at(cluster, target)), bind)
+        }
+        _ => (Discovery::OriginalDst, Some(bind)),
+    }
 }
 
 fn at_port(chain: &FilterChain, number: u16) -> Arc<FilterChain> {

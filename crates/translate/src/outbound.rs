@@ -150,7 +150,7 @@ pub(crate) fn add_clusters(
     redirected: bool,
     locality: &Locality,
 ) {
-    for view in client.services.iter() {
+    for view in client.services.iter().chain(client.behind.iter()) {
         add_service(out, pieces, client, view, redirected, locality);
     }
 }

@@ -9,6 +9,7 @@ mod outbound;
 mod rate_limits;
 mod routes;
 mod sharing;
+mod sidecars;
 mod stats;
 mod tokens;
 mod tracing;

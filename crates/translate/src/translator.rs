@@ -43,6 +43,8 @@ pub struct Scope {
     labels: Labels,
     locality: Locality,
     entry: Entry,
+    /// A Sidecar may limit what it sees.
+    limited: bool,
     /// Its listeners count Istio's metrics.
     counts: bool,
     /// Whose spans its listeners make, where the mesh traces.
@@ -160,6 +162,7 @@ impl Translator {
             locality: proxy.locality.clone(),
             counts: stats::counts(proxy),
             teller: Teller::of(snapshot, proxy),
+            limited: matches!(proxy.role, Role::Sidecar | Role::Grpc),
             entry: match (&proxy.role, &proxy.capture) {
                 (Role::Grpc, _) => Entry::Grpc,
                 (_, Capture::Explicit { outbound, .. }) => Entry::Explicit(outbound.clone()),
@@ -172,7 +175,7 @@ impl Translator {
     /// The outbound half of a scope, in the snapshot of the last [`Translator::turn`].
     pub fn outbound(&mut self, snapshot: &Snapshot, scope: &Scope) -> Arc<Outbound> {
         let Some(mut known) = self.scopes.remove(scope) else {
-            let view = snapshot.client_view(&scope.namespace, &scope.labels);
+            let view = snapshot.client_view(&scope.namespace, &scope.labels, scope.limited);
             let outbound = Arc::new(self.build(&view, scope));
             return self.remember(scope, view, outbound);
         };
@@ -211,7 +214,7 @@ impl Translator {
                 return self.remember(scope, known.view, Arc::new(outbound));
             }
         } else {
-            let view = snapshot.client_view(&scope.namespace, &scope.labels);
+            let view = snapshot.client_view(&scope.namespace, &scope.labels, scope.limited);
             if view == known.view {
                 return self.remember(scope, known.view, known.outbound);
             }
@@ -315,15 +318,21 @@ fn renew(
         let position = view
             .services
             .binary_search_by(|known| known.service.host.cmp(host));
-        let now = snapshot.service_of(host, &scope.namespace, &scope.labels);
+        let now = snapshot.service_of(host, &scope.namespace, &scope.labels, scope.limited);
         match (position, now) {
             (Ok(position), Some(now)) => {
                 let old = view.services.get(position)?;
                 if *old != now {
+                    // Other routes may lead to other services that are not seen themselves.
+                    if view.sidecar.is_some() && old.virtual_service != now.virtual_service {
+                        return None;
+                    }
                     changed.push((old.clone(), now));
                     positions.push(position);
                 }
             }
+            // Reached by routes alone, or to be: the few of a limited view are found anew.
+            (Err(_), None) if view.sidecar.is_some() && view.sends_to(host) => return None,
             // No service: then maybe routes without one.
             (Err(_), None) => {
                 let known = view
@@ -331,7 +340,8 @@ fn renew(
                     .iter()
                     .find(|(known, _)| known == host)
                     .map(|(_, vs)| vs);
-                if snapshot.routes_of(host, &scope.namespace).as_ref() != known {
+                let routes = snapshot.routes_of(host, &scope.namespace, &scope.labels, scope.limited);
+                if routes.as_ref() != known {
                     return None;
                 }
             }

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use rajut_types::{Hostname, Labels, Locality, Severity, Text};
+use rajut_types::{Hostname, Labels, Severity};
 
 use super::{
     meta::{self, NameForm},
     protocol,
     service::warn_name,
+    workload_entry,
 };
 use crate::{
     codes,
@@ -241,60 +242,28 @@ fn endpoint(
     resolution: Option<Resolution>,
 ) -> Option<StaticEndpoint> {
     let object = field.clone().object()?;
-    object.unsupported(&["network"], "all endpoints are reached directly");
-    let address_field = object.required("address", "the endpoint's IP address or name");
-    let address = address_field.as_ref().and_then(Field::non_empty_text);
-    let mut own_ports = Vec::new();
-    for (name, value) in object.get("ports").map_or_else(Vec::new, |f| f.map()) {
-        if !ports.iter().any(|port| port.name == name) {
-            value.say_key(
-                Severity::Error,
-                codes::PORT_NOT_FOUND,
-                format!("the service entry has no port named `{}`", shown(&name)),
-                "",
-            );
-        } else if let Some(number) = value.port() {
-            own_ports.push((name, number));
-        }
-    }
-    let labels = object.labels("labels");
-    let locality = object
-        .text("locality")
-        .map(|t| Locality::parse(&t))
-        .unwrap_or_default();
-    let weight = object.count("weight").filter(|w| *w > 0).unwrap_or(1);
-    let service_account = object.text("serviceAccount").unwrap_or_default();
-    let address: Text = address?;
-    let address_field = address_field?;
-    if let Some(path) = address.strip_prefix("unix://") {
-        let good = (path.starts_with('/') || path.starts_with('@')) && !path.ends_with('/');
-        if !good || !own_ports.is_empty() || resolution != Some(Resolution::Static) {
+    let (endpoint, address_field) = workload_entry::endpoint(&object, Some(ports))?;
+    let address = &endpoint.address;
+    let by_number = address.parse::<std::net::IpAddr>().is_ok();
+    if address.starts_with("unix://") {
+        if resolution != Some(Resolution::Static) {
             address_field.error(
                 codes::EXCLUSIVE,
-                "a Unix socket needs an absolute path, `resolution: STATIC`, and no ports",
-                "write `unix:///run/name.sock`",
+                "a Unix socket needs `resolution: STATIC`",
+                "write it, or give the endpoint an address",
             );
         }
-    } else if resolution == Some(Resolution::Static) && address.parse::<std::net::IpAddr>().is_err() {
+    } else if resolution == Some(Resolution::Static) && !by_number {
         address_field.error(
             codes::WRONG_TYPE,
             format!(
                 "with `resolution: STATIC` an endpoint is an IP address, not `{}`",
-                shown(&address)
+                shown(address)
             ),
             "write `resolution: DNS` for names",
         );
-    } else if address.parse::<std::net::IpAddr>().is_err() {
-        address_field.hostname()?;
     }
-    Some(StaticEndpoint {
-        address,
-        ports: own_ports,
-        labels,
-        locality,
-        weight,
-        service_account,
-    })
+    Some(endpoint)
 }
 
 fn check_resolution(

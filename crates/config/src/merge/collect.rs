@@ -19,13 +19,15 @@ use crate::{
         destination_rule, gateway,
         local_workload::{self, Overlay, RawLocalWorkload},
         meta, peer_authentication, rate_limit_policy, request_authentication, secret, service, service_entry,
-        telemetry, virtual_service,
+        sidecar, telemetry, virtual_service,
         virtual_service::RawVirtualService,
+        workload_entry,
     },
     codes,
     model::{
         AuthorizationPolicy, ConfigMap, DestinationRule, Gateway, MeshConfig, Namespace, PeerAuthentication,
-        RateLimitPolicy, RequestAuthentication, Secret, Service, ServiceAccount, Telemetry,
+        RateLimitPolicy, RequestAuthentication, Secret, Service, ServiceAccount, Sidecar, Telemetry,
+        WorkloadEntry,
     },
     parse::{Found, Group, Node, Source, Value, kustomize_patches},
     read::{Object, Scope, nearest, shown},
@@ -47,6 +49,8 @@ pub(super) struct Collected {
     pub(super) telemetries: Vec<Telemetry>,
     pub(super) gateways: Vec<Gateway>,
     pub(super) secrets: Vec<Secret>,
+    pub(super) sidecars: Vec<Sidecar>,
+    pub(super) workload_entries: Vec<WorkloadEntry>,
     pub(super) mesh: MeshConfig,
     pub(super) service_accounts: Vec<ServiceAccount>,
     pub(super) config_maps: Vec<ConfigMap>,
@@ -299,6 +303,9 @@ impl Collected {
             Parsed::RequestAuthentication(it) => self.request_authentications.push(it),
             Parsed::Gateway(it) => self.gateways.push(it),
             Parsed::Secret(it) => self.secrets.push(it),
+            Parsed::Sidecar(it) => self.sidecars.push(it),
+            Parsed::WorkloadEntry(it) => self.workload_entries.push(it),
+            Parsed::WorkloadGroup => {}
             Parsed::Telemetry(it) if it.targeted => {}
             Parsed::Telemetry(it) => self.telemetries.push(it),
         }
@@ -559,6 +566,10 @@ pub(super) enum Parsed {
     Telemetry(Telemetry),
     Gateway(Gateway),
     Secret(Secret),
+    Sidecar(Sidecar),
+    WorkloadEntry(WorkloadEntry),
+    /// Judged, and not kept.
+    WorkloadGroup,
 }
 
 fn parse(root: &Object<'_>, kind: &str, defaults: &Defaults) -> Option<Parsed> {
@@ -583,6 +594,9 @@ fn parse(root: &Object<'_>, kind: &str, defaults: &Defaults) -> Option<Parsed> {
         "AuthorizationPolicy" => authorization_policy::read(root).map(Parsed::AuthorizationPolicy),
         "Gateway" => gateway::read(root).map(Parsed::Gateway),
         "Secret" => secret::read(root).map(Parsed::Secret),
+        "Sidecar" => sidecar::read(root, defaults).map(Parsed::Sidecar),
+        "WorkloadEntry" => workload_entry::read(root).map(Parsed::WorkloadEntry),
+        "WorkloadGroup" => workload_entry::read_group(root).map(|()| Parsed::WorkloadGroup),
         "RateLimitPolicy" => rate_limit_policy::read(root).map(Parsed::RateLimitPolicy),
         "RequestAuthentication" => request_authentication::read(root).map(Parsed::RequestAuthentication),
         "Telemetry" => telemetry::read(root).map(Parsed::Telemetry),

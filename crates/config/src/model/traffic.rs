@@ -58,6 +58,16 @@ pub struct HttpRoute {
     pub origin: Origin,
 }
 
+impl VirtualService {
+    /// Every destination of its routes.
+    pub fn destinations(&self) -> impl Iterator<Item = &Destination> {
+        let tls = self.tls.iter().flat_map(|route| &route.destinations);
+        let tcp = self.tcp.iter().flat_map(|route| &route.destinations);
+        let opaque = tls.chain(tcp).map(|to| &to.destination);
+        self.http.iter().flat_map(HttpRoute::destinations).chain(opaque)
+    }
+}
+
 impl HttpRoute {
     /// Every destination that requests or copies of them are sent to.
     pub fn destinations(&self) -> impl Iterator<Item = &Destination> {

@@ -38,7 +38,8 @@ impl Snapshot {
         let mut changes = Changes {
             everything: !Arc::ptr_eq(&self.mesh, &older.mesh)
                 || *self.index.asked_labels != *older.index.asked_labels
-                || !same_objects(&self.telemetries, &older.telemetries),
+                || !same_objects(&self.telemetries, &older.telemetries)
+                || !same_objects(&self.sidecars, &older.sidecars),
             ..Changes::default()
         };
         let (new, old) = (&self.authorization_policies, &older.authorization_policies);

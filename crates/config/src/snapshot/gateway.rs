@@ -81,7 +81,7 @@ impl Snapshot {
         let mut destinations = BTreeMap::new();
         for host in virtual_services.iter().flat_map(|vs| hosts(vs)) {
             if !destinations.contains_key(host)
-                && let Some(view) = self.service_of(host, namespace, &asked)
+                && let Some(view) = self.service_of(host, namespace, &asked, false)
             {
                 destinations.insert(host.clone(), (view.service, view.rule));
             }

@@ -13,9 +13,12 @@ use super::{
     Shared, Snapshot,
     mtls::{EffectiveMtls, PeerPolicies},
     rules::Rules,
+    sidecar::Settings,
     view::{Member, Members},
 };
-use crate::model::{DestinationRule, LocalitySetting, Service, VirtualService, Visibility, Workload};
+use crate::model::{
+    DestinationRule, LocalitySetting, Service, Sidecar, VirtualService, Visibility, Workload,
+};
 
 /// A service's key in the snapshot: host and namespace.
 pub(super) type ServiceKey = (Hostname, Text);
@@ -38,6 +41,8 @@ pub(super) struct Index {
     peers: Arc<PeerPolicies>,
     pub(super) modes: PersistentMap<WorkloadKey, Shared<EffectiveMtls>>,
     selectors: Arc<Selectors>,
+    /// The mesh's settings under each Sidecar.
+    pub(super) settings: Arc<Settings>,
 }
 
 impl Default for Index {
@@ -51,6 +56,7 @@ impl Default for Index {
             peers: Arc::default(),
             modes: PersistentMap::default(),
             selectors: Arc::default(),
+            settings: Arc::default(),
         }
     }
 }
@@ -67,7 +73,16 @@ impl Index {
         if routes_changed {
             index.virtual_services = Arc::new(VirtualServices::new(&snapshot.virtual_services));
         }
+        let sidecars_changed = !same_objects(&snapshot.sidecars, &before.sidecars);
+        if sidecars_changed || !Arc::ptr_eq(&snapshot.mesh, &before.mesh) {
+            index.settings = Arc::new(Settings::new(
+                &snapshot.sidecars,
+                &snapshot.mesh,
+                &previous.settings,
+            ));
+        }
         if routes_changed
+            || sidecars_changed
             || snapshot.mesh.locality != before.mesh.locality
             || !same_objects(&snapshot.destination_rules, &before.destination_rules)
             || !same_objects(&snapshot.telemetries, &before.telemetries)
@@ -371,8 +386,10 @@ fn asked_labels(snapshot: &Snapshot) -> BTreeSet<Text> {
         .telemetries
         .iter()
         .filter_map(|one| one.selector.as_ref());
+    let of_sidecars = snapshot.sidecars.iter().filter_map(|one| one.selector.as_ref());
     of_rules
         .chain(of_routes)
+        .chain(of_sidecars)
         .chain(of_telemetries)
         .flat_map(|labels| labels.iter().map(|(key, _)| Text::from(key)))
         .chain(near)
@@ -426,7 +443,12 @@ impl VirtualServices {
 
     /// The one virtual service of a host for clients of a namespace: the most specific host; then private to the
     /// namespace, exported to it by name, public; then the oldest.
-    pub(super) fn find(&self, namespace: &str, host: &Hostname) -> Option<&Arc<VirtualService>> {
+    pub(super) fn find(
+        &self,
+        namespace: &str,
+        host: &Hostname,
+        sidecar: Option<&Sidecar>,
+    ) -> Option<&Arc<VirtualService>> {
         let rank = |vs: &VirtualService| match &vs.export_to {
             Visibility::Namespaces(names)
                 if names.iter().all(|name| &**name == namespace) && *vs.namespace == *namespace =>
@@ -436,7 +458,9 @@ impl VirtualServices {
             Visibility::Namespaces(_) => 1,
             Visibility::All | Visibility::Nobody => 2,
         };
-        let visible = |vs: &&Arc<VirtualService>| vs.export_to.includes(namespace);
+        let visible = |vs: &&Arc<VirtualService>| {
+            vs.export_to.includes(namespace) && sidecar.is_none_or(|sidecar| sidecar.follows(vs))
+        };
         let exact = self
             .exact
             .get(host)

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use rajut_types::{Hostname, Labels, Text};
 
-use crate::model::{DestinationRule, TrafficPolicy};
+use crate::model::{DestinationRule, Sidecar, TrafficPolicy};
 
 /// The merged rules of a mesh. One entry per namespace and host; as many rules in it as differ in exports or selector.
 #[derive(Debug, Clone, Default)]
@@ -26,6 +26,8 @@ pub(super) struct Client<'a> {
     pub(super) namespace: &'a str,
     pub(super) labels: &'a Labels,
     pub(super) root_namespace: &'a str,
+    /// What limits its sight.
+    pub(super) sidecar: Option<&'a Sidecar>,
 }
 
 impl Rules {
@@ -197,6 +199,7 @@ mod tests {
             namespace,
             labels: &Labels::default(),
             root_namespace: "root",
+            sidecar: None,
         };
         rules
             .find(client, &host.parse().expect("valid"), "server")
@@ -268,6 +271,7 @@ mod tests {
             namespace: "client",
             labels: &labels,
             root_namespace: "root",
+            sidecar: None,
         };
         let found = all.find(client, &"h.x".parse().expect("valid"), "server");
         assert_eq!(found.map(|r| &*r.name), Some("sel"));

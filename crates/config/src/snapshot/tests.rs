@@ -73,7 +73,7 @@ fn vs(namespace: &str, name: &str, host: &str, export_to: Visibility, age: u64) 
 }
 
 fn members(snapshot: &Snapshot, host: &str) -> Shared<Members> {
-    let view = snapshot.client_view("x", &Labels::default());
+    let view = snapshot.client_view("x", &Labels::default(), true);
     view.find(&host.parse().expect("valid"))
         .expect("the service is visible")
         .members
@@ -139,8 +139,8 @@ fn an_equal_configuration_keeps_every_allocation() {
     let first = Snapshot::build(configuration.clone(), workloads.clone(), &Snapshot::default());
     let second = Snapshot::build(configuration, workloads, &first);
     assert_eq!(
-        first.client_view("a", &Labels::default()),
-        second.client_view("a", &Labels::default())
+        first.client_view("a", &Labels::default(), true),
+        second.client_view("a", &Labels::default(), true)
     );
     assert!(Arc::ptr_eq(&first.mesh, &second.mesh));
 }
@@ -162,7 +162,7 @@ fn one_virtual_service_per_host_private_then_named_then_public_then_oldest() {
     };
     let snapshot = Snapshot::build(configuration, [], &Snapshot::default());
     let found = |namespace: &str| {
-        let view = snapshot.client_view(namespace, &Labels::default());
+        let view = snapshot.client_view(namespace, &Labels::default(), true);
         let service = view.find(&host.parse().expect("valid")).expect("visible");
         service.virtual_service.as_ref().expect("a rule").name.to_string()
     };
@@ -187,7 +187,11 @@ fn a_view_keeps_only_labels_that_a_rule_asks_about() {
         ..Configuration::default()
     };
     let snapshot = Snapshot::build(configuration, [], &Snapshot::default());
-    let view = snapshot.client_view("a", &[("app", "web"), ("tier", "gold")].into_iter().collect());
+    let view = snapshot.client_view(
+        "a",
+        &[("app", "web"), ("tier", "gold")].into_iter().collect(),
+        true,
+    );
     assert_eq!(view.labels, [("tier", "gold")].into_iter().collect());
     assert_eq!(view.unserved.len(), 1);
 }
@@ -207,7 +211,7 @@ fn hidden_services_are_not_seen_and_the_own_namespace_is_preferred() {
     };
     let snapshot = Snapshot::build(configuration, [], &Snapshot::default());
     let seen = |namespace: &str| -> Vec<String> {
-        let view = snapshot.client_view(namespace, &Labels::default());
+        let view = snapshot.client_view(namespace, &Labels::default(), true);
         view.services
             .iter()
             .map(|view| format!("{}/{}", view.service.namespace, view.service.host))

@@ -4,7 +4,7 @@
 //! Bounds: a view holds counted references only. It does not compute resources.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     hash::{Hash, Hasher},
     sync::Arc,
 };
@@ -14,7 +14,7 @@ use rajut_types::{Hostname, Labels, Locality, Principal, Text};
 use super::{EffectiveMtls, Shared, Snapshot, holding, rules::Client, telemetry};
 use crate::model::{
     AuthorizationPolicy, DestinationRule, KeySource, MeshConfig, Observed, RateLimitPolicy,
-    RequestAuthentication, Service, VirtualService, Workload,
+    RequestAuthentication, Service, Sidecar, VirtualService, Workload,
 };
 
 /// A workload behind a service, with the mTLS mode that its sidecar holds.
@@ -69,8 +69,12 @@ pub struct ClientView {
     pub labels: Labels,
     /// Sorted by host, each host once.
     pub services: Arc<[ServiceView]>,
+    /// Services that it does not see and that its virtual services send to; sorted by host, each host once.
+    pub behind: Arc<[ServiceView]>,
     /// Hosts of virtual services that no service stands behind.
     pub unserved: Vec<(Hostname, Shared<VirtualService>)>,
+    /// What limits its sight.
+    pub sidecar: Option<Shared<Sidecar>>,
     /// What is told of the client's calls.
     pub observed: Arc<Observed>,
 }
@@ -82,6 +86,8 @@ impl PartialEq for ClientView {
             && self.labels == other.labels
             && self.unserved == other.unserved
             && self.observed == other.observed
+            && self.sidecar == other.sidecar
+            && self.behind == other.behind
             && (Arc::ptr_eq(&self.services, &other.services) || self.services == other.services)
     }
 }
@@ -98,13 +104,23 @@ impl Hash for ClientView {
 }
 
 impl ClientView {
-    /// The service of that host.
+    /// The service of that host, also of one that only virtual services send to.
     pub fn find(&self, host: &Hostname) -> Option<&ServiceView> {
-        let position = self
+        let among = |list: &'_ [ServiceView]| list.binary_search_by(|view| view.service.host.cmp(host)).ok();
+        match among(&self.services) {
+            Some(position) => self.services.get(position),
+            None => self.behind.get(among(&self.behind)?),
+        }
+    }
+
+    /// Whether some of its virtual services send to that host.
+    pub fn sends_to(&self, host: &Hostname) -> bool {
+        let of_services = self
             .services
-            .binary_search_by(|view| view.service.host.cmp(host))
-            .ok()?;
-        self.services.get(position)
+            .iter()
+            .filter_map(|view| view.virtual_service.as_ref());
+        let mut all = of_services.chain(self.unserved.iter().map(|(_, routes)| routes));
+        all.any(|routes| routes.destinations().any(|to| to.host == *host))
     }
 }
 
@@ -129,21 +145,21 @@ pub struct WorkloadView {
     pub services: Vec<(Shared<Service>, Option<Shared<DestinationRule>>)>,
     /// Container port name → number.
     pub named_ports: BTreeMap<Text, u16>,
+    /// What its proxy takes.
+    pub sidecar: Option<Shared<Sidecar>>,
     /// What is told of its calls.
     pub observed: Arc<Observed>,
 }
 
 impl Snapshot {
     /// What a client sees. `labels` are those of the client's workload; of these the view keeps what rules ask about.
-    pub fn client_view(&self, namespace: &str, labels: &Labels) -> ClientView {
+    /// `limited`: a Sidecar may limit it (not so gateways).
+    pub fn client_view(&self, namespace: &str, labels: &Labels, limited: bool) -> ClientView {
         let labels = self.asked_labels(labels);
-        let client = Client {
-            namespace,
-            labels: &labels,
-            root_namespace: &self.mesh.root_namespace,
-        };
+        let sidecar = self.sidecar_of(namespace, &labels).filter(|_| limited);
+        let client = self.client(namespace, &labels, limited);
         let services: Arc<[ServiceView]> = self
-            .visible_services(namespace)
+            .visible_services(client)
             .map(|service| self.service_view(service, client))
             .collect();
         let unserved = self
@@ -156,17 +172,56 @@ impl Snapshot {
                     .is_err()
             })
             .filter_map(|host| {
-                let found = self.index.virtual_services.find(namespace, host)?;
+                let found = self
+                    .index
+                    .virtual_services
+                    .find(namespace, host, client.sidecar)?;
                 Some((host.clone(), Shared::from(found)))
             })
             .collect();
-        ClientView {
-            mesh: Shared::from(&self.mesh),
+        let mut view = ClientView {
+            mesh: self.settings_under(sidecar),
             namespace: namespace.into(),
             observed: self.observed(namespace, &labels),
-            labels,
+            labels: Labels::default(),
             services,
+            behind: Arc::default(),
             unserved,
+            sidecar: sidecar.map(Shared::from),
+        };
+        if sidecar.is_some() {
+            view.behind = self.behind(&view, client);
+        }
+        view.labels = labels;
+        view
+    }
+
+    /// The services that a limited client does not see, and reaches by its virtual services all the same.
+    fn behind(&self, view: &ClientView, client: Client<'_>) -> Arc<[ServiceView]> {
+        let of_services = view
+            .services
+            .iter()
+            .filter_map(|view| view.virtual_service.as_ref());
+        let all = of_services.chain(view.unserved.iter().map(|(_, routes)| routes));
+        let hosts: BTreeSet<&Hostname> = all
+            .flat_map(|routes| routes.destinations())
+            .map(|to| &to.host)
+            .collect();
+        hosts
+            .into_iter()
+            .filter(|host| view.find(host).is_none())
+            .filter_map(|host| self.find_service(client.namespace, host))
+            .map(|service| self.service_view(service, client))
+            .collect()
+    }
+
+    fn client<'a>(&'a self, namespace: &'a str, labels: &'a Labels, limited: bool) -> Client<'a> {
+        let sidecar = self.sidecar_of(namespace, labels).filter(|_| limited);
+        Client {
+            namespace,
+            labels,
+            root_namespace: &self.mesh.root_namespace,
+            sidecar: sidecar.map(|sidecar| &**sidecar),
         }
     }
 
@@ -188,23 +243,37 @@ impl Snapshot {
             .collect()
     }
 
-    /// One host as a client sees it. `labels`: those that rules ask about.
-    pub fn service_of(&self, host: &Hostname, namespace: &str, labels: &Labels) -> Option<ServiceView> {
-        let client = Client {
-            namespace,
-            labels,
-            root_namespace: &self.mesh.root_namespace,
-        };
+    /// One host as a client sees it. `labels`: those that rules ask about; `limited` as in [`Self::client_view`].
+    pub fn service_of(
+        &self,
+        host: &Hostname,
+        namespace: &str,
+        labels: &Labels,
+        limited: bool,
+    ) -> Option<ServiceView> {
+        let client = self.client(namespace, labels, limited);
+        let service = self.find_seen(client, host)?;
+        Some(self.service_view(service, client))
+    }
+
+    /// One host that a client does not see, as its virtual services send to it.
+    pub fn service_behind(&self, host: &Hostname, namespace: &str, labels: &Labels) -> Option<ServiceView> {
+        let client = self.client(namespace, labels, true);
         let service = self.find_service(namespace, host)?;
         Some(self.service_view(service, client))
     }
 
     /// The routes that a client has for a host that no service stands behind.
-    pub fn routes_of(&self, host: &Hostname, namespace: &str) -> Option<Shared<VirtualService>> {
-        self.index
-            .virtual_services
-            .find(namespace, host)
-            .map(Shared::from)
+    pub fn routes_of(
+        &self,
+        host: &Hostname,
+        namespace: &str,
+        labels: &Labels,
+        limited: bool,
+    ) -> Option<Shared<VirtualService>> {
+        let client = self.client(namespace, labels, limited);
+        let found = self.index.virtual_services.find(namespace, host, client.sidecar);
+        found.map(Shared::from)
     }
 
     fn service_view(&self, service: &Arc<Service>, client: Client<'_>) -> ServiceView {
@@ -224,7 +293,7 @@ impl Snapshot {
             virtual_service: self
                 .index
                 .virtual_services
-                .find(client.namespace, &service.host)
+                .find(client.namespace, &service.host, client.sidecar)
                 .map(Shared::from),
             service: Shared::from(service),
         }
@@ -232,7 +301,8 @@ impl Snapshot {
 
     /// The services that a namespace sees, sorted by host, each host once: its own before Kubernetes services before
     /// the oldest other.
-    fn visible_services<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a Arc<Service>> {
+    fn visible_services<'a>(&'a self, client: Client<'a>) -> impl Iterator<Item = &'a Arc<Service>> {
+        let namespace = client.namespace;
         let rank = move |service: &Service| {
             (
                 *service.namespace != *namespace,
@@ -246,7 +316,8 @@ impl Snapshot {
                 let mut best: Option<&Arc<Service>> = None;
                 let host = &rest.peek()?.host;
                 while let Some(service) = rest.next_if(|service| service.host == *host) {
-                    if (service.export_to.includes(namespace))
+                    if service.export_to.includes(namespace)
+                        && client.sidecar.is_none_or(|sidecar| sidecar.sees(service))
                         && best.is_none_or(|best| rank(service) < rank(best))
                     {
                         best = Some(service);
@@ -263,11 +334,8 @@ impl Snapshot {
     pub fn workload_view(&self, namespace: &str, name: &str, labels: &Labels) -> WorkloadView {
         let known = self.workloads.get(&(Text::from(namespace), Text::from(name)));
         let labels = known.map_or(labels, |workload| &workload.labels);
-        let client = Client {
-            namespace,
-            labels,
-            root_namespace: &self.mesh.root_namespace,
-        };
+        let sidecar = self.sidecar_of(namespace, labels);
+        let client = self.client(namespace, labels, true);
         let mut services: Vec<&Arc<Service>> = self
             .index
             .selecting(namespace, labels)
@@ -282,7 +350,8 @@ impl Snapshot {
             .map(|(from, keys)| (from.clone(), keys.clone()))
             .collect();
         WorkloadView {
-            mesh: Shared::from(&self.mesh),
+            mesh: self.settings_under(sidecar),
+            sidecar: sidecar.map(Shared::from),
             namespace: namespace.into(),
             mtls: self.index.mtls_of(namespace, name, labels),
             authorization: holding::of(
@@ -322,11 +391,27 @@ impl Snapshot {
 
     /// The service of that host as a client in `namespace` would see it.
     pub fn find_service(&self, namespace: &str, host: &Hostname) -> Option<&Arc<Service>> {
+        let labels = Labels::default();
+        let client = Client {
+            namespace,
+            labels: &labels,
+            root_namespace: &self.mesh.root_namespace,
+            sidecar: None,
+        };
+        self.find_seen(client, host)
+    }
+
+    /// The service of that host as a client sees it.
+    fn find_seen(&self, client: Client<'_>, host: &Hostname) -> Option<&Arc<Service>> {
+        let namespace = client.namespace;
         self.services
             .range_from(&(host.clone(), Text::from("")))
             .take_while(|((found, _), _)| found == host)
             .map(|(_, service)| service)
-            .filter(|service| service.export_to.includes(namespace))
+            .filter(|service| {
+                service.export_to.includes(namespace)
+                    && client.sidecar.is_none_or(|sidecar| sidecar.sees(service))
+            })
             .min_by_key(|service| {
                 (
                     *service.namespace != *namespace,

@@ -59,7 +59,7 @@ pub(super) fn service(admin: &Admin, query: &Query) -> Result<Value, Refused> {
     let own = snapshot.services.values().find(|service| service.host == parsed);
     let view = own.and_then(|service| {
         let labels = rajut_types::Labels::default();
-        snapshot.service_of(&parsed, &service.namespace, &labels)
+        snapshot.service_of(&parsed, &service.namespace, &labels, false)
     });
     let Some(view) = view else {
         let text = format!("no service `{host}`");

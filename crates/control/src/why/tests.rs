@@ -63,23 +63,11 @@ fn workload(name: &str, version: &str, address: &str) -> Workload {
     }
 }
 
-fn snapshot() -> Snapshot {
-    let loaded = load(&[Source::new("clinic.yaml", CLINIC)], &LoadOptions::default());
+fn snapshot(more: &str) -> Snapshot {
+    let text = format!("{CLINIC}{more}");
+    let loaded = load(&[Source::new("clinic.yaml", text)], &LoadOptions::default());
     assert_eq!(loaded.diagnostics, []);
-    let configuration = Configuration {
-        mesh: loaded.mesh,
-        namespaces: loaded.namespaces,
-        services: loaded.services,
-        virtual_services: loaded.virtual_services,
-        destination_rules: loaded.destination_rules,
-        peer_authentications: loaded.peer_authentications,
-        authorization_policies: loaded.authorization_policies,
-        rate_limit_policies: loaded.rate_limit_policies,
-        request_authentications: loaded.request_authentications,
-        telemetries: loaded.telemetries,
-        gateways: loaded.gateways,
-        secrets: loaded.secrets,
-    };
+    let configuration = Configuration::of(&loaded);
     let workloads = [
         workload("api-0", "stable", "127.10.0.1"),
         workload("api-1", "stable", "127.10.0.2"),
@@ -88,7 +76,12 @@ fn snapshot() -> Snapshot {
 }
 
 fn ask(to: &str, headers: &[(&str, &str)]) -> Explanation {
-    let snapshot = snapshot();
+    ask_under("", to, headers)
+}
+
+/// With more configuration.
+fn ask_under(more: &str, to: &str, headers: &[(&str, &str)]) -> Explanation {
+    let snapshot = snapshot(more);
     let proxy = find_proxy(&snapshot, &[], "api-0").expect("it runs");
     let (resources, _) =
         rajut_translate::translate(&snapshot, &proxy, &mut rajut_translate::Translator::default());
@@ -156,10 +149,10 @@ fn what_is_not_known_says_so() {
         "{found:?}"
     );
     assert_eq!(
-        find_proxy(&snapshot(), &[], "nobody"),
+        find_proxy(&snapshot(""), &[], "nobody"),
         Err(Unanswerable::From("nobody".into()))
     );
-    assert!(find_proxy(&snapshot(), &[], "spiffe://cluster.local/ns/clinic/sa/api").is_ok());
+    assert!(find_proxy(&snapshot(""), &[], "spiffe://cluster.local/ns/clinic/sa/api").is_ok());
     for bad in ["api", "ftp://api/", "http://"] {
         let question = Question {
             from: String::new(),
@@ -169,4 +162,31 @@ fn what_is_not_known_says_so() {
         };
         assert!(Call::parse(&question).is_err(), "{bad}");
     }
+}
+
+#[test]
+fn a_sidecar_that_hides_a_service_is_named_with_file_and_line() {
+    let hides = "---
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: narrow, namespace: clinic}
+spec: {egress: [{hosts: ['other/*']}], outboundTrafficPolicy: {mode: REGISTRY_ONLY}}
+";
+    let found = ask_under(hides, "http://api:8080/", &[]);
+    assert!(!found.reached, "{found:#?}");
+    let step = found.steps.iter().find(|step| step.stage == "sidecar");
+    let step = step.expect("the Sidecar is named");
+    assert!(
+        step.text.contains("`narrow` of clinic") && step.place.contains("clinic.yaml:"),
+        "{step:?}"
+    );
+    assert!(
+        !found
+            .steps
+            .iter()
+            .any(|step| step.text.contains("no service of the mesh is called")),
+        "{found:#?}"
+    );
+    let shows = hides.replace("other/*", "./*");
+    assert!(ask_under(&shows, "http://api:8080/visits", &[]).reached);
 }

@@ -400,6 +400,75 @@ const KINDS: &[Kind] = &[
         ],
     },
     Kind {
+        name: "Sidecar",
+        document: || {
+            istio(
+                "networking.istio.io",
+                "Sidecar",
+                json!({
+                    "workloadSelector": {"labels": {"app": "web"}},
+                    "egress": [{"hosts": ["./*"]}],
+                    "ingress": [{"port": {"number": 80, "protocol": "HTTP", "name": "http"}}],
+                }),
+            )
+        },
+        beside: &[],
+        fields: &[
+            "workloadSelector",
+            "workloadSelector.labels",
+            "egress",
+            "egress[].port",
+            "egress[].bind",
+            "egress[].captureMode",
+            "egress[].hosts",
+            "ingress",
+            "ingress[].port",
+            "ingress[].port.number",
+            "ingress[].port.protocol",
+            "ingress[].port.name",
+            "ingress[].bind",
+            "ingress[].captureMode",
+            "ingress[].defaultEndpoint",
+            "ingress[].tls",
+            "ingress[].connectionPool",
+            "inboundConnectionPool",
+            "outboundTrafficPolicy.mode",
+            "outboundTrafficPolicy.egressProxy",
+        ],
+    },
+    Kind {
+        name: "WorkloadEntry",
+        document: || {
+            istio(
+                "networking.istio.io",
+                "WorkloadEntry",
+                json!({"address": "192.0.2.1", "labels": {"app": "web"}}),
+            )
+        },
+        beside: &[],
+        fields: &[
+            "address",
+            "ports",
+            "labels",
+            "network",
+            "locality",
+            "weight",
+            "serviceAccount",
+        ],
+    },
+    Kind {
+        name: "WorkloadGroup",
+        document: || istio("networking.istio.io", "WorkloadGroup", json!({"template": {}})),
+        beside: &[],
+        fields: &[
+            "metadata",
+            "metadata.labels",
+            "metadata.annotations",
+            "template",
+            "probe",
+        ],
+    },
+    Kind {
         name: "Telemetry",
         document: || {
             istio(

@@ -24,6 +24,7 @@ mod rootless;
 mod routes;
 mod scaling;
 mod security;
+mod sidecars;
 mod streams;
 mod tokens;
 mod tracing;
@@ -77,6 +78,7 @@ fn waiting() -> Vec<Scenario> {
         on_demand::SCENARIOS,
         observe::SCENARIOS,
         locality::SCENARIOS,
+        sidecars::SCENARIOS,
         streams::SCENARIOS,
         tracing::SCENARIOS,
         folders::SCENARIOS,

@@ -40,6 +40,7 @@ fn each_form_is_read() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one row after the other")]
 fn each_mistake_is_refused_where_it_stands() {
     let place = "spec.trafficPolicy.loadBalancer.localityLbSetting";
     for (setting, field, words) in [

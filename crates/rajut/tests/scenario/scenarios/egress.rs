@@ -66,14 +66,14 @@ fn setup(mode: &str) -> Setup {
 }
 
 /// A server outside the mesh: it answers anything with an HTTP answer and counts connections.
-struct Outside {
-    port: u16,
+pub(super) struct Outside {
+    pub(super) port: u16,
     accepted: Arc<AtomicU32>,
 }
 
 impl Outside {
     /// Port 0: any.
-    fn listen(address: &str, port: u16) -> Result<Self> {
+    pub(super) fn listen(address: &str, port: u16) -> Result<Self> {
         let listener = TcpListener::bind((address, port))?;
         let port = listener.local_addr()?.port();
         let accepted = Arc::new(AtomicU32::new(0));
@@ -102,7 +102,7 @@ impl Outside {
 }
 
 /// An address of this machine that is not loopback.
-fn outer_address() -> Option<IpAddr> {
+pub(super) fn outer_address() -> Option<IpAddr> {
     let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
     // Nothing is sent: the address that would be used is all that is asked for.
     socket.connect("198.51.100.1:9").ok()?;
