@@ -184,6 +184,47 @@ fn localities_share_load_by_their_weights_whatever_their_size() {
     });
 }
 
+/// Envoy's example of locality weights: a locality with half of its hosts in service weighs 70 % of what it did.
+#[test]
+fn a_locality_that_lost_hosts_gives_up_the_share_that_it_can_not_carry() {
+    run(async {
+        let address = |number: u8| format!("10.0.0.{number}:80").parse().unwrap();
+        let proxy = Setup::to(&[address(1)]).start().await;
+        let near_share = |unhealthy: bool, picks: u32| {
+            let mut spread = assignment(&[address(1), address(2)]);
+            let mut other = assignment(&[address(3)]).localities.remove(0);
+            spread.localities[0].weight = Some(80);
+            other.weight = Some(20);
+            if unhealthy {
+                spread.localities[0].endpoints[1].health = Health::Unhealthy;
+            }
+            spread.localities.push(other);
+            let mut ir = cluster_ir(&[address(1)]);
+            ir.discovery = rajut_ir::cluster::Discovery::Static(spread);
+            ir.locality_weighted = true;
+            ir.lb_policy = LbPolicy::LeastRequest { choices: 2 };
+            let cluster = Cluster::build(Arc::new(ir), None, Transports::default(), &proxy.registry, None);
+            let context = PickContext {
+                worker: &proxy.worker,
+                hash: None,
+                exclude: &[],
+                destination: None,
+                skip_priorities: 0,
+            };
+            let picked = (0..picks).filter(|_| {
+                let host = cluster.pick(&context).unwrap();
+                assert!(!unhealthy || host.address.to_string() != "10.0.0.2:80");
+                host.address.to_string() != "10.0.0.3:80"
+            });
+            u32::try_from(picked.count()).unwrap()
+        };
+        // Five standard deviations of 4,000 draws are about 140.
+        let (all, half) = (near_share(false, 4_000), near_share(true, 4_000));
+        assert!((3_060..3_340).contains(&all), "80 %: {all}");
+        assert!((2_807..3_087).contains(&half), "56 of 76: {half}");
+    });
+}
+
 #[test]
 fn a_retry_goes_to_another_priority_where_the_policy_says_so() {
     run(async {
