@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::{PolicyFiles, load, placed, running};
 use crate::{
-    cli::mesh::Place,
+    cli::{mesh::Place, top::plain},
     output::{self, Table},
 };
 
@@ -201,7 +201,7 @@ fn table(found: &Matrix, loaded: &Loaded) -> String {
         for (answer, callers) in answers {
             let verdict = word(answer.outcome).to_owned();
             let row = [verdict, named(&callers, all), reasons(&answer.by, loaded)];
-            table.row(cells.iter().cloned().chain(row));
+            table.row(cells.iter().cloned().chain(row).map(|cell| plain(&cell)));
         }
     }
     table.render()
@@ -263,7 +263,8 @@ fn differences_text(rows: &[Difference<'_>]) -> String {
     for row in rows {
         let head = [row.what(), caller(row.question).to_owned()];
         let why = row.because.clone().unwrap_or_default();
-        table.row(head.into_iter().chain(asked(row.question)).chain([why]));
+        let cells = head.into_iter().chain(asked(row.question)).chain([why]);
+        table.row(cells.map(|cell| plain(&cell)));
     }
     let count = |outcome| {
         let now = rows

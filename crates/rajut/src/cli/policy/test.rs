@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::{PolicyFiles, place_of, placed, refuse_errors};
 use crate::{
-    cli::{WrongUsage, answer, sources},
+    cli::{WrongUsage, answer, sources, top::plain},
     output,
 };
 
@@ -152,7 +152,7 @@ fn judge(tests: Vec<PolicyTest>, loaded: &Loaded, namespace: &str) -> anyhow::Re
 
 fn finding(test: &PolicyTest, message: &str, hint: &str) -> Diagnostic {
     let mut origin = test.origin.clone();
-    origin.object = ObjectRef::new("PolicyTest", "", test.name.clone());
+    origin.object = ObjectRef::new("PolicyTest", "", plain(&test.name));
     let span = rajut_types::Span {
         line: origin.line,
         column: 0,
@@ -162,10 +162,10 @@ fn finding(test: &PolicyTest, message: &str, hint: &str) -> Diagnostic {
         rajut_config::codes::UNKNOWN_VALUE,
         Severity::Error,
         origin,
-        message,
+        plain(message),
     )
     .at(span, "")
-    .hint(hint)
+    .hint(plain(hint))
 }
 
 fn text(tested: &[Tested], failed: usize, all: bool) -> String {
@@ -175,13 +175,14 @@ fn text(tested: &[Tested], failed: usize, all: bool) -> String {
             append!(
                 text,
                 "DIFFERENT  {} ({})\n           {}\n",
-                one.test.name,
-                place_of(&one.test.origin),
-                one.difference()
+                plain(&one.test.name),
+                plain(&place_of(&one.test.origin)),
+                plain(&one.difference())
             );
         } else if all {
             let (verdict, because) = (word(one.verdict.allowed), &one.verdict.because);
-            append!(text, "ok         {}: {verdict}, {because}\n", one.test.name);
+            let (name, because) = (plain(&one.test.name), plain(&because.to_string()));
+            append!(text, "ok         {name}: {verdict}, {because}\n");
         }
     }
     let noun = if tested.len() == 1 { "test" } else { "tests" };
@@ -242,6 +243,23 @@ fn xml(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_does_nothing_to_a_terminal() {
+        let source = rajut_config::Source::new(
+            "t.yaml",
+            "tests:\n- {name: \"\\e[31mred\", destination: {namespace: a, port: 1}, expect: deny}\n",
+        );
+        let (tests, findings) = policy_test::read(&[source]);
+        assert!(findings.is_empty(), "{findings:?}");
+        let tested = judge(tests, &Loaded::default(), "default").expect("it is clear");
+        let text = text(&tested, 1, true);
+        assert!(
+            text.contains("red (t.yaml:2)") && !text.contains('\u{1b}'),
+            "{text}"
+        );
+        assert!(!junit(&tested, 1).contains('\u{1b}'));
+    }
 
     #[test]
     fn attributes_hold_no_markup() {
