@@ -15,7 +15,7 @@ use rajut_ir::{
     chain::{ChainMatcher, ConnectionView},
     cluster::{Cluster, Discovery},
     decide::{Chosen, ChosenCluster, Decision, RequestView, RouteTable, Step as Tried, explain},
-    endpoint::{Endpoint, EndpointAddress},
+    endpoint::{Endpoint, EndpointAddress, LoadAssignment, LocalityEndpoints},
     fault::AbortStatus,
     filter::FilterOverride,
     http::{HttpConnectionManager, RouteSource},
@@ -86,6 +86,32 @@ pub enum Unanswerable {
     /// Not a URL.
     #[error("`{0}` is not a URL like http://service:8080/path")]
     To(String),
+}
+
+/// Localities that a line names.
+const PLACES_SHOWN: usize = 8;
+
+/// In which order, or by which weights, places get requests; `None` where all are alike.
+fn places(assignment: &LoadAssignment) -> Option<String> {
+    let alike = |it: &LocalityEndpoints| it.priority == 0 && it.weight.is_none();
+    if assignment.localities.iter().all(alike) {
+        return None;
+    }
+    let shown = assignment.localities.iter().take(PLACES_SHOWN).map(|it| {
+        let usable = it.endpoints.iter().filter(|endpoint| endpoint.health.is_usable());
+        let counts = format!("{} of {}", usable.count(), it.endpoints.len());
+        let place = if it.locality.is_empty() {
+            "nowhere".to_owned()
+        } else {
+            it.locality.to_string().trim_end_matches('/').to_owned()
+        };
+        match it.weight {
+            Some(weight) => format!("{place} with weight {weight} ({counts})"),
+            None => format!("priority {}: {place} ({counts})", it.priority),
+        }
+    });
+    let shown: Vec<String> = shown.collect();
+    Some(format!("by the caller's place: {}", shown.join(", ")))
 }
 
 /// The proxy of whoever is meant: that of `connected` where there is one, else as it would stand in a network namespace of
@@ -619,6 +645,9 @@ impl Way<'_> {
             shown.join(", ")
         );
         self.say("endpoints", text, None);
+        if let Some(text) = assignment.and_then(places) {
+            self.say("places", text, None);
+        }
         let Some(first) = usable.first() else {
             self.end(
                 false,

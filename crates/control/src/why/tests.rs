@@ -190,3 +190,40 @@ spec: {egress: [{hosts: ['other/*']}], outboundTrafficPolicy: {mode: REGISTRY_ON
     let shows = hides.replace("other/*", "./*");
     assert!(ask_under(&shows, "http://api:8080/visits", &[]).reached);
 }
+
+#[test]
+fn the_order_of_places_is_shown_where_there_is_one() {
+    let steps = |setting: &str| {
+        let rule = format!(
+            "---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: far, namespace: clinic}}
+spec:
+  hosts: [far.example]
+  location: MESH_INTERNAL
+  resolution: STATIC
+  addresses: [240.240.7.7]
+  ports: [{{number: 80, name: http, protocol: HTTP}}]
+  endpoints: [{{address: 192.0.2.1, locality: west/a}}, {{address: 192.0.2.2, locality: east}}]
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{name: far, namespace: clinic}}
+spec: {{host: far.example, trafficPolicy: {{loadBalancer: {{localityLbSetting: {setting}}}, outlierDetection: {{interval: 1s}}}}}}
+"
+        );
+        let found = ask_under(&rule, "http://far.example/", &[]);
+        let step = found.steps.into_iter().find(|step| step.stage == "places");
+        step.map(|step| step.text)
+    };
+    assert_eq!(steps("{enabled: false}"), None);
+    assert_eq!(
+        steps("{distribute: [{from: '*', to: {west: 30, east: 70}}]}").as_deref(),
+        Some("by the caller's place: east with weight 70 (1 of 1), west/a with weight 30 (1 of 1)")
+    );
+    assert_eq!(
+        steps("{failoverPriority: ['topology.kubernetes.io/region=east']}").as_deref(),
+        Some("by the caller's place: priority 0: east (1 of 1), priority 1: west/a (1 of 1)")
+    );
+}
