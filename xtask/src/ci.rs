@@ -1,11 +1,15 @@
 //! What continuous integration runs, in this order: seconds first, minutes last. Each stage prints how long it took.
 //!
 //! Most of it is compiling, so each thing is compiled once: the tests are built by clippy's compiler, which lints what it
-//! builds ([`Stages::linted`]), instead of being checked by clippy and built again, dependencies and all.
+//! builds ([`Stages::linted`]), instead of being checked by clippy and built again, dependencies and all. And since most
+//! of the rest is waiting (a scenario for a process, a linker for a crate), what is built optimised is built meanwhile,
+//! of what processor time nobody else wants ([`Ahead`]).
 
 use std::{
+    fs,
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -29,11 +33,15 @@ fn all(stages: &mut Stages<'_>) -> Result<()> {
     stages.cargo("format", &["fmt", "--all", "--check"])?;
     stages.own("layers", layers::check)?;
     stages.own("tidy", tidy::check)?;
+    let ahead = Ahead::start(stages.root)?;
     stages.linted("lints and test build", &["test", "--workspace", "--no-run"])?;
     // The README's test command: unit, property, golden and scenario tests, the last on both data planes.
     stages.linted("test", &["test", "--workspace"])?;
     stages.own("portable half", portable::check)?;
-    stages.own("optimised builds", builds)?;
+    stages.own("optimised builds", |root| {
+        ahead.finish()?;
+        builds(root)
+    })?;
     stages.own("instructions", |root| instructions::run(root, &[]))?;
     stages.own("benchmark: statistics", bench::test)?;
     stages.own("benchmark: smoke", |root| {
@@ -42,8 +50,73 @@ fn all(stages: &mut Stages<'_>) -> Result<()> {
     stages.script("first hour", "docs/tutorials/check.sh")
 }
 
+/// The optimised builds, begun while something else is to be waited for.
+///
+/// They run under the scheduler's idle policy: a process of any other policy that wants a core takes it at once, so that
+/// no test is the slower for it. Where that policy can't be had nothing is built ahead. Ended when a stage fails; after a
+/// signal it ends by itself, when it has built.
+struct Ahead(Option<Child>);
+
+impl Ahead {
+    const LOG: &str = "target/ci-ahead.log";
+
+    fn start(root: &Path) -> Result<Self> {
+        let idle = ["--idle", "0"];
+        let possible = Command::new("chrt")
+            .args(idle)
+            .arg("true")
+            .stderr(Stdio::null())
+            .status()
+            .is_ok_and(|status| status.success());
+        if !possible {
+            return Ok(Self(None));
+        }
+        let log = root.join(Self::LOG);
+        if let Some(folder) = log.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        let log = fs::File::create(&log).with_context(|| format!("{}", log.display()))?;
+        let child = Command::new("chrt")
+            .args(idle)
+            .arg(std::env::current_exe()?)
+            .arg(BUILDS)
+            .current_dir(root)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            // A group of its own, to be ended whole.
+            .process_group(0)
+            .spawn()?;
+        Ok(Self(Some(child)))
+    }
+
+    /// Waits for its end. Whether it was a good one does not matter: what follows builds the rest, and says what is wrong.
+    fn finish(mut self) -> Result<()> {
+        if let Some(mut child) = self.0.take() {
+            child.wait()?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Ahead {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.0.take() {
+            let group = format!("-{}", child.id());
+            // Nobody is left to tell if it fails; it ends by itself when it has built.
+            let ended = Command::new("kill").args(["-TERM", "--", &group]).status();
+            if ended.is_ok() {
+                let _ = child.wait();
+            }
+        }
+    }
+}
+
+/// The command that is [`builds`] alone.
+pub(crate) const BUILDS: &str = "builds";
+
 /// The product with the pieces of work whose instructions are counted, so that both come from one build, then the rig.
-fn builds(root: &Path) -> Result<()> {
+pub(crate) fn builds(root: &Path) -> Result<()> {
     let release = ["build", "--release", "--package", "rajut", "--package", "counted"];
     let status = Command::new(env!("CARGO"))
         .args(release)

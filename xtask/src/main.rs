@@ -28,6 +28,7 @@ cargo xtask <command>
   fix      format, and apply what clippy can mend by itself
   layers   check the crates' edges against the table in xtask/src/layers.rs
   portable build and test the half of crate platform that is for macOS and the BSDs, and check the tool with it
+  builds   the optimised builds of `ci`
   tidy     check the fences and module docs; print the largest files
   bench [SET…] [--short|--full|--smoke]
            measure our proxy against Envoy, HAProxy and nginx in one run; bench/README.md tells how
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
     let command = std::env::args().nth(1).unwrap_or_default();
     let done = match command.as_str() {
         "ci" => ci::run(&root()),
+        ci::BUILDS => ci::builds(&root()),
         "fix" => ci::fix(&root()),
         "layers" => layers::check(&root()),
         "portable" => portable::check(&root()),
