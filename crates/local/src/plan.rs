@@ -13,7 +13,9 @@ use std::{
     time::Duration,
 };
 
-use rajut_config::model::{ContainerPort, Deployment, Probe, Protocol, RunCommand, Service, TargetPort};
+use rajut_config::model::{
+    ContainerPort, Deployment, EnvValue, InstanceField, Probe, Protocol, RunCommand, Service, TargetPort,
+};
 use rajut_types::{Hostname, Labels, Text};
 
 use crate::{
@@ -60,7 +62,7 @@ pub struct Instance {
     /// Environment in order; later entries win.
     pub env: Vec<(String, String)>,
     /// What its manifest says of it.
-    pub declared_env: Vec<(Text, Text)>,
+    pub declared_env: Vec<(Text, EnvValue)>,
     /// Outbound listeners (explicit mode).
     pub outbound: Vec<OutboundPort>,
     /// What is started.
@@ -601,10 +603,17 @@ fn environment(instance: &Instance, deployment: &Deployment, mode: CaptureMode) 
         (CaptureMode::Netns, Some(first)) => variables.push(("PORT".to_owned(), first.container.to_string())),
         (CaptureMode::Netns, None) => {}
     }
+    let own = |field: InstanceField| match (field, mode) {
+        (InstanceField::Name, _) => instance.name.to_string(),
+        (InstanceField::Address, CaptureMode::Netns) => instance.app_address.to_string(),
+        (InstanceField::Address, CaptureMode::Explicit) => instance.address.to_string(),
+        (InstanceField::Node, _) => rajut_platform::host::hostname(),
+    };
     for (name, value) in &deployment.env {
+        let value = value.for_instance(own);
         let value = match mode {
-            CaptureMode::Netns => value.to_string(),
-            CaptureMode::Explicit => env::rewrite_addresses(value, &instance.namespace, &instance.outbound),
+            CaptureMode::Netns => value,
+            CaptureMode::Explicit => env::rewrite_addresses(&value, &instance.namespace, &instance.outbound),
         };
         variables.push((name.to_string(), value));
     }

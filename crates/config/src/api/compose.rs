@@ -308,7 +308,7 @@ fn environment(object: &Object<'_>) -> Vec<EnvItem> {
                 let (value, complete) = ports::interpolate(&text);
                 if complete {
                     // `$` stands for itself from here on.
-                    let value = value.replace('$', "$$").into();
+                    let value = deployment::literal(&value);
                     items.push(EnvItem::Value { name, value });
                 } else {
                     from_shell.push(shown(&name));

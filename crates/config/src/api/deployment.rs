@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use rajut_types::{Origin, Severity, Text};
+use rajut_types::{Labels, Origin, Severity, Text};
 
 use super::{
     meta::{self, NameForm},
@@ -12,12 +12,12 @@ use super::{
 };
 use crate::{
     codes,
-    model::{ContainerPort, Deployment},
+    model::{ContainerPort, Deployment, InstanceField},
     parse::{Style, Value},
     read::{Field, Object, shown},
 };
 
-/// A deployment whose environment may still refer to config maps.
+/// A deployment whose environment may still refer to config maps, secrets and the pod's own fields.
 #[derive(Debug, Clone)]
 pub(crate) struct RawDeployment {
     /// Its `env` is empty.
@@ -31,21 +31,70 @@ pub(crate) struct RawDeployment {
 pub(crate) enum EnvItem {
     /// As written; `$(NAME)` refers to entries before it.
     Value { name: Text, value: Text },
-    /// One key of a config map.
-    Key {
-        name: Text,
-        map: Text,
-        key: Text,
-        optional: bool,
-        origin: Origin,
-    },
-    /// All keys of a config map.
-    All {
-        map: Text,
-        prefix: Text,
-        optional: bool,
-        origin: Origin,
-    },
+    /// One key of a config map or a secret.
+    Key { name: Text, from: EnvSource, key: Text },
+    /// All keys of a config map or a secret.
+    All { from: EnvSource, prefix: Text },
+    /// What the pod says of itself.
+    Field { name: Text, field: PodField },
+}
+
+/// Where values come from.
+#[derive(Debug, Clone)]
+pub(crate) struct EnvSource {
+    pub(crate) kind: EnvKind,
+    pub(crate) name: Text,
+    /// Nothing is amiss when it is not there.
+    pub(crate) optional: bool,
+    pub(crate) origin: Origin,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum EnvKind {
+    ConfigMap,
+    Secret,
+}
+
+impl EnvKind {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::ConfigMap => "ConfigMap",
+            Self::Secret => "Secret",
+        }
+    }
+}
+
+/// A field of the Downward API. Source: Kubernetes, "Downward API", fields that `fieldRef` takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum PodField {
+    Namespace,
+    ServiceAccount,
+    Label(Text),
+    Annotation(Text),
+    /// Known when it runs.
+    Instance(InstanceField),
+}
+
+impl PodField {
+    /// `None`: only a cluster knows it, or nobody.
+    fn parse(path: &str) -> Option<Self> {
+        let inner = |field: &str| -> Option<Text> {
+            let key = path.strip_prefix(field)?.strip_prefix("['")?.strip_suffix("']")?;
+            (!key.is_empty()).then(|| key.into())
+        };
+        Some(match path {
+            "metadata.name" => Self::Instance(InstanceField::Name),
+            "metadata.namespace" => Self::Namespace,
+            "spec.serviceAccountName" => Self::ServiceAccount,
+            "spec.nodeName" => Self::Instance(InstanceField::Node),
+            "status.podIP" | "status.podIPs" => Self::Instance(InstanceField::Address),
+            _ => match (inner("metadata.labels"), inner("metadata.annotations")) {
+                (Some(label), _) => Self::Label(label),
+                (_, Some(annotation)) => Self::Annotation(annotation),
+                _ => return None,
+            },
+        })
+    }
 }
 
 /// Fields of a pod that are Kubernetes' business alone.
@@ -142,31 +191,17 @@ pub(crate) fn read(root: &Object<'_>, kind: &str) -> Option<RawDeployment> {
             .unwrap_or_default();
         templates.split(',').any(|template| template.trim() == "gateway")
     });
-    let labels = template_meta.map(|m| m.labels).unwrap_or_default();
+    let (labels, annotations) = template_meta
+        .map(|m| (m.labels, m.annotations))
+        .unwrap_or_default();
     if let Some(selector) = selector.and_then(Field::object) {
-        selector.ignore(&["matchExpressions"]);
-        if let Some(field) = selector.get("matchLabels") {
-            let wanted = field.labels();
-            if let Some((name, value)) = wanted
-                .iter()
-                .find(|(name, value)| labels.find(name) != Some(value))
-            {
-                field.error(
-                    codes::SELECTOR_EMPTY,
-                    format!(
-                        "the selector asks for `{}: {}`, which the template's labels lack",
-                        shown(name),
-                        shown(value)
-                    ),
-                    "put the same label under `spec.template.metadata.labels`",
-                );
-            }
-        }
+        check_selector(&selector, &labels);
     }
     let pod = template
         .required("spec", "add the pod's `spec:` with `containers:`")?
         .object()?;
     let mut raw = pod_spec(&pod)?;
+    write_annotations(&mut raw.env, &annotations);
     let meta = meta?;
     let deployment = &mut raw.deployment;
     deployment.name = meta.name;
@@ -177,6 +212,45 @@ pub(crate) fn read(root: &Object<'_>, kind: &str) -> Option<RawDeployment> {
     deployment.gateway = is_gateway || &*deployment.image == "auto";
     deployment.origin = root.field().origin();
     Some(raw)
+}
+
+fn check_selector(selector: &Object<'_>, labels: &Labels) {
+    selector.ignore(&["matchExpressions"]);
+    let Some(field) = selector.get("matchLabels") else {
+        return;
+    };
+    let wanted = field.labels();
+    if let Some((name, value)) = wanted
+        .iter()
+        .find(|(name, value)| labels.find(name) != Some(value))
+    {
+        field.error(
+            codes::SELECTOR_EMPTY,
+            format!(
+                "the selector asks for `{}: {}`, which the template's labels lack",
+                shown(name),
+                shown(value)
+            ),
+            "put the same label under `spec.template.metadata.labels`",
+        );
+    }
+}
+
+/// Of the template nothing but its labels is kept: what refers to its annotations gets them here.
+fn write_annotations(env: &mut [EnvItem], annotations: &Labels) {
+    for item in env {
+        if let EnvItem::Field {
+            name,
+            field: PodField::Annotation(key),
+        } = item
+        {
+            let value = literal(annotations.find(key).unwrap_or_default());
+            *item = EnvItem::Value {
+                name: name.clone(),
+                value,
+            };
+        }
+    }
 }
 
 fn pod_spec(pod: &Object<'_>) -> Option<RawDeployment> {
@@ -249,7 +323,7 @@ pub(crate) fn empty(origin: Origin) -> Deployment {
         namespace: Text::default(),
         kind: Text::default(),
         replicas: 1,
-        labels: rajut_types::Labels::default(),
+        labels: Labels::default(),
         service_account: "default".into(),
         env: Vec::new(),
         ports: Vec::new(),
@@ -301,20 +375,8 @@ pub(crate) fn environment(container: &Object<'_>) -> Vec<EnvItem> {
         };
         object.one_of(&["configMapRef", "secretRef"]);
         let prefix = object.text("prefix").unwrap_or_default();
-        if let Some(reference) = object.object("configMapRef") {
-            let optional = reference.bool("optional").unwrap_or(false);
-            let map = reference
-                .required("name", "the config map's name")
-                .and_then(|f| f.text());
-            items.extend(map.map(|map| EnvItem::All {
-                map,
-                prefix,
-                optional,
-                origin: field.origin(),
-            }));
-        } else if let Some(secret) = object.get("secretRef") {
-            note_secret(&secret);
-        }
+        let from = env_source(&field, &object, ["configMapRef", "secretRef"]);
+        items.extend(from.map(|(from, _)| EnvItem::All { from, prefix }));
     }
     for field in container.list("env") {
         items.extend(env_entry(&field));
@@ -351,37 +413,73 @@ fn env_entry(field: &Field<'_>) -> Option<EnvItem> {
         "resourceFieldRef",
         "fileKeyRef",
     ]);
-    for unknown in ["fieldRef", "resourceFieldRef", "fileKeyRef"] {
+    let not_set = |reference: &Field<'_>, what: &str| {
+        reference.say_key(
+            Severity::Note,
+            codes::ENV_NOT_SET,
+            format!(
+                "`{}` comes from the cluster (`{what}`) and is not set here",
+                shown(&name.clone().unwrap_or_default())
+            ),
+            "set it in a LocalWorkload if the application needs it",
+        );
+    };
+    for unknown in ["resourceFieldRef", "fileKeyRef"] {
         if let Some(reference) = from.get(unknown) {
-            reference.say_key(
-                Severity::Note,
-                codes::ENV_NOT_SET,
-                format!(
-                    "`{}` comes from the cluster (`{unknown}`) and is not set here",
-                    shown(&name.clone().unwrap_or_default())
-                ),
-                "set it in a LocalWorkload if the application needs it",
-            );
+            not_set(&reference, unknown);
         }
     }
-    if let Some(secret) = from.get("secretKeyRef") {
-        note_secret(&secret);
+    if let Some(reference) = from.object("fieldRef") {
+        reference.ignore(&["apiVersion"]);
+        let path = reference.required("fieldPath", "the pod's field, for example `metadata.name`")?;
+        let text = path.text()?;
+        let known = PodField::parse(&text);
+        if known.is_none() {
+            not_set(&path, &shown(&text));
+        }
+        return Some(EnvItem::Field {
+            name: name?,
+            field: known?,
+        });
     }
-    let reference = from.object("configMapKeyRef")?;
-    let optional = reference.bool("optional").unwrap_or(false);
-    let map = reference
-        .required("name", "the config map's name")
-        .and_then(|f| f.text());
+    let (source, reference) = env_source(field, &from, ["configMapKeyRef", "secretKeyRef"])?;
     let key = reference
-        .required("key", "the key in the config map")
+        .required("key", "the key whose value it is")
         .and_then(|f| f.text());
     Some(EnvItem::Key {
         name: name?,
-        map: map?,
+        from: source,
         key: key?,
-        optional,
-        origin: field.origin(),
     })
+}
+
+/// The config map or secret that one of the two references names, and the reference.
+fn env_source<'a>(
+    entry: &Field<'_>,
+    object: &Object<'a>,
+    [map, secret]: [&'static str; 2],
+) -> Option<(EnvSource, Object<'a>)> {
+    let (kind, reference) = match (object.object(map), object.object(secret)) {
+        (Some(reference), _) => (EnvKind::ConfigMap, reference),
+        (None, Some(reference)) => (EnvKind::Secret, reference),
+        (None, None) => return None,
+    };
+    let optional = reference.bool("optional").unwrap_or(false);
+    let name = reference
+        .required("name", "the name of what the values come from")
+        .and_then(|f| f.text())?;
+    let source = EnvSource {
+        kind,
+        name,
+        optional,
+        origin: entry.origin(),
+    };
+    Some((source, reference))
+}
+
+/// A text in which nothing refers to another variable.
+pub(crate) fn literal(text: &str) -> Text {
+    text.replace('$', "$$").into()
 }
 
 /// A value of the environment: the API server takes text only, and the usual mistake is a number without quotes.
@@ -390,21 +488,4 @@ fn env_value(field: &Field<'_>) -> Text {
         Value::Scalar(scalar) if scalar.style == Style::Block => scalar.text.clone(),
         _ => field.text().unwrap_or_default(),
     }
-}
-
-fn note_secret(field: &Field<'_>) {
-    let name = field
-        .node
-        .get("name")
-        .and_then(crate::parse::Node::text)
-        .unwrap_or_default();
-    field.say_key(
-        Severity::Note,
-        codes::SECRET,
-        format!(
-            "the secret `{}` is not read: its values are not set here",
-            shown(name)
-        ),
-        "set what the application needs in a LocalWorkload's `env`, or in the shell that starts `rajut up`",
-    );
 }

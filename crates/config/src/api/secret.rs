@@ -1,7 +1,9 @@
-//! Kubernetes `Secret`, as far as gateways use it: certificates, keys and roots, where they are there in the PEM form. Everything
-//! else in it is somebody else's business and is not looked at; no finding shows a value.
+//! Kubernetes `Secret`: certificates, keys and roots in the PEM form for gateways, and texts for the environments of workloads that
+//! are started on this machine. No finding shows a value.
 //!
-//! What a gateway needs and does not find is said at the gateway, which names the secret.
+//! What a gateway or a workload needs and does not find is said there, where the secret is named.
+
+use std::collections::BTreeMap;
 
 use base64::{
     Engine as _,
@@ -25,14 +27,18 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 
 pub(crate) fn read(root: &Object<'_>) -> Option<Secret> {
     root.ignore_rest();
-    let mut data = std::collections::BTreeMap::new();
+    let (mut data, mut texts) = (BTreeMap::new(), BTreeMap::new());
+    // Kubernetes writes `stringData` over `data`.
     for (encoded, part) in [(true, "data"), (false, "stringData")] {
         let Some(field) = root.get(part) else { continue };
         for (key, value) in field.map() {
-            if Secret::KEYS.contains(&&*key)
-                && let Some(bytes) = content(&value, encoded)
-                && is_pem(&key, &bytes)
-            {
+            let Some(bytes) = content(&value, encoded) else {
+                continue;
+            };
+            if let Ok(text) = std::str::from_utf8(&bytes) {
+                texts.insert(key.clone(), text.into());
+            }
+            if Secret::KEYS.contains(&&*key) && is_pem(&key, &bytes) {
                 data.insert(key, bytes);
             }
         }
@@ -42,6 +48,7 @@ pub(crate) fn read(root: &Object<'_>) -> Option<Secret> {
         name: meta.name,
         namespace: meta.namespace,
         data,
+        texts,
         origin: root.field().origin(),
     })
 }

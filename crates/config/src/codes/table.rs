@@ -129,8 +129,8 @@ codes! {
         "Two documents describe an object of the same kind, namespace and name, and differ. The first that is read is used. Two equal documents are a warning; of namespaces, service accounts and config maps not even that."
         wrong "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {ports: [{name: http, port: 80}]}\n---\napiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {ports: [{name: http, port: 81}]}\n"
         right "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {ports: [{name: http, port: 80}]}\n---\napiVersion: v1\nkind: Service\nmetadata: {name: web-next}\nspec: {ports: [{name: http, port: 81}]}\n"
-    51 SECRET "secret not read":
-        "Secrets are not read from files. What the application needs from them can be set in a LocalWorkload's `env`."
+    51 SECRET "secret not there":
+        "A variable of the environment comes from a Secret that is not among what was read. Secrets are seldom kept with the other files: what the application needs can be set in a LocalWorkload's `env`."
         wrong "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  selector: {matchLabels: {app: web}}\n  template:\n    metadata: {labels: {app: web}}\n    spec:\n      containers:\n      - name: web\n        env: [{name: KEY, valueFrom: {secretKeyRef: {name: keys, key: key}}}]\n"
         right "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  selector: {matchLabels: {app: web}}\n  template:\n    metadata: {labels: {app: web}}\n    spec:\n      containers:\n      - name: web\n        env: [{name: KEY, value: \"1\"}]\n"
     52 ENV_NOT_SET "variable not set":

@@ -256,8 +256,8 @@ impl Collected {
             self.index.add(document.file, reference, document.root);
             return;
         };
-        // Passwords and the like: somebody else's.
-        if matches!(&parsed, Parsed::Secret(secret) if secret.data.is_empty()) {
+        // What is no text is somebody else's.
+        if matches!(&parsed, Parsed::Secret(secret) if secret.texts.is_empty()) {
             self.counts.foreign += 1;
             return;
         }

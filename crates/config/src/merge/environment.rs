@@ -1,18 +1,18 @@
-//! Environments with their config maps, and local workloads laid over deployments.
+//! Environments with their config maps and secrets, and local workloads laid over deployments.
 
 use std::collections::BTreeMap;
 
-use rajut_types::{Diagnostic, ObjectRef, Origin, Severity, Text};
+use rajut_types::{Code, Diagnostic, ObjectRef, Origin, Severity, Text};
 
 use super::collect::Collected;
 use crate::{
     api::{
-        deployment::{EnvItem, RawDeployment},
+        deployment::{EnvItem, EnvKind, EnvSource, PodField, RawDeployment},
         local_workload::Overlay,
         probe::no_such_port,
     },
     codes,
-    model::{ConfigMap, Deployment},
+    model::{Deployment, EnvValue},
     read::{nearest, shown},
 };
 
@@ -28,17 +28,21 @@ pub(super) fn resolve(
     for overlay in overlays {
         lay_over(all, &mut raw, overlay, findings);
     }
-    let maps: BTreeMap<(&str, &str), &ConfigMap> = all
+    let maps = all
         .config_maps
         .iter()
-        .map(|map| ((&*map.namespace, &*map.name), map))
-        .collect();
+        .map(|map| ((EnvKind::ConfigMap, &*map.namespace, &*map.name), &map.data));
+    let secrets = all
+        .secrets
+        .iter()
+        .map(|it| ((EnvKind::Secret, &*it.namespace, &*it.name), &it.texts));
+    let sources: Sources<'_> = maps.chain(secrets).collect();
     raw.into_iter()
         .map(|raw| {
             let mut deployment = raw.deployment;
             let mut env = Environment {
-                namespace: deployment.namespace.clone(),
-                maps: &maps,
+                deployment: &deployment,
+                sources: &sources,
                 all,
                 values: Vec::new(),
                 findings,
@@ -46,7 +50,7 @@ pub(super) fn resolve(
             for item in raw.env {
                 env.add(item);
             }
-            deployment.env.append(&mut env.values);
+            deployment.env = env.values;
             deployment
         })
         .collect()
@@ -124,11 +128,14 @@ pub(super) fn broken(all: &Collected, kinds: &[&str], namespace: &str, name: &st
         .any(|kind| all.broken.contains(&ObjectRef::new(*kind, namespace, name)))
 }
 
+/// What environments may refer to: kind, namespace, name.
+type Sources<'a> = BTreeMap<(EnvKind, &'a str, &'a str), &'a BTreeMap<Text, Text>>;
+
 struct Environment<'a> {
-    namespace: Text,
-    maps: &'a BTreeMap<(&'a str, &'a str), &'a ConfigMap>,
+    deployment: &'a Deployment,
+    sources: &'a Sources<'a>,
     all: &'a Collected,
-    values: Vec<(Text, Text)>,
+    values: Vec<(Text, EnvValue)>,
     findings: &'a mut Vec<Diagnostic>,
 }
 
@@ -139,132 +146,166 @@ impl<'a> Environment<'a> {
                 let value = expand(&value, &self.values);
                 self.set(name, value);
             }
-            EnvItem::Key {
-                name,
-                map,
-                key,
-                optional,
-                origin,
-            } => {
-                let Some(found) = self.map(&map, optional, &origin) else {
+            EnvItem::Key { name, from, key } => self.add_key(name, &from, &key),
+            EnvItem::All { from, prefix } => {
+                let Some(found) = self.source(&from) else {
                     return;
                 };
-                match found.data.get(&key) {
-                    Some(value) => self.set(name, value.clone()),
-                    None if optional => {}
-                    None => {
-                        let hint = match nearest(&key, found.data.keys().map(|k| &**k)) {
-                            Some(near) => format!("did you mean `{near}`?"),
-                            None => "add the key to the ConfigMap, or write `optional: true`".to_owned(),
-                        };
-                        let message = format!(
-                            "`{}` is not set: the ConfigMap `{}` has no key `{}`",
-                            shown(&name),
-                            shown(&map),
-                            shown(&key)
-                        );
-                        self.warn(&origin, message, hint);
-                    }
-                }
-            }
-            EnvItem::All {
-                map,
-                prefix,
-                optional,
-                origin,
-            } => {
-                let Some(found) = self.map(&map, optional, &origin) else {
-                    return;
-                };
-                for (key, value) in &found.data {
+                for (key, value) in found {
                     // As the kubelet does: keys that can't be names of variables are skipped.
                     if !key.is_empty() && !key.contains('=') {
-                        self.set(format!("{prefix}{key}").into(), value.clone());
+                        let value = EnvValue::new(value, from.kind == EnvKind::Secret);
+                        self.set(format!("{prefix}{key}").into(), value);
                     }
                 }
+            }
+            EnvItem::Field { name, field } => {
+                let known = |text: &Text| EnvValue::new(text, false);
+                let value = match field {
+                    PodField::Namespace => known(&self.deployment.namespace),
+                    PodField::ServiceAccount => known(&self.deployment.service_account),
+                    PodField::Label(label) => {
+                        EnvValue::new(self.deployment.labels.find(&label).unwrap_or_default(), false)
+                    }
+                    PodField::Instance(field) => {
+                        let mut value = EnvValue::default();
+                        value.push_field(field);
+                        value
+                    }
+                    // Put in where the template is read, which alone has them.
+                    PodField::Annotation(_) => return,
+                };
+                self.set(name, value);
             }
         }
     }
 
-    fn map(&mut self, name: &str, optional: bool, origin: &Origin) -> Option<&'a ConfigMap> {
-        let found = self.maps.get(&(&*self.namespace, name)).copied();
-        if found.is_none() && !optional && !broken(self.all, &["ConfigMap"], &self.namespace, name) {
-            let here = self
-                .maps
-                .keys()
-                .filter(|(ns, _)| *ns == &*self.namespace)
-                .map(|(_, name)| *name);
-            let elsewhere = self.maps.keys().find(|(_, other)| *other == name);
-            let hint = match (elsewhere, nearest(name, here)) {
-                (Some((namespace, _)), _) => format!("there is one in the namespace `{namespace}`"),
-                (None, Some(near)) => format!("did you mean `{near}`?"),
-                (None, None) => "add the ConfigMap, or write `optional: true`".to_owned(),
-            };
-            let message = format!(
-                "variables are not set: there is no ConfigMap `{}` in `{}`",
-                shown(name),
-                self.namespace
-            );
-            self.warn(origin, message, hint);
+    fn add_key(&mut self, name: Text, from: &EnvSource, key: &str) {
+        let Some(found) = self.source(from) else {
+            return;
+        };
+        match found.get(key) {
+            Some(value) => {
+                let value = EnvValue::new(value, from.kind == EnvKind::Secret);
+                self.set(name, value);
+            }
+            None if from.optional => {}
+            None => {
+                let kind = from.kind.name();
+                let hint = match nearest(key, found.keys().map(|k| &**k)) {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => format!("add the key to the {kind}, or write `optional: true`"),
+                };
+                let what = match from.kind {
+                    EnvKind::ConfigMap => "no key",
+                    EnvKind::Secret => "no text under the key",
+                };
+                let message = format!(
+                    "`{}` is not set: the {kind} `{}` has {what} `{}`",
+                    shown(&name),
+                    shown(&from.name),
+                    shown(key)
+                );
+                self.say(codes::ENV_NOT_SET, Severity::Warning, &from.origin, message, hint);
+            }
         }
-        found
     }
 
-    fn set(&mut self, name: Text, value: Text) {
+    fn source(&mut self, from: &EnvSource) -> Option<&'a BTreeMap<Text, Text>> {
+        let (kind, name) = (from.kind, &*from.name);
+        let namespace = &*self.deployment.namespace;
+        let found = self.sources.get(&(kind, namespace, name)).copied();
+        if found.is_some() || from.optional || broken(self.all, &[kind.name()], namespace, name) {
+            return found;
+        }
+        let of_kind = || self.sources.keys().filter(|(of, ..)| *of == kind);
+        let here = of_kind().filter(|(_, ns, _)| *ns == namespace);
+        let elsewhere = of_kind().find(|(.., other)| *other == name);
+        let hint = match (elsewhere, nearest(name, here.map(|(.., name)| *name)), kind) {
+            (Some((_, namespace, _)), ..) => format!("there is one in the namespace `{namespace}`"),
+            (None, Some(near), _) => format!("did you mean `{near}`?"),
+            (None, None, EnvKind::ConfigMap) => "add the ConfigMap, or write `optional: true`".to_owned(),
+            (None, None, EnvKind::Secret) => {
+                "add the Secret, or set what the application needs in a LocalWorkload's `env`".to_owned()
+            }
+        };
+        let message = format!(
+            "variables are not set: there is no {} `{}` in `{namespace}`",
+            kind.name(),
+            shown(name),
+        );
+        // Secrets are seldom kept with the other files.
+        let (code, severity) = match kind {
+            EnvKind::ConfigMap => (codes::ENV_NOT_SET, Severity::Warning),
+            EnvKind::Secret => (codes::SECRET, Severity::Note),
+        };
+        self.say(code, severity, &from.origin, message, hint);
+        None
+    }
+
+    fn set(&mut self, name: Text, value: EnvValue) {
         match self.values.iter_mut().find(|(known, _)| *known == name) {
             Some((_, old)) => *old = value,
             None => self.values.push((name, value)),
         }
     }
 
-    fn warn(&mut self, origin: &Origin, message: String, hint: String) {
-        let finding = self
-            .all
-            .index
-            .diagnostic(codes::ENV_NOT_SET, Severity::Warning, origin, message);
+    fn say(&mut self, code: Code, severity: Severity, origin: &Origin, message: String, hint: String) {
+        let finding = self.all.index.diagnostic(code, severity, origin, message);
         self.findings.push(finding.hint(hint));
     }
 }
 
 /// Kubernetes' `$(NAME)`: a variable set before; unknown ones stay as they are; `$$` is `$`.
-fn expand(text: &str, values: &[(Text, Text)]) -> Text {
+fn expand(text: &str, values: &[(Text, EnvValue)]) -> EnvValue {
     if !text.contains('$') {
-        return text.into();
+        return EnvValue::new(text, false);
     }
-    let mut out = String::with_capacity(text.len());
+    let mut out = EnvValue::default();
     let mut rest = text;
     while let Some((before, after)) = rest.split_once('$') {
-        out.push_str(before);
+        out.push_text(before);
         rest = after;
         if let Some(tail) = after.strip_prefix('$') {
-            out.push('$');
+            out.push_text("$");
             rest = tail;
         } else if let Some((name, tail)) = after.strip_prefix('(').and_then(|inner| inner.split_once(')')) {
             match values.iter().find(|(known, _)| &**known == name) {
-                Some((_, value)) if out.len() + value.len() <= MAX_VALUE => out.push_str(value),
-                _ => {
-                    out.push_str("$(");
-                    out.push_str(name);
-                    out.push(')');
-                }
+                Some((_, value)) if out.len() + value.len() <= MAX_VALUE => out.push(value),
+                _ => out.push_text(&format!("$({name})")),
             }
             rest = tail;
         } else {
-            out.push('$');
+            out.push_text("$");
         }
     }
-    out.push_str(rest);
-    out.into()
+    out.push_text(rest);
+    out
 }
 
 #[cfg(test)]
 mod tests {
-    use super::expand;
+    use super::{EnvValue, expand};
+    use crate::model::InstanceField;
 
     #[test]
     fn references_to_earlier_variables_are_replaced() {
-        let values = [("A".into(), "1".into()), ("B".into(), "two".into())];
-        assert_eq!(&*expand("x$(A)-$(B)$(C)$$(A)$", &values), "x1-two$(C)$(A)$");
-        assert_eq!(&*expand("$(A", &values), "$(A");
+        let mut address = EnvValue::default();
+        address.push_field(InstanceField::Address);
+        let values = [
+            ("A".into(), EnvValue::new("1", false)),
+            ("B".into(), EnvValue::new("two", true)),
+            ("IP".into(), address),
+        ];
+        let expanded = |text: &str| expand(text, &values).for_instance(|_| "10.0.0.1".into());
+        assert_eq!(expanded("x$(A)-$(B)$(C)$$(A)$"), "x1-two$(C)$(A)$");
+        assert_eq!(expanded("$(A"), "$(A");
+        assert_eq!(expanded("http://$(IP):80"), "http://10.0.0.1:80");
+        assert_eq!(
+            format!("{:?}", expand("x$(B)", &values)),
+            "(a secret)",
+            "what a secret is part of is not shown"
+        );
+        assert_eq!(format!("{:?}", expand("$(IP):$(A)", &values)), "\"(Address):1\"");
     }
 }

@@ -212,7 +212,11 @@ fn environments_come_from_config_maps_and_commands_from_the_command_line() {
     let [web] = &loaded.deployments[..] else {
         panic!("one deployment")
     };
-    let env: Vec<_> = web.env.iter().map(|(k, v)| format!("{k}={v}")).collect();
+    let env: Vec<_> = web
+        .env
+        .iter()
+        .map(|(k, v)| format!("{k}={}", v.for_instance(|_| String::new())))
+        .collect();
     assert_eq!(env, ["A=1", "B=12", "C=1", "D=d"]);
     assert_eq!(web.run, Some(RunCommand::Shell("node web.js".into())));
     assert_eq!((web.replicas, &*web.service_account), (3, "web"));
@@ -221,6 +225,72 @@ fn environments_come_from_config_maps_and_commands_from_the_command_line() {
     assert!(
         matches!(&probe.check, crate::model::ProbeCheck::Http { port: 8080, path, .. } if &**path == "/ready")
     );
+}
+
+#[test]
+fn environments_come_from_secrets_and_from_what_the_pod_knows_of_itself() {
+    let variables = "
+        - {name: PASSWORD, valueFrom: {secretKeyRef: {name: db, key: password}}}
+        - {name: URL, value: \"db://clinic:$(PASSWORD)@$(POD_IP)$$\"}
+        - {name: POD, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
+        - {name: SPACE, valueFrom: {fieldRef: {apiVersion: v1, fieldPath: metadata.namespace}}}
+        - {name: ACCOUNT, valueFrom: {fieldRef: {fieldPath: spec.serviceAccountName}}}
+        - {name: NODE, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}
+        - {name: APP, valueFrom: {fieldRef: {fieldPath: \"metadata.labels['app']\"}}}
+        - {name: TEAM, valueFrom: {fieldRef: {fieldPath: \"metadata.annotations['team']\"}}}
+        - {name: NONE, valueFrom: {fieldRef: {fieldPath: \"metadata.labels['none']\"}}}
+        - {name: UID, valueFrom: {fieldRef: {fieldPath: metadata.uid}}}
+        - {name: MAYBE, valueFrom: {secretKeyRef: {name: none, key: a, optional: true}}}
+        - {name: WORD, valueFrom: {secretKeyRef: {name: db, key: pasword}}}
+        - {name: OTHER, valueFrom: {secretKeyRef: {name: dbs, key: a}}}
+        - {name: BINARY, valueFrom: {secretKeyRef: {name: db, key: binary}}}";
+    let text = format!(
+        "apiVersion: v1\nkind: Secret\nmetadata: {{name: db}}\ndata: {{password: cGFzcw==, user: Y2xpbmlj, binary: /w==, broken: '%'}}\n\
+         stringData: {{user: nurse}}\n---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: web}}\nspec:\n  \
+         selector: {{matchLabels: {{app: web}}}}\n  template:\n    metadata: {{labels: {{app: web}}, annotations: {{team: \"$(URL)\"}}}}\n    \
+         spec:\n      serviceAccountName: clerk\n      containers:\n      - name: web\n        envFrom: [{{secretRef: {{name: db}}, prefix: DB_}}]\n        \
+         env:\n        - {{name: POD_IP, valueFrom: {{fieldRef: {{fieldPath: status.podIP}}}}}}{variables}\n"
+    );
+    let loaded = load(&[Source::new("a.yaml", text.as_str())], &LoadOptions::default());
+    let [web] = &loaded.deployments[..] else {
+        panic!("one deployment")
+    };
+    let env: Vec<_> = web
+        .env
+        .iter()
+        .map(|(k, v)| format!("{k}={}", v.for_instance(|field| format!("<{field:?}>"))))
+        .collect();
+    assert_eq!(
+        env,
+        [
+            "DB_password=pass",
+            "DB_user=nurse",
+            "POD_IP=<Address>",
+            "PASSWORD=pass",
+            "URL=db://clinic:pass@<Address>$",
+            "POD=<Name>",
+            "SPACE=default",
+            "ACCOUNT=clerk",
+            "NODE=<Node>",
+            "APP=web",
+            "TEAM=$(URL)",
+            "NONE="
+        ]
+    );
+    let said = shown_all(&loaded);
+    for part in [
+        "`UID` comes from the cluster (`metadata.uid`)",
+        "the Secret `db` has no text under the key `pasword`",
+        "did you mean `password`?",
+        "there is no Secret `dbs` in `default`",
+        "did you mean `db`?",
+        "`BINARY` is not set",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    assert!(!said.contains("MAYBE") && !said.contains("nurse"), "{said}");
+    let debug = format!("{:?} {:?}", web, loaded.secrets);
+    assert!(!debug.contains("pass@") && !debug.contains("nurse"), "{debug}");
 }
 
 #[test]

@@ -152,21 +152,23 @@ pub enum Credential {
     },
 }
 
-/// A Kubernetes `Secret`, as far as gateways use it: never shown.
+/// A Kubernetes `Secret`, as far as gateways and environments use it: never shown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret {
     /// Its name.
     pub name: Text,
     /// Its namespace.
     pub namespace: Text,
-    /// Those of [`Secret::KEYS`] that it has.
+    /// Those of [`Secret::KEYS`] that it has, for gateways.
     pub data: BTreeMap<Text, Bytes>,
+    /// Every key whose value is text, for environments.
+    pub texts: BTreeMap<Text, Text>,
     /// Where.
     pub origin: Origin,
 }
 
 impl Secret {
-    /// The keys that are read; all others are somebody else's.
+    /// The keys that gateways read.
     pub const KEYS: [&'static str; 6] = ["tls.crt", "tls.key", "ca.crt", "cert", "key", "cacert"];
 
     /// Certificate chain and key, PEM: of `kubernetes.io/tls`, or of a generic secret.
@@ -186,7 +188,7 @@ impl fmt::Debug for Secret {
         f.debug_struct("Secret")
             .field("name", &self.name)
             .field("namespace", &self.namespace)
-            .field("keys", &self.data.keys())
+            .field("keys", &self.texts.keys())
             .finish_non_exhaustive()
     }
 }

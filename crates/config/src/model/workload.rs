@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
@@ -23,8 +24,8 @@ pub struct Deployment {
     pub labels: Labels,
     /// Default `default`.
     pub service_account: Text,
-    /// Environment in the order written, references to config maps resolved.
-    pub env: Vec<(Text, Text)>,
+    /// Environment in the order written, references to config maps and secrets resolved.
+    pub env: Vec<(Text, EnvValue)>,
     /// Container ports.
     pub ports: Vec<ContainerPort>,
     /// When it may take traffic.
@@ -52,6 +53,100 @@ pub struct Deployment {
     pub depends_on: Vec<Text>,
     /// Where.
     pub origin: Origin,
+}
+
+/// The value of a variable: text, and between it what only a running copy knows.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct EnvValue {
+    parts: Vec<EnvPart>,
+    secret: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum EnvPart {
+    Text(String),
+    Instance(InstanceField),
+}
+
+/// What a copy of a deployment knows of itself when it runs. Source: Kubernetes, "Downward API".
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InstanceField {
+    /// `metadata.name`.
+    Name,
+    /// `status.podIP`.
+    Address,
+    /// `spec.nodeName`: the machine.
+    Node,
+}
+
+impl EnvValue {
+    /// A value that is known already; `secret`: it came from a secret and is never shown.
+    pub fn new(text: &str, secret: bool) -> Self {
+        Self {
+            parts: vec![EnvPart::Text(text.to_owned())],
+            secret,
+        }
+    }
+
+    /// Appends text.
+    pub fn push_text(&mut self, text: &str) {
+        match self.parts.last_mut() {
+            Some(EnvPart::Text(last)) => last.push_str(text),
+            _ => self.parts.push(EnvPart::Text(text.to_owned())),
+        }
+    }
+
+    /// Appends what the copy will know.
+    pub fn push_field(&mut self, field: InstanceField) {
+        self.parts.push(EnvPart::Instance(field));
+    }
+
+    /// Appends another value; what a secret is part of is one.
+    pub fn push(&mut self, other: &Self) {
+        self.secret |= other.secret;
+        for part in &other.parts {
+            match part {
+                EnvPart::Text(text) => self.push_text(text),
+                EnvPart::Instance(field) => self.push_field(*field),
+            }
+        }
+    }
+
+    /// Bytes of what is known.
+    pub fn len(&self) -> usize {
+        self.parts
+            .iter()
+            .map(|part| match part {
+                EnvPart::Text(text) => text.len(),
+                EnvPart::Instance(_) => 0,
+            })
+            .sum()
+    }
+
+    /// Whether it is the empty text.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0 && !self.parts.iter().any(|part| matches!(part, EnvPart::Instance(_)))
+    }
+
+    /// The value for one copy.
+    pub fn for_instance(&self, field: impl Fn(InstanceField) -> String) -> String {
+        self.parts
+            .iter()
+            .map(|part| match part {
+                EnvPart::Text(text) => text.clone(),
+                EnvPart::Instance(of) => field(*of),
+            })
+            .collect()
+    }
+}
+
+impl fmt::Debug for EnvValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.secret {
+            return f.write_str("(a secret)");
+        }
+        fmt::Debug::fmt(&self.for_instance(|field| format!("({field:?})")), f)
+    }
 }
 
 impl Deployment {

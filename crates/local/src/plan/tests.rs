@@ -20,7 +20,7 @@ fn deployment(name: &str, replicas: u32, run: Option<RunCommand>) -> Deployment 
         replicas,
         labels: [("app", name)].into_iter().collect(),
         service_account: "default".into(),
-        env: vec![("AUTH".into(), "http://auth:8080".into())],
+        env: vec![("AUTH".into(), EnvValue::new("http://auth:8080", false))],
         ports: vec![ContainerPort {
             name: "http".into(),
             number: 8080,
@@ -211,6 +211,44 @@ fn in_a_namespace_everything_is_as_the_manifest_says() {
 }
 
 #[test]
+fn each_copy_gets_what_it_alone_knows() {
+    let mut web = deployment("web", 2, Some(RunCommand::Sample));
+    for (name, field) in [
+        ("POD", InstanceField::Name),
+        ("IP", InstanceField::Address),
+        ("NODE", InstanceField::Node),
+    ] {
+        let mut value = EnvValue::new("<", false);
+        value.push_field(field);
+        value.push_text(">");
+        web.env.push((name.into(), value));
+    }
+    let of = |mode: CaptureMode| {
+        let plan = made(&[web.clone()], &[], &[], mode).unwrap();
+        let copies = plan.instances.iter();
+        copies
+            .map(|copy| {
+                let env: BTreeMap<_, _> = copy.env.iter().cloned().collect();
+                assert_eq!(env["POD"], format!("<{}>", copy.name));
+                assert_eq!(env["NODE"], format!("<{}>", rajut_platform::host::hostname()));
+                let address = match mode {
+                    CaptureMode::Netns => copy.app_address,
+                    CaptureMode::Explicit => copy.address,
+                };
+                assert_eq!(env["IP"], format!("<{address}>"));
+                env["POD"].clone()
+            })
+            .collect::<Vec<_>>()
+    };
+    for mode in [CaptureMode::Netns, CaptureMode::Explicit] {
+        let [first, second] = &of(mode)[..] else {
+            panic!("two copies")
+        };
+        assert_ne!(first, second);
+    }
+}
+
+#[test]
 fn a_port_that_only_a_service_names_is_served_too() {
     let deployments = [deployment("web", 1, Some(RunCommand::Sample))];
     let services = [
@@ -292,7 +330,7 @@ fn what_runs_keeps_its_place_and_what_comes_gets_one_that_is_free() {
     assert_eq!(second[0].index, 2, "b-1 may still be on its way out");
     assert!(first[0].runs_as(&second[1]), "{:?} {:?}", first[0], second[1]);
     assert_eq!(first[0], second[1]);
-    b.env.push(("NEW".into(), "1".into()));
+    b.env.push(("NEW".into(), EnvValue::new("1", false)));
     let third = made(&[b], &second);
     assert!(!second[1].runs_as(&third[0]));
     assert_eq!(third[0].ports, second[1].ports);

@@ -39,6 +39,13 @@ networks: {back: }
 volumes: {data: {}}
 ";
 
+fn values(deployment: &crate::model::Deployment) -> Vec<String> {
+    let variables = deployment.env.iter();
+    variables
+        .map(|(k, v)| format!("{k}={}", v.for_instance(|_| String::new())))
+        .collect()
+}
+
 #[test]
 fn services_ports_probes_and_dependencies_come_from_the_file() {
     let loaded = load(&[Source::new("compose.yaml", FILE)], &LoadOptions::default());
@@ -59,7 +66,7 @@ fn services_ports_probes_and_dependencies_come_from_the_file() {
             .expect("a service")
     };
     let web = deployment("web");
-    let env: Vec<String> = web.env.iter().map(|(k, v)| format!("{k}={v}")).collect();
+    let env = values(web);
     assert_eq!(
         env,
         [
