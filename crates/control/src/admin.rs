@@ -15,7 +15,7 @@ use std::{io, sync::Arc};
 
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
-use rajut_platform::socket::{UnixListener, UnixStream, peer_credentials};
+use rajut_platform::socket::{TcpListener, UnixListener, UnixStream, peer_credentials};
 use rajut_registry::Registry;
 use rajut_runtime::{
     Clock,
@@ -81,6 +81,47 @@ pub async fn serve(listener: UnixListener, owner: u32, admin: Admin) {
                 hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "admin connection ended");
+            }
+            drop(permit);
+        });
+    }
+}
+
+/// Serves `/metrics` and nothing else, to whoever asks: there is no secret in it, and nothing can be changed.
+pub async fn serve_metrics(listener: TcpListener, admin: Admin) {
+    let admin = Arc::new(admin);
+    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let Ok(permit) = Arc::clone(&connections).acquire_owned().await else {
+            return;
+        };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "scraper not accepted");
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let admin = Arc::clone(&admin);
+        tokio::spawn(async move {
+            let service = service_fn(move |request: http::Request<Incoming>| {
+                let answer = match (request.method(), request.uri().path()) {
+                    (&http::Method::GET | &http::Method::HEAD, "/metrics") => {
+                        answer::text_answer(metrics::text(&admin))
+                    }
+                    _ => answer::json_answer(
+                        http::StatusCode::NOT_FOUND,
+                        &serde_json::json!({"error": "there is /metrics here and nothing else"}),
+                    ),
+                };
+                async move { Ok::<_, std::convert::Infallible>(answer) }
+            });
+            let served = hyper::server::conn::http1::Builder::new()
+                .timer(hyper_util::rt::TokioTimer::new())
+                .serve_connection(TokioIo::new(stream), service);
+            if let Err(error) = served.await {
+                tracing::debug!(%error, "a scraper's connection ended");
             }
             drop(permit);
         });

@@ -54,6 +54,8 @@ pub struct ControlOptions {
     pub state_dir: PathBuf,
     /// The TLS port; port 0 takes any.
     pub listen: SocketAddr,
+    /// Where a scraper reads the own metrics; `None`: only the operator does.
+    pub metrics: Option<SocketAddr>,
     /// Trust domain of the mesh.
     pub trust_domain: TrustDomain,
     /// Life of workloads' certificates; default 24 h.
@@ -76,6 +78,7 @@ impl ControlOptions {
             default_namespace: "default".into(),
             state_dir: state_dir.into(),
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            metrics: None,
             trust_domain: TrustDomain::default(),
             certificate_ttl: Duration::from_hours(24),
             awaits_workloads: false,
@@ -197,6 +200,7 @@ pub async fn start(options: ControlOptions) -> Result<Control, ControlError> {
     let socket = state_dir.join("control.sock");
     let (listener, owner) = admin_listener(&socket, &state_dir)?;
     tasks.spawn(admin::serve(listener, owner, admin.clone()));
+    spawn_metrics(&mut tasks, options.metrics, &admin);
     write_description(&state_dir, address, &options.trust_domain)?;
     serving.open();
     tracing::info!(%address, state = %state_dir.display(), "control plane ready");
@@ -262,6 +266,15 @@ async fn open_registry(options: &ControlOptions) -> Result<Registry, ControlErro
         .await
         .map_err(|error| at("reading failed", &path)(io::Error::other(error)))?
         .map_err(ControlError::from)
+}
+
+/// The mesh works without: somebody else's port is no reason to have none.
+fn spawn_metrics(tasks: &mut JoinSet<()>, address: Option<SocketAddr>, admin: &Admin) {
+    let Some(address) = address else { return };
+    match tcp_listener(address) {
+        Ok((listener, _)) => drop(tasks.spawn(admin::serve_metrics(listener, admin.clone()))),
+        Err(error) => tracing::warn!(%address, %error, "the own metrics can't be scraped"),
+    }
 }
 
 fn tcp_listener(address: SocketAddr) -> Result<(TcpListener, SocketAddr), ControlError> {

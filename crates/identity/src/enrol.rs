@@ -30,7 +30,7 @@ use tonic::{metadata::MetadataValue, transport::Endpoint};
 
 use crate::{
     certificate::Facts,
-    store::{Identity, IdentityStore, InvalidIdentity, Key},
+    store::{Attempts, Identity, IdentityStore, InvalidIdentity, Key},
     tls::mesh_provider,
     trust::{InvalidBundle, TrustBundle},
     verify::{PeerRules, PeerVerifier},
@@ -324,15 +324,22 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 /// certificate has come.
 pub fn spawn_rotation(options: EnrolOptions, clock: Clock) -> IdentityStore {
     let (sender, store) = IdentityStore::channel();
-    tokio::spawn(rotate(options, clock, sender));
+    tokio::spawn(rotate(options, clock, sender, store.attempts().clone()));
     store
 }
 
-async fn rotate(options: EnrolOptions, clock: Clock, sender: watch::Sender<Option<Arc<Identity>>>) {
+async fn rotate(
+    options: EnrolOptions,
+    clock: Clock,
+    sender: watch::Sender<Option<Arc<Identity>>>,
+    attempts: Arc<Attempts>,
+) {
     let mut backoff = Backoff::seeded(RETRY.0, RETRY.1);
     let mut current: Option<Arc<Identity>> = None;
     loop {
-        let pause = match enrol(&options, current.as_deref(), &clock).await {
+        let outcome = enrol(&options, current.as_deref(), &clock).await;
+        attempts.count(outcome.is_ok());
+        let pause = match outcome {
             Ok(identity) => {
                 let remaining = identity.remaining(clock.wall());
                 log_identity(&identity.principal, &identity.serial, remaining);

@@ -25,7 +25,7 @@ pub mod tls;
 pub mod trust;
 pub mod verify;
 
-pub use store::{Identity, IdentityStore, Key};
+pub use store::{Attempts, Identity, IdentityStore, Key};
 pub use trust::TrustBundle;
 pub use verify::{PeerRules, principal_of};
 

@@ -3,7 +3,10 @@
 //! A new identity never drops a connection: it is used for the next handshakes, while open connections go on.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -156,13 +159,44 @@ pub(crate) fn certified_key(
 
 /// The newest identity, for all who need it. Cloned freely.
 #[derive(Debug, Clone)]
-pub struct IdentityStore(watch::Receiver<Option<Arc<Identity>>>);
+pub struct IdentityStore {
+    newest: watch::Receiver<Option<Arc<Identity>>>,
+    attempts: Arc<Attempts>,
+}
+
+/// How often a certificate was asked for.
+#[derive(Debug, Default)]
+pub struct Attempts {
+    received: AtomicU64,
+    failed: AtomicU64,
+}
+
+impl Attempts {
+    pub(crate) fn count(&self, received: bool) {
+        let counter = if received { &self.received } else { &self.failed };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Certificates that came.
+    pub fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    /// Attempts without one.
+    pub fn failed(&self) -> u64 {
+        self.failed.load(Ordering::Relaxed)
+    }
+}
 
 impl IdentityStore {
     /// A store and its writer.
     pub fn channel() -> (watch::Sender<Option<Arc<Identity>>>, Self) {
         let (sender, receiver) = watch::channel(None);
-        (sender, Self(receiver))
+        let store = Self {
+            newest: receiver,
+            attempts: Arc::default(),
+        };
+        (sender, store)
     }
 
     /// A store that always holds this one.
@@ -174,19 +208,24 @@ impl IdentityStore {
 
     /// The newest, once there is one.
     pub fn current(&self) -> Option<Arc<Identity>> {
-        self.0.borrow().clone()
+        self.newest.borrow().clone()
+    }
+
+    /// What became of the attempts to get one, the first one included.
+    pub fn attempts(&self) -> &Arc<Attempts> {
+        &self.attempts
     }
 
     /// Waits for the first; `None` where its writer is gone without having written one.
     pub async fn first(&self) -> Option<Arc<Identity>> {
-        let mut receiver = self.0.clone();
+        let mut receiver = self.newest.clone();
         let found = receiver.wait_for(Option::is_some).await;
         found.ok().and_then(|identity| identity.clone())
     }
 
     /// Waits for one newer than `generation`; `None` where there will be none.
     pub async fn newer_than(&self, generation: u64) -> Option<Arc<Identity>> {
-        let mut receiver = self.0.clone();
+        let mut receiver = self.newest.clone();
         let newer = |identity: &Option<Arc<Identity>>| {
             identity
                 .as_ref()

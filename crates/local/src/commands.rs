@@ -25,6 +25,21 @@ pub struct ControlCommand {
     pub namespace: String,
 }
 
+/// The port of the control plane's own metrics; Istio's.
+pub const METRICS_PORT: u16 = 15014;
+
+impl ControlCommand {
+    /// Where its own metrics are.
+    pub fn metrics(&self) -> SocketAddr {
+        metrics_of(self.listen)
+    }
+}
+
+/// Where the own metrics of the control plane are that serves discovery there.
+pub fn metrics_of(discovery: SocketAddr) -> SocketAddr {
+    SocketAddr::new(discovery.ip(), METRICS_PORT)
+}
+
 /// `rajut control …`
 pub fn control(command: &ControlCommand, state: &StateDir) -> Vec<String> {
     let mut arguments = vec![
@@ -33,6 +48,8 @@ pub fn control(command: &ControlCommand, state: &StateDir) -> Vec<String> {
         text(state.path()),
         "--listen".to_owned(),
         command.listen.to_string(),
+        "--metrics".to_owned(),
+        command.metrics().to_string(),
         "--namespace".to_owned(),
         command.namespace.clone(),
         "--await-workloads".to_owned(),

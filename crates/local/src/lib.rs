@@ -18,6 +18,7 @@
 //! | [`supervisor`] | starting, probing, restarting, stopping |
 //! | [`state`] | the state directory and what is recorded there |
 //! | [`process`], [`logs`], [`probe`], [`client`] | one process, its log, its probes, HTTP questions |
+//! | [`targets`] | what a Prometheus scrapes |
 //! | [`certificate`] | what a sidecar says of its certificate |
 //! | [`bootstrap`], [`env`], [`address`] | what a sidecar and an application are told |
 
@@ -34,3 +35,4 @@ pub mod probe;
 pub mod process;
 pub mod state;
 pub mod supervisor;
+pub mod targets;

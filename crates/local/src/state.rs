@@ -204,7 +204,8 @@ impl StateDir {
             path: path.clone(),
             source,
         })?;
-        write_private(&path, &bytes)
+        write_private(&path, &bytes)?;
+        self.write_targets(mesh)
     }
 }
 

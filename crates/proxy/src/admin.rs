@@ -42,7 +42,7 @@ use crate::{
     cluster::status,
     epoch::Config,
     listener::stats::ListenerCounters,
-    stats::{Exposition, Registry, Row, plain_text},
+    stats::{Exposition, Registry, Row, plain_text, vitals},
     workers::Workers,
 };
 
@@ -233,6 +233,14 @@ impl Admin {
     fn rows(&self, config: &Config) -> Vec<Row> {
         let mut rows = ListenerCounters::rows(self.workers.counters());
         rows.extend(self.registry.rows(config));
+        let identity = self.identity.borrow();
+        let now = self.clock.now();
+        rows.extend(vitals::rows(
+            self.registry.control(),
+            identity.as_ref(),
+            now,
+            self.clock.wall() - now.duration_since(self.started),
+        ));
         rows
     }
 

@@ -177,6 +177,7 @@ async fn serve(options: ProxyOptions) -> anyhow::Result<()> {
         outlets,
     );
     let main = Main {
+        registry: logs.clone(),
         discovery,
         workers,
         listeners,
@@ -290,6 +291,7 @@ async fn enrolled(
 
 /// What the main thread goes round with.
 struct Main {
+    registry: Arc<Registry>,
     discovery: Discovery,
     workers: Rc<Workers>,
     listeners: Gate,
@@ -426,6 +428,7 @@ impl Main {
         if let Some(load) = self.load.take() {
             options.load = Some(Box::new(load));
         }
+        self.registry.control().lost(self.clock.now());
         let (handle, events) = client::spawn(options);
         self.discovery.use_control_plane(handle).await;
         Ok(Some(events))
@@ -433,8 +436,12 @@ impl Main {
 
     async fn event(&mut self, event: Event) -> anyhow::Result<()> {
         match event {
-            Event::Connected => tracing::info!("connected to the control plane"),
+            Event::Connected => {
+                self.registry.control().connected(self.clock.now());
+                tracing::info!("connected to the control plane");
+            }
             Event::Disconnected { reason, retry_in } => {
+                self.registry.control().lost(self.clock.now());
                 tracing::warn!(%reason, ?retry_in, "no control plane; serving on what is known");
                 self.restore().await?;
             }

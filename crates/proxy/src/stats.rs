@@ -7,10 +7,12 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use rajut_ir::{listener::Direction, stats::IstioStats};
@@ -73,13 +75,17 @@ macro_rules! counters {
 
 mod filters;
 pub(crate) mod istio;
+pub(crate) mod own_time;
 pub(crate) mod texts;
+pub(crate) mod vitals;
 
 use filters::FilterStats;
 pub use filters::{
     JwtCounter, JwtStats, LateStats, OnRouteCounter, OnRouteStats, RateLimitCounter, RateLimitStats,
     RbacCounter, RbacStats,
 };
+use own_time::OwnTimes;
+pub use vitals::ControlLink;
 
 counters! {
     /// What is counted per cluster.
@@ -313,12 +319,32 @@ counters! {
 
 /// The counters of one prefix of connection managers.
 #[derive(Debug)]
-pub struct ManagerStats(PerWorker<{ ManagerCounter::COUNT }>);
+pub struct ManagerStats {
+    counters: PerWorker<{ ManagerCounter::COUNT }>,
+    own_times: OwnTimes,
+}
 
 impl ManagerStats {
+    fn new(workers: usize) -> Self {
+        Self {
+            counters: PerWorker::new(workers),
+            own_times: OwnTimes::new(workers),
+        }
+    }
+
     /// Counts one.
     pub fn add(&self, worker: usize, counter: ManagerCounter) {
-        self.0.add(worker, counter as usize, 1);
+        self.counters.add(worker, counter as usize, 1);
+    }
+
+    /// Counts a request; how many the worker had counted before.
+    pub fn add_request(&self, worker: usize) -> u64 {
+        self.counters.add(worker, ManagerCounter::RqTotal as usize, 1)
+    }
+
+    /// Takes how long a request and its answer were in this process.
+    pub(crate) fn add_own_time(&self, worker: usize, time: Duration) {
+        self.own_times.add(worker, time);
     }
 
     /// Counts an answer by its class.
@@ -335,7 +361,7 @@ impl ManagerStats {
 
     /// The sum of a counter.
     pub fn sum(&self, counter: ManagerCounter) -> u64 {
-        self.0.sum(counter as usize)
+        self.counters.sum(counter as usize)
     }
 
     /// The rows of a scrape.
@@ -379,6 +405,7 @@ impl ManagerStats {
         let rq = self.sum(M::RqTotal).saturating_sub(self.sum(M::RqCompleted));
         out.push(Row::gauge(names::HTTP_CX_ACTIVE, &label, cx));
         out.push(Row::gauge(names::HTTP_RQ_ACTIVE, &label, rq));
+        self.own_times.rows(prefix, out);
     }
 }
 
@@ -389,6 +416,39 @@ pub enum RowKind {
     Counter,
     /// It may fall.
     Gauge,
+    /// It is one value of a histogram.
+    Histogram,
+}
+
+/// A value as a scraper reads it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Number {
+    /// A whole number.
+    Whole(u64),
+    /// So many thousandths.
+    Thousandths(u64),
+}
+
+impl From<u64> for Number {
+    fn from(whole: u64) -> Self {
+        Self::Whole(whole)
+    }
+}
+
+impl From<Duration> for Number {
+    /// Seconds.
+    fn from(time: Duration) -> Self {
+        Self::Thousandths(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
+impl fmt::Display for Number {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Whole(whole) => write!(f, "{whole}"),
+            Self::Thousandths(all) => write!(f, "{}.{:03}", all / 1000, all % 1000),
+        }
+    }
 }
 
 /// One value of a scrape.
@@ -396,29 +456,45 @@ pub enum RowKind {
 pub struct Row {
     /// A constant of [`names`].
     pub name: &'static str,
+    /// Which value of a histogram, `_bucket`, `_sum` or `_count`; empty for what has one value.
+    pub suffix: &'static str,
     /// Name and value.
     pub labels: Vec<(&'static str, Text)>,
     /// The value.
-    pub value: u64,
+    pub value: Number,
     /// Its kind.
     pub kind: RowKind,
 }
 
 impl Row {
     /// A counter.
-    pub fn counter(name: &'static str, labels: &[(&'static str, Text)], value: u64) -> Self {
+    pub fn counter(name: &'static str, labels: &[(&'static str, Text)], value: impl Into<Number>) -> Self {
         Self {
             name,
+            suffix: "",
             labels: labels.to_vec(),
-            value,
+            value: value.into(),
             kind: RowKind::Counter,
         }
     }
 
     /// A gauge.
-    pub fn gauge(name: &'static str, labels: &[(&'static str, Text)], value: u64) -> Self {
+    pub fn gauge(name: &'static str, labels: &[(&'static str, Text)], value: impl Into<Number>) -> Self {
         Self {
             kind: RowKind::Gauge,
+            ..Self::counter(name, labels, value)
+        }
+    }
+
+    fn histogram(
+        name: &'static str,
+        suffix: &'static str,
+        labels: &[(&'static str, Text)],
+        value: Number,
+    ) -> Self {
+        Self {
+            kind: RowKind::Histogram,
+            suffix,
             ..Self::counter(name, labels, value)
         }
     }
@@ -435,6 +511,7 @@ pub struct Registry {
     node: OnceLock<Text>,
     istio: Arc<istio::Store>,
     writers: Writers,
+    control: ControlLink,
 }
 
 impl Registry {
@@ -448,12 +525,18 @@ impl Registry {
             node: OnceLock::new(),
             istio: Arc::default(),
             writers: Writers::default(),
+            control: ControlLink::default(),
         })
     }
 
     /// The number of workers.
     pub const fn workers(&self) -> usize {
         self.workers
+    }
+
+    /// Whether there is a control plane.
+    pub const fn control(&self) -> &ControlLink {
+        &self.control
     }
 
     /// The writers of access logs.
@@ -471,7 +554,7 @@ impl Registry {
         };
         managers
             .entry(key)
-            .or_insert_with(|| Arc::new(ManagerStats(PerWorker::new(self.workers))))
+            .or_insert_with(|| Arc::new(ManagerStats::new(self.workers)))
             .clone()
     }
 
@@ -661,10 +744,12 @@ fn prometheus_text(rows: &[Row], form: Exposition) -> String {
         let kind = match rows[0].kind {
             RowKind::Counter => "counter",
             RowKind::Gauge => "gauge",
+            RowKind::Histogram => "histogram",
         };
         type_line(&mut out, name, kind, form == Exposition::OpenMetrics);
         for row in rows {
             out.push_str(name);
+            out.push_str(row.suffix);
             out.push('{');
             for (index, (label, value)) in row.labels.iter().enumerate() {
                 out.push_str(if index == 0 { "" } else { "," });
@@ -691,7 +776,14 @@ pub fn plain_text(rows: &[Row]) -> String {
             .map(|(label, value)| format!("{label}={value}"))
             .collect();
         // Writing to a string cannot fail.
-        let _ = writeln!(out, "{}.{}: {}", row.name, labels.join("."), row.value);
+        let _ = writeln!(
+            out,
+            "{}{}.{}: {}",
+            row.name,
+            row.suffix,
+            labels.join("."),
+            row.value
+        );
     }
     out
 }
@@ -717,7 +809,7 @@ mod tests {
         let rows = [
             Row::counter("a_total", &[("x", "q\"\\\n\u{0}\u{1b}[0m".into())], 1),
             Row::counter("a_total", &[("x", "b".into())], 2),
-            Row::counter("odd", &[], 3),
+            Row::counter("odd", &[], Number::Whole(3)),
         ];
         let lines = "a_total{x=\"q\\\"\\\\\\n\u{fffd}\u{fffd}[0m\"} 1\na_total{x=\"b\"} 2\n";
         assert_eq!(

@@ -12,6 +12,8 @@ pub const LABEL_RBAC_PREFIX: &str = "envoy_rbac_prefix";
 pub const LABEL_RBAC_RULES: &str = "envoy_rbac_http_prefix";
 /// Label: the prefix of a local rate limit.
 pub const LABEL_RATE_LIMIT_PREFIX: &str = "envoy_local_http_ratelimit_prefix";
+/// Label: how an attempt ended.
+pub const LABEL_RESULT: &str = "result";
 /// The prefix that connection managers share once there are too many prefixes.
 pub const PREFIX_OVERFLOW: &str = "other";
 
@@ -126,6 +128,14 @@ names! {
     HTTP_RQ_IDLE_TIMEOUT = "envoy_http_downstream_rq_idle_timeout", "Streams that were idle for too long.";
     HTTP_NO_ROUTE = "envoy_http_no_route", "Requests that no route takes.";
     HTTP_UPGRADES_TOTAL = "envoy_http_downstream_cx_upgrades_total", "Upgrades and CONNECT tunnels.";
+    PROCESS_CPU = "process_cpu_seconds_total", "Processor time of the proxy, in user and kernel mode.";
+    PROCESS_MEMORY = "process_resident_memory_bytes", "Memory of the proxy in RAM.";
+    PROCESS_START = "process_start_time_seconds", "When the proxy was started, seconds since 1970.";
+    CONTROL_CONNECTED = "envoy_control_plane_connected_state", "1 while the proxy is connected to its control plane.";
+    CONTROL_AWAY = "rajut_control_plane_disconnected_seconds_total", "How long the proxy has been without its control plane.";
+    CERTIFICATE_ROTATIONS = "rajut_certificate_rotations_total", "Attempts to get a certificate, the first one included, by `result`: `success` or `failure`.";
+    CERTIFICATE_EXPIRY = "rajut_certificate_expiration_timestamp_seconds", "When the proxy's certificate ends, seconds since 1970.";
+    OWN_TIME = "rajut_proxy_own_time_milliseconds", "How long requests and their answers were in this proxy, apart from what the upstream took; one request in sixteen. A histogram.";
     HTTP_RBAC_ALLOWED = "envoy_http_rbac_allowed", "Requests that access control let pass.";
     HTTP_RBAC_DENIED = "envoy_http_rbac_denied", "Requests that access control refused.";
     HTTP_RBAC_SHADOW_ALLOWED = "envoy_http_rbac_shadow_allowed", "Requests that the shadow rules would let pass.";

@@ -9,6 +9,16 @@ use crate::discovery::Totals;
 /// Name, kind, help.
 type Metric = (&'static str, &'static str, &'static str);
 
+const CPU: Metric = (
+    "process_cpu_seconds_total",
+    "counter",
+    "Processor time of the control plane, in user and kernel mode.",
+);
+const MEMORY: Metric = (
+    "process_resident_memory_bytes",
+    "gauge",
+    "Memory of the control plane in RAM.",
+);
 const CONNECTED: Metric = ("pilot_xds", "gauge", "Proxies that are connected.");
 const SERVICES: Metric = ("pilot_services", "gauge", "Services known.");
 const VIRTUAL_SERVICES: Metric = ("pilot_virt_services", "gauge", "Virtual services known.");
@@ -174,6 +184,7 @@ pub(super) fn text(admin: &Admin) -> String {
         (FIRST_CALLS_UNWATCHED, observed.first_calls_unwatched),
     ];
     let mut text = String::new();
+    process(&mut text);
     for (metric, value) in single {
         head(&mut text, metric);
         // Writing to a String can't fail.
@@ -192,6 +203,18 @@ pub(super) fn text(admin: &Admin) -> String {
         );
     }
     text
+}
+
+/// What this process uses; nothing where the system does not say.
+fn process(text: &mut String) {
+    let Ok(used) = rajut_platform::process::usage(std::process::id()) else {
+        return;
+    };
+    head(text, CPU);
+    // Writing to a String can't fail.
+    let _ = writeln!(text, "{} {:.3}", CPU.0, used.cpu.as_secs_f64());
+    head(text, MEMORY);
+    let _ = writeln!(text, "{} {}", MEMORY.0, used.resident);
 }
 
 fn head(text: &mut String, (name, kind, help): Metric) {

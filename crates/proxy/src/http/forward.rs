@@ -515,9 +515,13 @@ impl Forwarding<'_, '_> {
         }
         poll_fn(|cx| {
             self.poll_send(exchange, cx)?;
+            self.record.sent();
             loop {
                 match exchange.upstream.poll_head(cx) {
-                    Poll::Ready(Ok(Head::Final(head, length))) => return Poll::Ready(Ok((head, length))),
+                    Poll::Ready(Ok(Head::Final(head, length))) => {
+                        self.record.answered();
+                        return Poll::Ready(Ok((head, length)));
+                    }
                     Poll::Ready(Ok(Head::Informational(head))) => self.inform(head)?,
                     Poll::Ready(Err(failure)) => return Poll::Ready(Err(failure)),
                     Poll::Pending => break,
@@ -672,7 +676,12 @@ impl Forwarding<'_, '_> {
             received: length == BodyLength::Empty,
             upstream_shut: false,
         };
-        let relayed = poll_fn(|cx| self.poll_relay(&mut exchange, &mut relay, cx)).await;
+        let relayed = poll_fn(|cx| {
+            let relayed = self.poll_relay(&mut exchange, &mut relay, cx);
+            self.record.passed_on();
+            relayed
+        })
+        .await;
         upstream = exchange.upstream;
         if relayed.is_ok() {
             upstream.finish();

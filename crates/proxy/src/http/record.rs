@@ -42,6 +42,7 @@ use crate::{
     stats::{
         ManagerCounter,
         istio::{Ends, Meter, Protocol, SEPARATOR, Seen},
+        own_time::{OwnTime, SAMPLED},
         texts::TextId,
     },
     worker::Worker,
@@ -175,6 +176,8 @@ pub(crate) struct Record {
     pub(crate) request_end: Option<Instant>,
     /// When the response's head arrived.
     pub(crate) response_start: Option<Instant>,
+    /// Of those whose time in this process is measured.
+    pub(crate) own_time: Option<OwnTime>,
 }
 
 impl Record {
@@ -183,7 +186,8 @@ impl Record {
         let manager = shared.manager_now();
         let worker = shared.worker.index;
         let stats = manager.stats();
-        stats.add(worker, ManagerCounter::RqTotal);
+        let before = stats.add_request(worker);
+        let own_time = before.is_multiple_of(SAMPLED).then(OwnTime::begin);
         stats.add(
             worker,
             if head.version == Version::Http2 {
@@ -219,6 +223,7 @@ impl Record {
             attempts: 0,
             request_end: None,
             response_start: None,
+            own_time,
             manager,
             shared,
         }
@@ -227,6 +232,27 @@ impl Record {
     /// The worker.
     pub(crate) fn worker(&self) -> &Rc<Worker> {
         &self.shared.worker
+    }
+
+    /// The request was written to an upstream, as far as it had come.
+    pub(crate) fn sent(&mut self) {
+        if let Some(time) = &mut self.own_time {
+            time.sent();
+        }
+    }
+
+    /// The head of the upstream's answer was read.
+    pub(crate) fn answered(&mut self) {
+        if let Some(time) = &mut self.own_time {
+            time.answered();
+        }
+    }
+
+    /// The answer was written, as far as it had come.
+    pub(crate) fn passed_on(&mut self) {
+        if let Some(time) = self.own_time.take().and_then(OwnTime::finish) {
+            self.manager.stats().add_own_time(self.shared.worker.index, time);
+        }
     }
 
     /// Notes a failure: its flag, details and reason.

@@ -27,6 +27,9 @@ pub(crate) struct ControlArgs {
     /// Where proxies find discovery and the certificate service
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:15012")]
     pub(crate) listen: SocketAddr,
+    /// Where a scraper reads the control plane's own metrics, at `/metrics` and nothing else; without it nowhere
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) metrics: Option<SocketAddr>,
     /// The namespace of documents without one
     #[arg(short = 'n', long, default_value = "default")]
     pub(crate) namespace: String,
@@ -188,6 +191,7 @@ pub(crate) fn control(place: &Place, args: &ControlArgs) -> anyhow::Result<ExitC
         paths: args.paths.clone(),
         default_namespace: args.namespace.as_str().into(),
         listen: args.listen,
+        metrics: args.metrics,
         awaits_workloads: args.await_workloads,
         ..ControlOptions::new(place.state.path())
     };
@@ -275,6 +279,7 @@ mod tests {
             panic!()
         };
         assert_eq!((parsed.listen, &parsed.paths), (control.listen, &control.sources));
+        assert_eq!(parsed.metrics, Some(control.metrics()));
         let sidecar = SidecarCommand {
             folder: "/s/sidecars/a.b".into(),
             control: control.listen,

@@ -13,6 +13,7 @@ mod limits;
 mod locality;
 mod logs;
 mod metrics;
+mod monitoring;
 mod node;
 mod observe;
 mod on_demand;
@@ -83,6 +84,7 @@ fn waiting() -> Vec<Scenario> {
         tracing::SCENARIOS,
         folders::SCENARIOS,
         console::SCENARIOS,
+        monitoring::SCENARIOS,
     ]
     .concat()
 }
