@@ -3,6 +3,7 @@
 //! Runs on the result of [`load`](crate::load), never changes it, and reports each cause once. An object that was left
 //! out because of its own errors is no cause for findings in the objects that refer to it.
 
+mod authorizers;
 pub(crate) mod gateways;
 mod hosts;
 mod policies;
@@ -30,6 +31,7 @@ pub fn check(loaded: &Loaded) -> Vec<Diagnostic> {
     hosts::check(&mut checker);
     routes::check(&mut checker);
     policies::check(&mut checker);
+    authorizers::check(&mut checker);
     gateways::check(&mut checker);
     sidecars::check(&mut checker);
     checker.findings

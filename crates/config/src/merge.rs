@@ -211,7 +211,9 @@ fn default_deny(loaded: &mut Loaded) {
         namespace: namespace.name.clone(),
         selector: None,
         action: AuthorizationAction::Allow,
+        provider: None,
         dry_run: false,
+        closes_open: false,
         rules: Vec::new(),
         origin: namespace.origin.at(
             format!("metadata.annotations[{DEFAULT_DENY}]"),

@@ -3,7 +3,8 @@
 //! Third column of the table in `ARCHITECTURE.md` ("three forms"): raw specs live in `api`, running forms in `ir`.
 //! Nothing here can be invalid; what is wrong never gets this far and stands in a `Diagnostic` instead.
 
-pub mod destination;
+mod authorizer;
+mod destination;
 pub mod gateway;
 pub mod mesh;
 pub mod rate_limit;
@@ -15,6 +16,7 @@ mod tokens;
 pub mod traffic;
 pub mod workload;
 
+pub use authorizer::*;
 pub use destination::*;
 pub use gateway::*;
 pub use mesh::*;

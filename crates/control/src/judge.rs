@@ -118,6 +118,15 @@ pub enum Because {
         /// Its number in the policy.
         rule: usize,
     },
+    /// It is let through if somebody else says yes, which is not asked here.
+    #[serde(rename_all = "camelCase")]
+    Asked {
+        /// The policy that wants it, at the rule.
+        #[serde(rename = "where")]
+        policy: Origin,
+        /// Who would be asked, by its name in the mesh's configuration.
+        provider: Text,
+    },
     /// There are policies that let some through, and none lets this one through.
     NotAllowed,
     /// Plain text, where peer authentication wants TLS.
@@ -142,7 +151,7 @@ impl Because {
     /// The object that decides.
     pub fn origin(&self) -> Option<&Origin> {
         match self {
-            Self::Rule { policy, .. } => Some(policy),
+            Self::Rule { policy, .. } | Self::Asked { policy, .. } => Some(policy),
             Self::PlainText { by } | Self::Token { by } => Some(by),
             Self::Unguarded | Self::NotAllowed | Self::BadPath | Self::NotHttp => None,
         }
@@ -151,7 +160,11 @@ impl Because {
     /// With the places that `refine` knows better.
     #[must_use]
     pub fn at(mut self, refine: impl FnOnce(&Origin) -> Origin) -> Self {
-        if let Self::Rule { policy: by, .. } | Self::PlainText { by } | Self::Token { by } = &mut self {
+        if let Self::Rule { policy: by, .. }
+        | Self::Asked { policy: by, .. }
+        | Self::PlainText { by }
+        | Self::Token { by } = &mut self
+        {
             *by = refine(by);
         }
         self
@@ -172,6 +185,9 @@ impl fmt::Display for Because {
         match self {
             Self::Unguarded => f.write_str("no policy is about it"),
             Self::Rule { policy, .. } => write!(f, "by {policy}"),
+            Self::Asked { policy, provider } => {
+                write!(f, "if the provider `{provider}` says yes, whom {policy} asks")
+            }
             Self::NotAllowed => f.write_str("no policy of action ALLOW lets it through, and there are such"),
             Self::PlainText { by } => write!(f, "plain text is refused by {by}"),
             Self::Token { by } => write!(f, "the token is not taken by {by}"),
@@ -368,12 +384,13 @@ pub(crate) fn controls(chain: &FilterChain) -> impl Iterator<Item = &Arc<Rbac>> 
 /// Walks a chain as a call does.
 fn judged(view: &WorkloadView, chain: &FilterChain, tls: bool, call: &Call) -> Result<Because, Because> {
     let mut seen = Seen::new(call, tls);
-    let mut because = Because::Unguarded;
+    let (mut because, mut asked) = (Because::Unguarded, None);
     for rbac in &chain.rbac {
         access(view, rbac, &seen, &mut because)?;
+        asked = asked.or_else(|| asks(view, rbac, &seen).filter(|_| chain.ext_authz.is_some()));
     }
     let ChainAction::Http(manager) = &chain.action else {
-        return Ok(because);
+        return Ok(asked.unwrap_or(because));
     };
     let request = call.request.as_ref().ok_or(Because::NotHttp)?;
     seen.request(manager, request)?;
@@ -389,15 +406,41 @@ fn judged(view: &WorkloadView, chain: &FilterChain, tls: bool, call: &Call) -> R
                 seen.claims = verified(filter, request.token.as_ref(), is_preflight(request))
                     .map_err(|()| refused())?;
             }
-            HttpFilterKind::Rbac(rbac) => access(view, rbac, &seen, &mut because)?,
-            HttpFilterKind::LocalRateLimit(_)
+            HttpFilterKind::Rbac(rbac) => {
+                access(view, rbac, &seen, &mut because)?;
+                asked = asked.or_else(|| asks(view, rbac, &seen));
+            }
+            // Whether it is asked was said by the access control before.
+            HttpFilterKind::ExtAuthz(_)
+            | HttpFilterKind::LocalRateLimit(_)
             | HttpFilterKind::Fault(_)
             | HttpFilterKind::Cors
             | HttpFilterKind::IstioStats(_)
             | HttpFilterKind::Router(_) => {}
         }
     }
-    Ok(because)
+    Ok(asked.unwrap_or(because))
+}
+
+/// Who is asked about a call, if the access control notes that somebody is.
+fn asks(view: &WorkloadView, rbac: &Rbac, seen: &Seen<'_>) -> Option<Because> {
+    let rules = rbac
+        .shadow
+        .as_ref()
+        .filter(|_| &*rbac.shadow_stat_prefix == rajut_translate::ASKED_PREFIX)?;
+    let (name, _) = rules.policies().get(rules.evaluate(seen).policy?)?;
+    let Because::Rule { policy, .. } = of_rule(view, name)? else {
+        return None;
+    };
+    let mut policies = view.authorization.iter();
+    let meant = policies.find(|it| {
+        let origin = &it.origin;
+        (&origin.source, &origin.object) == (&policy.source, &policy.object)
+    });
+    Some(Because::Asked {
+        provider: meant?.provider.clone()?,
+        policy,
+    })
 }
 
 /// What one access control makes of a call.
@@ -420,6 +463,7 @@ fn access(view: &WorkloadView, rbac: &Rbac, seen: &Seen<'_>, because: &mut Becau
 
 /// The policy and rule of `ns[NAMESPACE]-policy[NAME]-rule[NUMBER]`.
 pub(crate) fn of_rule(view: &WorkloadView, name: &str) -> Option<Because> {
+    let name = rajut_translate::rule_name(name);
     view.authorization.iter().find_map(|policy| {
         let begin = format!("ns[{}]-policy[{}]-rule[", policy.namespace, policy.name);
         let rule: usize = name.strip_prefix(&begin)?.strip_suffix(']')?.parse().ok()?;

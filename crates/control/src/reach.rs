@@ -231,6 +231,7 @@ fn of_deployment(
 fn held(policy: &Shared<AuthorizationPolicy>) -> Held {
     Held {
         action: match policy.action {
+            AuthorizationAction::Custom => "CUSTOM",
             AuthorizationAction::Audit => "AUDIT",
             AuthorizationAction::Deny => "DENY",
             AuthorizationAction::Allow => "ALLOW",

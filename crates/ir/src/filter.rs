@@ -9,8 +9,8 @@ use std::sync::Arc;
 use rajut_types::Text;
 
 use crate::{
-    cors::Cors, fault::FaultInjection, http::RouterFilter, jwt::JwtAuthn, rate_limit::LocalRateLimit,
-    rbac::Rbac, stats::IstioStats,
+    cors::Cors, ext_authz::ExtAuthz, fault::FaultInjection, http::RouterFilter, jwt::JwtAuthn,
+    rate_limit::LocalRateLimit, rbac::Rbac, stats::IstioStats,
 };
 
 /// An HTTP filter under its name.
@@ -31,6 +31,8 @@ pub enum HttpFilterKind {
     JwtAuthn(Arc<JwtAuthn>),
     /// Refuses calls by policy.
     Rbac(Arc<Rbac>),
+    /// Asks somebody else whether calls may pass.
+    ExtAuthz(Arc<ExtAuthz>),
     /// Refuses calls over a rate.
     LocalRateLimit(Arc<LocalRateLimit>),
     /// Lets requests wait or fail on purpose.
@@ -109,6 +111,8 @@ pub const ROUTER: &str = "envoy.filters.http.router";
 pub const RBAC: &str = "envoy.filters.http.rbac";
 /// The usual name of tokens; also the one under which access control finds their claims.
 pub const JWT_AUTHN: &str = "envoy.filters.http.jwt_authn";
+/// The usual name of external authorization.
+pub const EXT_AUTHZ: &str = "envoy.filters.http.ext_authz";
 /// The usual name of local rate limits.
 pub const LOCAL_RATE_LIMIT: &str = "envoy.filters.http.local_ratelimit";
 /// The usual name of faults on purpose.

@@ -13,6 +13,7 @@ pub mod cluster;
 pub mod cors;
 pub mod decide;
 pub mod endpoint;
+pub mod ext_authz;
 pub mod fault;
 pub mod filter;
 pub mod hash;

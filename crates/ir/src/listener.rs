@@ -6,7 +6,8 @@ use ipnet::IpNet;
 use rajut_types::{Origin, Text};
 
 use crate::{
-    access_log::AccessLog, http::HttpConnectionManager, rbac::Rbac, stats::IstioStats, tls::DownstreamTls,
+    access_log::AccessLog, ext_authz::NetworkExtAuthz, http::HttpConnectionManager, rbac::Rbac,
+    stats::IstioStats, tls::DownstreamTls,
 };
 
 /// A listener. Source: Envoy `listener.v3.Listener`.
@@ -87,10 +88,19 @@ pub struct FilterChain {
     pub transport_connect_timeout: Duration,
     /// Access control of the connection, in order, before anything of it is served.
     pub rbac: Vec<Arc<Rbac>>,
+    /// Who else is asked about the connection, after that many of `rbac` have judged it.
+    pub ext_authz: Option<(usize, Arc<NetworkExtAuthz>)>,
+    /// When its access control changes, what is open is judged again, and ended if it would be refused now. Ours alone.
+    pub judges_open: bool,
     /// What is done with the connection. Network filters that only look on stand before it.
     pub action: ChainAction,
     /// Who wrote it.
     pub origin: Origin,
+}
+
+impl FilterChain {
+    /// Where [`FilterChain::judges_open`] travels: metadata that Envoy does not look at.
+    pub const METADATA_KEY: &str = "mesh.rajut.dev/chain";
 }
 
 /// Which connections a chain takes; an empty field takes all. Envoy's order of precedence: destination port,

@@ -32,6 +32,9 @@ urls! {
     CEL_FILTER = "envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter";
     HTTP_RBAC = "envoy.extensions.filters.http.rbac.v3.RBAC";
     HTTP_RBAC_PER_ROUTE = "envoy.extensions.filters.http.rbac.v3.RBACPerRoute";
+    HTTP_EXT_AUTHZ = "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz";
+    HTTP_EXT_AUTHZ_PER_ROUTE = "envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute";
+    NETWORK_EXT_AUTHZ = "envoy.extensions.filters.network.ext_authz.v3.ExtAuthz";
     NETWORK_RBAC = "envoy.extensions.filters.network.rbac.v3.RBAC";
     RATE_LIMIT_EXPR = "envoy.extensions.rate_limit_descriptors.expr.v3.Descriptor";
     JWT_AUTHN = "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication";

@@ -20,6 +20,7 @@ use std::{
 use rajut_ir::{
     ResourceKind,
     endpoint::LoadAssignment,
+    filter::{HttpFilter, HttpFilterKind},
     http::RouteSource,
     listener as ir,
     route::{RouteActionKind, RouteConfiguration, Target},
@@ -33,7 +34,7 @@ use crate::{
     epoch::Config,
     held::{ClusterSource, Endpoints, Held},
     http::{filters::Routes, manager::Manager},
-    listener::{Action, Chain, Listener, access::Access, chain::Matcher},
+    listener::{Action, Chain, Listener, access::Access, authorize::Asker, chain::Matcher},
     on_demand::OnDemand,
     stats::Registry,
     tcp,
@@ -476,6 +477,18 @@ impl Assembler {
     }
 }
 
+/// Whether a provider of external authorization is to see the certificates of peers.
+fn shows_certificate(chain: &ir::FilterChain) -> bool {
+    let of_filter = |filter: &HttpFilter| matches!(&filter.kind, HttpFilterKind::ExtAuthz(authz) if authz.include_peer_certificate);
+    match &chain.action {
+        ir::ChainAction::Http(manager) => manager.filters.iter().any(of_filter),
+        ir::ChainAction::Tcp(_) => {
+            let asked = chain.ext_authz.as_ref();
+            asked.is_some_and(|(_, authz)| authz.include_peer_certificate)
+        }
+    }
+}
+
 fn listener(ir: &Arc<ir::Listener>, secrets: &Secrets, registry: &Registry) -> Result<Listener, String> {
     let compile = |configured: &Arc<ir::FilterChain>| -> Result<Arc<Chain>, String> {
         let action = match &configured.action {
@@ -502,6 +515,12 @@ fn listener(ir: &Arc<ir::Listener>, secrets: &Secrets, registry: &Registry) -> R
                 .iter()
                 .map(|rbac| Access::new(rbac.clone(), registry))
                 .collect(),
+            asker: configured
+                .ext_authz
+                .as_ref()
+                .map(|(after, authz)| (*after, Asker::new(authz.clone(), registry))),
+            shows_certificate: shows_certificate(configured),
+            judges_open: configured.judges_open,
             action,
         }))
     };

@@ -26,6 +26,10 @@ pub struct Connection {
     pub sni: Option<Text>,
     /// Who the peer is; decided before any filter runs.
     pub peer: Peer,
+    /// The certificate that the peer has shown, where somebody is to see it.
+    pub certificate: Option<bytes::Bytes>,
+    /// The configuration by which it was let in.
+    pub version: u64,
     /// When it was accepted.
     pub opened: Instant,
 }

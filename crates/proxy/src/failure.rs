@@ -89,6 +89,7 @@ flags! {
     RATE_LIMITED = 18, 11, "RL", "RateLimited";
     DELAY_INJECTED = 19, 9, "DI", "DelayInjected";
     FAULT_INJECTED = 20, 10, "FI", "FaultInjected";
+    UNAUTHORIZED_EXTERNAL_SERVICE = 21, 12, "UAEX", "UnauthorizedExternalService";
 }
 
 impl Flags {
@@ -198,6 +199,15 @@ pub enum FailureKind {
         /// It stood in the query, which the answer therefore does not repeat.
         in_query: bool,
     },
+    /// Nobody has answered whether the request may pass.
+    AuthorizationFailed {
+        /// The answer.
+        status: u16,
+    },
+    /// Whoever was asked whether the request may pass wants what can't be done.
+    AuthorizationInvalid,
+    /// The request's body is larger than what is shown of bodies.
+    BodyTooLarge,
     /// The request is over a rate.
     RateLimited {
         /// The answer.
@@ -427,6 +437,21 @@ impl FailureKind {
                 let (status, body, details) = fault.answer();
                 policy(Stage::Filter, status, F::NONE, body, details)
             }
+            Self::AuthorizationFailed { status } => policy(
+                Stage::Filter,
+                status,
+                F::UNAUTHORIZED_EXTERNAL_SERVICE,
+                "",
+                "ext_authz_error",
+            ),
+            Self::AuthorizationInvalid => policy(
+                Stage::Filter,
+                500,
+                F::UNAUTHORIZED_EXTERNAL_SERVICE,
+                "",
+                "ext_authz_invalid",
+            ),
+            Self::BodyTooLarge => downstream(413, F::NONE, "Payload Too Large", "request_payload_too_large"),
             Self::RateLimited { status, exhausted } => Spec {
                 grpc: if exhausted { 8 } else { UNAVAILABLE },
                 ..policy(

@@ -1,5 +1,6 @@
 //! Steps 4 to 12 of walk one for HTTP. [`serve`] reads top to bottom; `forward.rs` is its middle.
 
+mod authorize;
 mod deadline;
 pub(crate) mod downstream;
 pub mod filters;
@@ -10,7 +11,8 @@ pub(crate) mod h2;
 mod headers;
 pub mod manager;
 pub(crate) mod message;
-mod mirror;
+pub(crate) mod mirror;
+mod open;
 mod pause;
 pub(crate) mod record;
 mod reply;

@@ -6,6 +6,7 @@
 
 pub mod accept;
 pub mod access;
+pub mod authorize;
 pub mod balance;
 pub mod chain;
 pub mod detect;
@@ -44,6 +45,12 @@ pub struct Chain {
     pub handshake_timeout: Duration,
     /// Access control, in order.
     pub access: Vec<access::Access>,
+    /// Who else is asked, after that many of `access`.
+    pub asker: Option<(usize, authorize::Asker)>,
+    /// Somebody is to see the certificates of peers.
+    pub shows_certificate: bool,
+    /// What is open is judged again when the access control changes.
+    pub judges_open: bool,
     /// What serves the connection then.
     pub action: Action,
 }
@@ -60,17 +67,21 @@ pub enum Action {
 impl Listener {
     /// The connection manager of the chain that takes what `older` took (`None`: the default chain), if it has one.
     pub fn manager(&self, older: Option<&ir::FilterChain>) -> Option<&Arc<Manager>> {
-        let chain = match older {
+        match &self.chain_now(older)?.action {
+            Action::Http(manager) => Some(manager),
+            Action::Tcp(_) => None,
+        }
+    }
+
+    /// The chain that takes what `older` took (`None`: the default chain).
+    pub fn chain_now(&self, older: Option<&ir::FilterChain>) -> Option<&Arc<Chain>> {
+        match older {
             None => self.default_chain.as_ref(),
             Some(older) => {
                 let mut chains = self.ir.filter_chains.iter();
                 let at = chains.position(|chain| chain.matches == older.matches);
                 at.and_then(|at| self.chains.get(at))
             }
-        };
-        match &chain?.action {
-            Action::Http(manager) => Some(manager),
-            Action::Tcp(_) => None,
         }
     }
 

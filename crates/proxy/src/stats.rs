@@ -81,8 +81,8 @@ pub(crate) mod vitals;
 
 use filters::FilterStats;
 pub use filters::{
-    JwtCounter, JwtStats, LateStats, OnRouteCounter, OnRouteStats, RateLimitCounter, RateLimitStats,
-    RbacCounter, RbacStats,
+    ExtAuthzCounter, ExtAuthzStats, JwtCounter, JwtStats, LateStats, OnRouteCounter, OnRouteStats,
+    RateLimitCounter, RateLimitStats, RbacCounter, RbacStats,
 };
 use own_time::OwnTimes;
 pub use vitals::ControlLink;
@@ -602,6 +602,16 @@ impl Registry {
     /// The counters of a connection manager's tokens.
     pub fn jwt(&self, prefix: &Text) -> Arc<JwtStats> {
         self.filters.jwt(self.workers, prefix)
+    }
+
+    /// The counters of a connection manager's external authorization; `own`: the filter's own prefix.
+    pub fn ext_authz(&self, prefix: &Text, own: &Text) -> Arc<ExtAuthzStats> {
+        self.filters.ext_authz(self.workers, true, prefix, own)
+    }
+
+    /// The counters of external authorization of connections.
+    pub fn network_ext_authz(&self, own: &Text) -> Arc<ExtAuthzStats> {
+        self.filters.ext_authz(self.workers, false, &Text::default(), own)
     }
 
     /// The counters of a prefix of local rate limits.

@@ -14,6 +14,8 @@ pub const LABEL_RBAC_RULES: &str = "envoy_rbac_http_prefix";
 pub const LABEL_RATE_LIMIT_PREFIX: &str = "envoy_local_http_ratelimit_prefix";
 /// Label: how an attempt ended.
 pub const LABEL_RESULT: &str = "result";
+/// Label: the prefix of external authorization.
+pub const LABEL_EXT_AUTHZ_PREFIX: &str = "envoy_ext_authz_prefix";
 /// The prefix that connection managers share once there are too many prefixes.
 pub const PREFIX_OVERFLOW: &str = "other";
 
@@ -143,6 +145,20 @@ names! {
     HTTP_JWT_ALLOWED = "envoy_http_jwt_authn_allowed", "Requests whose tokens are good, or that need none.";
     HTTP_JWT_DENIED = "envoy_http_jwt_authn_denied", "Requests that were refused for their tokens.";
     HTTP_JWT_PREFLIGHTS = "envoy_http_jwt_authn_cors_preflight_bypassed", "Preflights, which need no token.";
+    HTTP_EXT_AUTHZ_OK = "envoy_http_ext_authz_ok", "Requests that the provider allowed.";
+    HTTP_EXT_AUTHZ_DENIED = "envoy_http_ext_authz_denied", "Requests that the provider refused.";
+    HTTP_EXT_AUTHZ_ERROR = "envoy_http_ext_authz_error", "Requests about which the provider did not answer.";
+    HTTP_EXT_AUTHZ_TIMEOUT = "envoy_http_ext_authz_timeout", "Requests about which the provider did not answer in time.";
+    HTTP_EXT_AUTHZ_DISABLED = "envoy_http_ext_authz_disabled", "Requests about which nobody was asked.";
+    HTTP_EXT_AUTHZ_FAILED_OPEN = "envoy_http_ext_authz_failure_mode_allowed", "Requests that passed though the provider did not answer.";
+    HTTP_EXT_AUTHZ_INVALID = "envoy_http_ext_authz_invalid", "Requests whose answer of the provider could not be followed.";
+    EXT_AUTHZ_OK = "envoy_ext_authz_ok", "Connections that the provider allowed.";
+    EXT_AUTHZ_DENIED = "envoy_ext_authz_denied", "Connections that the provider refused.";
+    EXT_AUTHZ_ERROR = "envoy_ext_authz_error", "Connections about which the provider did not answer.";
+    EXT_AUTHZ_TIMEOUT = "envoy_ext_authz_timeout", "Connections about which the provider did not answer in time.";
+    EXT_AUTHZ_DISABLED = "envoy_ext_authz_disabled", "Connections about which nobody was asked.";
+    EXT_AUTHZ_FAILED_OPEN = "envoy_ext_authz_failure_mode_allowed", "Connections that passed though the provider did not answer.";
+    EXT_AUTHZ_INVALID = "envoy_ext_authz_invalid", "Connections whose answer of the provider could not be followed.";
     RBAC_ALLOWED = "envoy_rbac_allowed", "Connections that access control let pass.";
     RBAC_DENIED = "envoy_rbac_denied", "Connections that access control refused.";
     RBAC_SHADOW_ALLOWED = "envoy_rbac_shadow_allowed", "Connections that the shadow rules would let pass.";
@@ -175,6 +191,7 @@ names! {
     LISTENER_CX_TOTAL = "envoy_listener_downstream_cx_total", "Connections accepted.";
     LISTENER_CX_ACTIVE = "envoy_listener_downstream_cx_active", "Connections open.";
     LISTENER_NO_FILTER_CHAIN = "envoy_listener_no_filter_chain_match", "Connections that no filter chain took.";
+    LISTENER_WITHDRAWN = "rajut_proxy_withdrawn_total", "Tunnels, gRPC calls and connections that were open and ended because the rules changed.";
     LISTENER_HANDSHAKES = "envoy_listener_ssl_handshake", "TLS handshakes finished.";
     LISTENER_HANDSHAKE_FAILURES = "envoy_listener_ssl_connection_error", "TLS handshakes failed.";
     LISTENER_DETECTION_TIMEOUTS = "envoy_listener_downstream_pre_cx_timeout", "Connections that sent nothing while their protocol was waited for.";
@@ -187,3 +204,25 @@ pub fn help(name: &str) -> &'static str {
     let known = ALL.iter().find(|(known, _)| *known == name);
     known.map_or("", |(_, help)| help)
 }
+
+/// The counters of external authorization of requests, in the order of what is counted.
+pub const HTTP_EXT_AUTHZ: [&str; 7] = [
+    HTTP_EXT_AUTHZ_OK,
+    HTTP_EXT_AUTHZ_DENIED,
+    HTTP_EXT_AUTHZ_ERROR,
+    HTTP_EXT_AUTHZ_TIMEOUT,
+    HTTP_EXT_AUTHZ_DISABLED,
+    HTTP_EXT_AUTHZ_FAILED_OPEN,
+    HTTP_EXT_AUTHZ_INVALID,
+];
+
+/// The counters of external authorization of connections, in the order of what is counted.
+pub const EXT_AUTHZ: [&str; 7] = [
+    EXT_AUTHZ_OK,
+    EXT_AUTHZ_DENIED,
+    EXT_AUTHZ_ERROR,
+    EXT_AUTHZ_TIMEOUT,
+    EXT_AUTHZ_DISABLED,
+    EXT_AUTHZ_FAILED_OPEN,
+    EXT_AUTHZ_INVALID,
+];

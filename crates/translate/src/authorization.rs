@@ -1,5 +1,10 @@
 //! Authorization policies as what a port of a workload enforces: one access control for each action, in the order in which
-//! they decide (noted, refused, let through).
+//! they decide (another is asked, noted, refused, let through).
+//!
+//! **Others that are asked.** Rules of the action `CUSTOM` say about which calls the provider is asked ([`crate::ext_authz`]): shadow rules
+//! of an access control before everything else, tokens included, so that a rule that asks for what a token says holds for no call. Where
+//! the provider can't be asked (there is none of that name, the policies of a workload name several, the data plane does not ask
+//! anybody) those calls are refused.
 //!
 //! A rule becomes a policy of the access control ([`rajut_ir::rbac`]), called `ns[NAMESPACE]-policy[NAME]-rule[NUMBER]`, as
 //! Istio's users find it in logs. Ports are judged here, since a port that is captured is not the one that was dialled.
@@ -17,7 +22,8 @@ use ipnet::IpNet;
 use rajut_config::{
     model::{
         AuthorizationAction, AuthorizationCondition, AuthorizationOperation, AuthorizationPolicy,
-        AuthorizationRule, AuthorizationSource, MeshConfig, PathPattern, ServiceAccountName, Values, Wild,
+        AuthorizationRule, AuthorizationSource, Authorizer, MeshConfig, PathPattern, ServiceAccountName,
+        Values, Wild,
     },
     snapshot::Shared,
 };
@@ -31,7 +37,10 @@ use rajut_ir::{
 };
 use rajut_types::{Text, TrustDomain};
 
-use crate::tokens;
+use crate::{
+    ext_authz::{self, POLICY_PREFIX, SHADOW_PREFIX},
+    tokens,
+};
 
 /// Stands before the counters of TCP ports (Istio's choice; Envoy wants one).
 const TCP_PREFIX: &str = "tcp.";
@@ -47,6 +56,8 @@ pub fn access_controls(
         mesh,
         policies,
         knows_tokens: true,
+        asks_others: true,
+        judges_open: false,
     };
     let guards = authorization.at(None);
     guards.http.into_iter().map(|(_, rbac)| rbac)
@@ -59,6 +70,10 @@ pub(crate) struct Authorization<'a> {
     pub(crate) policies: &'a [Shared<AuthorizationPolicy>],
     /// Whether tokens are verified before.
     pub(crate) knows_tokens: bool,
+    /// Whether the data plane can ask others.
+    pub(crate) asks_others: bool,
+    /// Whether what is open can be judged again: by the heads that were sent on, which gateways may have changed.
+    pub(crate) judges_open: bool,
 }
 
 impl Authorization<'_> {
@@ -76,29 +91,158 @@ impl Authorization<'_> {
         Guards {
             http: of(true),
             tcp: of(false),
+            custom: self.custom(port),
+            judges_open: self.judges_open && self.policies.iter().any(|policy| policy.closes_open),
         }
     }
+
+    /// What comes of the action `CUSTOM`.
+    fn custom(&self, port: Option<u16>) -> Option<Custom> {
+        let meant = || {
+            let policies = self.policies.iter();
+            policies.filter(|policy| policy.action == AuthorizationAction::Custom)
+        };
+        let mut names = meant().map(|policy| policy.provider.as_ref());
+        let first = names.next()?;
+        // Istio: a workload has one provider.
+        let only = names.all(|name| name == first).then_some(first).flatten();
+        let authorizer = only.and_then(|name| ext_authz::provider(self.mesh, name));
+        let authorizer = authorizer.filter(|_| self.asks_others);
+        let rules = |http| {
+            let place = Place {
+                mesh: self.mesh,
+                port,
+                http,
+                knows_tokens: http && self.knows_tokens,
+            };
+            let compiled = meant().flat_map(|policy| place.compile(policy));
+            let named = compiled.map(|(name, rule)| match authorizer {
+                Some(_) => (format!("{POLICY_PREFIX}-{name}").into(), rule),
+                None => (format!("{name}{REFUSED_SUFFIX}").into(), rule),
+            });
+            let compiled: BTreeMap<Text, Policy> = named.collect();
+            (!compiled.is_empty()).then(|| Arc::new(Rules::compile(Action::Deny, compiled)))
+        };
+        Some(Custom {
+            authorizer: authorizer.cloned(),
+            http: rules(true),
+            tcp: rules(false),
+        })
+    }
 }
+
+/// What follows the names of rules whose provider can't be asked. Source: Istio.
+const REFUSED_SUFFIX: &str = "-deny-due-to-bad-CUSTOM-action";
+
+/// The rule behind the name that a policy of an access control has: `ns[NAMESPACE]-policy[NAME]-rule[NUMBER]`.
+pub fn rule_name(name: &str) -> &str {
+    let name = name
+        .strip_prefix(POLICY_PREFIX)
+        .and_then(|rest| rest.strip_prefix('-'))
+        .unwrap_or(name);
+    name.strip_suffix(REFUSED_SUFFIX).unwrap_or(name)
+}
+
+/// Calls about which somebody else is asked; all are refused where nobody can be.
+#[derive(Debug)]
+struct Custom {
+    authorizer: Option<Authorizer>,
+    http: Option<Arc<Rules>>,
+    tcp: Option<Arc<Rules>>,
+}
+
+impl Custom {
+    /// The access control that notes which calls are meant, or refuses them.
+    fn control(&self, rules: &Arc<Rules>, prefix: &str) -> Rbac {
+        let rules = Some(rules.clone());
+        let none = None;
+        let asks = self.authorizer.is_some();
+        let (rules, shadow) = if asks { (none, rules) } else { (rules, none) };
+        Rbac {
+            rules,
+            shadow,
+            stat_prefix: prefix.into(),
+            shadow_stat_prefix: if asks { SHADOW_PREFIX } else { "" }.into(),
+        }
+    }
+
+    /// The filters of an HTTP chain.
+    fn filters(&self) -> Vec<HttpFilter> {
+        let Some(rules) = &self.http else {
+            return Vec::new();
+        };
+        let control = HttpFilter {
+            name: CUSTOM.into(),
+            disabled: false,
+            kind: HttpFilterKind::Rbac(Arc::new(self.control(rules, ""))),
+        };
+        let asks = self.authorizer.as_ref().map(ext_authz::http_filter);
+        std::iter::once(control).chain(asks).collect()
+    }
+
+    /// Puts what it says of connections before all else that judges them.
+    fn protect(&self, chain: &mut FilterChain) {
+        let Some(rules) = &self.tcp else { return };
+        if let Some(authorizer) = &self.authorizer {
+            let Some(asked) = ext_authz::network_filter(authorizer) else {
+                return;
+            };
+            chain.ext_authz = Some((1, Arc::new(asked)));
+        }
+        chain.rbac.insert(0, Arc::new(self.control(rules, TCP_PREFIX)));
+    }
+}
+
+/// The name of the filter that says about which requests somebody else is asked.
+const CUSTOM: &str = "authorization.custom";
 
 /// The access controls of a port, in their order, with the action's name.
 #[derive(Debug, Default)]
 pub(crate) struct Guards {
     http: Vec<(&'static str, Arc<Rbac>)>,
     tcp: Vec<(&'static str, Arc<Rbac>)>,
+    custom: Option<Custom>,
+    judges_open: bool,
 }
 
 impl Guards {
     /// The chain with its access control in force.
     pub(crate) fn protect(&self, chain: Arc<FilterChain>) -> Arc<FilterChain> {
-        if self.http.is_empty() && self.tcp.is_empty() {
+        if self.http.is_empty() && self.tcp.is_empty() && self.custom.is_none() {
             return chain;
         }
         let mut chain = Arc::unwrap_or_clone(chain);
+        chain.judges_open = self.judges_open;
         match &chain.action {
             ChainAction::Http(manager) => chain.action = ChainAction::Http(self.of_manager(manager)),
-            ChainAction::Tcp(_) => chain.rbac.extend(self.tcp.iter().map(|(_, rbac)| rbac.clone())),
+            ChainAction::Tcp(_) => {
+                chain.rbac.extend(self.tcp.iter().map(|(_, rbac)| rbac.clone()));
+                if let Some(custom) = &self.custom {
+                    custom.protect(&mut chain);
+                }
+            }
         }
         Arc::new(chain)
+    }
+
+    /// The HTTP chain with the question to others before all that judges requests, tokens included.
+    pub(crate) fn ask_first(&self, chain: Arc<FilterChain>) -> Arc<FilterChain> {
+        let filters = self.custom.as_ref().map(Custom::filters).unwrap_or_default();
+        let ChainAction::Http(manager) = &chain.action else {
+            return chain;
+        };
+        if filters.is_empty() {
+            return chain;
+        }
+        let filters = filters.into_iter().chain(manager.filters.iter().cloned());
+        let manager = HttpConnectionManager {
+            filters: filters.collect(),
+            ..(**manager).clone()
+        };
+        Arc::new(FilterChain {
+            action: ChainAction::Http(Arc::new(manager)),
+            ..(*chain).clone()
+        })
     }
 
     /// Before everything else that the manager does with a request.
@@ -432,7 +576,7 @@ enum Judged {
 const fn enforced(action: AuthorizationAction) -> Action {
     match action {
         AuthorizationAction::Audit => Action::Log,
-        AuthorizationAction::Deny => Action::Deny,
+        AuthorizationAction::Deny | AuthorizationAction::Custom => Action::Deny,
         AuthorizationAction::Allow => Action::Allow,
     }
 }

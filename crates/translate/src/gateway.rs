@@ -131,6 +131,8 @@ impl<'a> Port<'a> {
             mesh: &view.workload.mesh,
             policies: &view.workload.authorization,
             knows_tokens: true,
+            asks_others: true,
+            judges_open: false,
         };
         Self {
             view,
@@ -243,7 +245,7 @@ impl<'a> Port<'a> {
             .guards
             .protect(rate_limit::limit(chain, &self.view.workload.rate_limits));
         let verified = tokens::filter(&self.view.workload.tokens, &self.view.workload.key_sets);
-        tokens::verify(chain, verified.as_ref())
+        self.guards.ask_first(tokens::verify(chain, verified.as_ref()))
     }
 
     /// Bytes of the first server that some virtual service has a route for.

@@ -412,9 +412,12 @@ fn server_listener(workload: &WorkloadView, address: SocketAddr, origin: &Origin
         policies: &workload.authorization,
         // gRPC verifies none, and has no matcher of metadata: a rule that asks for one lets nothing through, or refuses more.
         knows_tokens: false,
+        asks_others: false,
+        judges_open: false,
     };
     let chain = listener::chain("", FilterChainMatch::default(), tls, action, origin);
-    let chain = authorization.at(Some(address.port())).protect(chain);
+    let guards = authorization.at(Some(address.port()));
+    let chain = guards.ask_first(guards.protect(chain));
     Listener {
         bind_to_port: true,
         filter_chains: vec![chain],

@@ -138,6 +138,8 @@ impl InboundView {
             mesh: self.mesh(),
             policies: &self.workload.authorization,
             knows_tokens: true,
+            asks_others: true,
+            judges_open: true,
         }
     }
 
@@ -513,7 +515,7 @@ fn chains(
             let chain = listener::chain(variant.name, matches, tls, action, origin);
             // The last that is put before all others is the first that a request meets.
             let chain = guards.protect(rate_limit::limit(chain, &view.workload.rate_limits));
-            tokens::verify(chain, verified.as_ref())
+            guards.ask_first(tokens::verify(chain, verified.as_ref()))
         })
         .collect()
 }

@@ -13,6 +13,7 @@
 //! | `assignment` | endpoints of one cluster |
 //! | `inbound` | the workload's own ports under its peer authentication; the capturing listener |
 //! | `authorization` | what a port enforces of the workload's authorization policies |
+//! | `ext_authz` | who else is asked about calls |
 //! | `rate_limit` | how many requests a port takes, by the workload's rate limit policies |
 //! | `dns` | the names that the sidecar answers |
 //! | `gateway` | listeners, routes and secrets of a gateway workload |
@@ -27,6 +28,7 @@ mod assignment;
 mod authorization;
 mod cluster;
 mod dns;
+mod ext_authz;
 mod gateway;
 pub mod grpc;
 mod inbound;
@@ -47,7 +49,8 @@ mod tracing;
 mod translator;
 mod virtual_host;
 
-pub use authorization::access_controls;
+pub use authorization::{access_controls, rule_name};
+pub use ext_authz::SHADOW_PREFIX as ASKED_PREFIX;
 pub use outbound::Outbound;
 pub use proxy::{Capture, DataPlane, ExplicitPort, Proxy, Role};
 pub use translator::{Scope, Translator, translate};

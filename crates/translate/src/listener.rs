@@ -131,6 +131,8 @@ pub(crate) fn chain(
 ) -> Arc<FilterChain> {
     Arc::new(FilterChain {
         rbac: Vec::new(),
+        ext_authz: None,
+        judges_open: false,
         name: name.into(),
         matches,
         transport_connect_timeout: if tls.is_some() {

@@ -1,13 +1,13 @@
 //! Istio `AuthorizationPolicy`.
 //!
-//! Refused by name, since leaving it out would allow or forbid something else than what is meant: the action `CUSTOM`, `targetRefs`
-//! and conditions on metadata of Envoy's filters.
+//! Refused by name, since leaving it out would allow or forbid something else than what is meant: `targetRefs` and conditions on
+//! metadata of Envoy's filters.
 
 use ipnet::IpNet;
 use rajut_types::{Severity, Text};
 
 use super::{
-    meta::{self, NameForm},
+    meta::{self, Meta, NameForm},
     pattern::{path, wild},
     peer_authentication::match_labels,
 };
@@ -22,6 +22,9 @@ use crate::{
 
 /// Makes a policy a rehearsal. Source: Istio `istio.io/dry-run`.
 const DRY_RUN: &str = "istio.io/dry-run";
+
+/// Ends what is open and would be refused after a change of the rules.
+const CLOSE_OPEN: &str = "mesh.rajut.dev/close-open";
 
 /// How many names may lead to a claim.
 const CLAIMS_DEPTH_MAX: usize = 16;
@@ -48,7 +51,7 @@ pub(crate) fn read(root: &Object<'_>) -> Option<AuthorizationPolicy> {
         .as_ref()
         .map_or_else(Text::default, |meta| meta.namespace.clone());
     let (mut selector, mut action, mut rules) = (None, AuthorizationAction::Allow, Vec::new());
-    let mut action_at = None;
+    let (mut action_at, mut provider) = (None, None);
     if let Some(spec) = root.object("spec") {
         selector = spec.object("selector").and_then(|object| match_labels(&object));
         spec.refused(
@@ -59,56 +62,90 @@ pub(crate) fn read(root: &Object<'_>) -> Option<AuthorizationPolicy> {
         if let Some(field) = &action_at {
             action = read_action(field).unwrap_or(action);
         }
-        if let Some(provider) = spec.object("provider") {
-            provider.ignore_rest();
-            if action_at.as_ref().and_then(Field::text).as_deref() != Some("CUSTOM") {
-                provider.field().say_key(
-                    Severity::Error,
-                    codes::EXCLUSIVE,
-                    "`provider` belongs to the action `CUSTOM`",
-                    "take it out",
-                );
-            }
-        }
+        provider = read_provider(&spec, action);
         let items = spec.list("rules").into_iter().filter_map(Field::object);
         rules = items.map(|rule| read_rule(&rule, &namespace)).collect();
     }
     let meta = meta?;
     let dry_run = meta.annotations.find(DRY_RUN) == Some("true");
-    if let Some(field) = action_at.filter(|_| dry_run && action == AuthorizationAction::Audit) {
-        field.warn(
-            codes::NO_EFFECT,
-            format!("`{DRY_RUN}` means nothing to the action `AUDIT`, which refuses nothing"),
-            "take the annotation out",
-        );
+    let rehearses = matches!(action, AuthorizationAction::Allow | AuthorizationAction::Deny);
+    if let Some(field) = action_at.filter(|_| dry_run && !rehearses) {
+        let message = if action == AuthorizationAction::Audit {
+            format!("`{DRY_RUN}` means nothing to the action `AUDIT`, which refuses nothing")
+        } else {
+            format!(
+                "`{DRY_RUN}` means nothing to the action `CUSTOM`: the provider is asked, and its answer counts"
+            )
+        };
+        field.warn(codes::NO_EFFECT, message, "take the annotation out");
     }
+    let closes_open = closes_open(root, &meta, rehearses && !dry_run);
     Some(AuthorizationPolicy {
         name: meta.name,
         namespace: meta.namespace,
         selector,
         action,
-        dry_run: dry_run && action != AuthorizationAction::Audit,
+        provider,
+        dry_run: dry_run && rehearses,
+        closes_open,
         rules,
         origin: root.field().origin(),
         age: meta.age,
     })
 }
 
-fn read_action(field: &Field<'_>) -> Option<AuthorizationAction> {
-    let action = field.choice(&[
-        ("ALLOW", Some(AuthorizationAction::Allow)),
-        ("DENY", Some(AuthorizationAction::Deny)),
-        ("AUDIT", Some(AuthorizationAction::Audit)),
-        ("CUSTOM", None),
-    ])?;
-    if action.is_none() {
-        field.error(
-            codes::NOT_SUPPORTED,
-            "the action `CUSTOM` is not supported yet, and without it more would be allowed than is meant",
-            "write rules of the actions ALLOW and DENY; the object is not used as it stands",
+/// Whether open exchanges are to end. `refuses`: the policy can refuse any.
+fn closes_open(root: &Object<'_>, meta: &Meta, refuses: bool) -> bool {
+    let wanted = match meta.annotations.find(CLOSE_OPEN) {
+        None | Some("false") => return false,
+        Some(value) => value == "true",
+    };
+    if !wanted || !refuses {
+        let message = if wanted {
+            format!("`{CLOSE_OPEN}` means nothing here: this policy refuses nothing by itself")
+        } else {
+            format!("`{CLOSE_OPEN}` is neither `true` nor `false`: nothing that is open is ended")
+        };
+        root.field().say_key(
+            Severity::Warning,
+            codes::NO_EFFECT,
+            message,
+            "write it as \"true\" on a policy of the action ALLOW or DENY that is in force",
         );
     }
-    action
+    wanted && refuses
+}
+
+fn read_action(field: &Field<'_>) -> Option<AuthorizationAction> {
+    field.choice(&[
+        ("ALLOW", AuthorizationAction::Allow),
+        ("DENY", AuthorizationAction::Deny),
+        ("AUDIT", AuthorizationAction::Audit),
+        ("CUSTOM", AuthorizationAction::Custom),
+    ])
+}
+
+/// The name of who is asked, which the action `CUSTOM` needs and no other has.
+fn read_provider(spec: &Object<'_>, action: AuthorizationAction) -> Option<Text> {
+    let is_custom = action == AuthorizationAction::Custom;
+    let Some(provider) = spec.object("provider") else {
+        if is_custom {
+            spec.required("provider", "name one of meshConfig.extensionProviders");
+        }
+        return None;
+    };
+    if !is_custom {
+        provider.ignore_rest();
+        provider.field().say_key(
+            Severity::Error,
+            codes::EXCLUSIVE,
+            "`provider` belongs to the action `CUSTOM`",
+            "take it out",
+        );
+        return None;
+    }
+    let name = provider.required("name", "name one of meshConfig.extensionProviders")?;
+    name.non_empty_text()
 }
 
 fn read_rule(rule: &Object<'_>, namespace: &Text) -> AuthorizationRule {

@@ -1,5 +1,6 @@
 //! Istio `MeshConfig`: the text under the key `mesh` of the ConfigMap `istio`.
 
+mod authorizers;
 mod providers;
 
 use rajut_types::{Severity, TrustDomain};

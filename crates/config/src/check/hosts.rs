@@ -188,7 +188,7 @@ fn short_name(host: &Hostname) -> &str {
 }
 
 /// Whether `host` exists for a rule in `namespace`; says so if not.
-fn exists(checker: &mut Checker<'_>, host: &Hostname, namespace: &str, origin: &Origin) {
+pub(super) fn exists(checker: &mut Checker<'_>, host: &Hostname, namespace: &str, origin: &Origin) {
     if checker.service(host, namespace).is_some()
         || checker.aliases.contains(host)
         || *host == host_alias()

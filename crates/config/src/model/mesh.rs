@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rajut_types::{Hostname, Labels, Origin, Percent, Text, TrustDomain};
 
-use super::{ConnectionPool, LocalitySetting, Retries, SpanTag};
+use super::{Authorizer, ConnectionPool, LocalitySetting, Retries, SpanTag};
 
 /// Settings of the whole mesh. Source: Istio `MeshConfig` (ConfigMap `istio`, key `mesh`).
 #[derive(Debug, Clone, PartialEq)]
@@ -156,6 +156,8 @@ pub enum ProviderKind {
         /// Bytes of the path in `http.url`.
         max_path_length: Option<u32>,
     },
+    /// `envoyExtAuthzHttp` or `envoyExtAuthzGrpc`.
+    ExtAuthz(Box<Authorizer>),
     /// `prometheus`, which needs no telling.
     Prometheus,
     /// Known, and not followed: what names it gets nothing.

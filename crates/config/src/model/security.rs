@@ -46,8 +46,13 @@ pub struct AuthorizationPolicy {
     pub selector: Option<Labels>,
     /// What happens to calls for which a rule holds.
     pub action: AuthorizationAction,
+    /// Whom to ask, by its name among the mesh's providers. Of the action `Custom` alone, which needs one.
+    pub provider: Option<Text>,
     /// It is only counted (`istio.io/dry-run: "true"`).
     pub dry_run: bool,
+    /// What is open and would be refused after a change of the rules is ended (`mesh.rajut.dev/close-open: "true"`). Of the actions
+    /// `Allow` and `Deny`; one such policy of a workload is enough for all of them.
+    pub closes_open: bool,
     /// One must hold. Without any, no call is meant: `Allow` then refuses everything.
     pub rules: Vec<AuthorizationRule>,
     /// Where.
@@ -59,6 +64,8 @@ pub struct AuthorizationPolicy {
 /// What happens to calls for which a rule holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum AuthorizationAction {
+    /// Somebody else is asked whether they pass.
+    Custom,
     /// They are noted.
     Audit,
     /// They are refused.
@@ -104,7 +111,7 @@ impl<T> Values<T> {
 }
 
 /// A text with at most one wildcard, at one of its ends.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Wild {
     /// The text itself.
     Exact(Text),

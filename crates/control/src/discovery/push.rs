@@ -14,8 +14,9 @@ use std::{
 };
 
 use rajut_config::{Snapshot, snapshot::Changes};
+use rajut_ir::Resources;
 use rajut_runtime::readiness::Readiness;
-use rajut_translate::{Outbound, Proxy, Role, Scope, Translator};
+use rajut_translate::{DataPlane, Outbound, Proxy, Role, Scope, Translator};
 use rajut_types::Text;
 use rajut_xds::server::interests::StreamId;
 use tokio::{
@@ -138,6 +139,7 @@ impl Pusher {
                 None => self.scope(snapshot, &proxy),
             };
             let own = self.translator.own(snapshot, &proxy);
+            name_what_envoy_lacks(&proxy, &own);
             round.clients.push((id, scope, self.encoder.own(&own)));
         }
         let in_use: BTreeSet<usize> = {
@@ -295,5 +297,20 @@ impl State {
                 client.woken.send_replace(self.generation);
             }
         }
+    }
+}
+
+/// Envoy takes what it does not know, and does nothing.
+fn name_what_envoy_lacks(proxy: &Proxy, own: &Resources) {
+    let mut chains = own
+        .listeners
+        .values()
+        .flat_map(|listener| &listener.filter_chains);
+    if proxy.data_plane == DataPlane::Envoy && chains.any(|chain| chain.judges_open) {
+        tracing::warn!(
+            proxy = %proxy.id,
+            "a policy wants what is open to end when it would be refused (mesh.rajut.dev/close-open): Envoy does not, and its \
+             connections go on until they end by themselves"
+        );
     }
 }

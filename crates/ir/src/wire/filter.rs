@@ -8,8 +8,9 @@ use std::{collections::HashMap, sync::Arc};
 use rajut_proto::{
     Any,
     envoy::extensions::filters::http::{
-        cors::v3::Cors as CorsFilter, local_ratelimit::v3::LocalRateLimit as LocalRateLimitMessage,
-        rbac::v3::RbacPerRoute, router::v3::Router,
+        cors::v3::Cors as CorsFilter, ext_authz::v3::ExtAuthzPerRoute,
+        local_ratelimit::v3::LocalRateLimit as LocalRateLimitMessage, rbac::v3::RbacPerRoute,
+        router::v3::Router,
     },
     hcm::{self as pb, http_filter},
     route::FilterConfig,
@@ -17,19 +18,19 @@ use rajut_proto::{
 };
 
 use super::{
-    Fault, cors, fault, jwt, rate_limit, rbac,
+    Fault, cors, ext_authz, fault, jwt, rate_limit, rbac,
     read::{Place, Reader},
     stats, write,
 };
 use crate::{
     filter::{
-        CORS, FAULT, FilterOverride, FilterOverrides, HttpFilter, HttpFilterKind, JWT_AUTHN,
+        CORS, EXT_AUTHZ, FAULT, FilterOverride, FilterOverrides, HttpFilter, HttpFilterKind, JWT_AUTHN,
         LOCAL_RATE_LIMIT, RBAC, ROUTER,
     },
     http::RouterFilter,
 };
 
-const SUPPORTED: &str = "envoy.filters.http.jwt_authn, envoy.filters.http.rbac, envoy.filters.http.local_ratelimit, envoy.filters.http.fault, \
+const SUPPORTED: &str = "envoy.filters.http.jwt_authn, envoy.filters.http.rbac, envoy.filters.http.ext_authz, envoy.filters.http.local_ratelimit, envoy.filters.http.fault, \
      envoy.filters.http.cors, istio.stats, envoy.filters.http.router";
 
 // --- encode ---
@@ -38,6 +39,7 @@ pub(super) fn encode_filter(filter: &HttpFilter) -> pb::HttpFilter {
     let config = match &filter.kind {
         HttpFilterKind::JwtAuthn(jwt) => write::any(type_url::JWT_AUTHN, &jwt::encode(jwt)),
         HttpFilterKind::Rbac(rbac) => write::any(type_url::HTTP_RBAC, &rbac::encode_http(rbac)),
+        HttpFilterKind::ExtAuthz(authz) => write::any(type_url::HTTP_EXT_AUTHZ, &ext_authz::encode(authz)),
         HttpFilterKind::LocalRateLimit(limit) => {
             write::any(type_url::LOCAL_RATE_LIMIT, &rate_limit::encode_filter(limit))
         }
@@ -177,6 +179,11 @@ fn decode_kind(
             let rbac = rbac::decode_http(reader, &config_place, &message);
             Some(HttpFilterKind::Rbac(Arc::new(rbac)))
         }
+        (Some(config), _) if config.type_url == type_url::HTTP_EXT_AUTHZ => {
+            let message = reader.unpack(&config_place, config)?;
+            let authz = ext_authz::decode(reader, &config_place, &message)?;
+            Some(HttpFilterKind::ExtAuthz(Arc::new(authz)))
+        }
         (Some(config), _) if config.type_url == type_url::LOCAL_RATE_LIMIT => {
             let message = reader.unpack(&config_place, config)?;
             let limit = rate_limit::decode_filter(reader, &config_place, &message);
@@ -232,7 +239,7 @@ fn decode_override(
     match &*config.type_url {
         type_url::FILTER_CONFIG => {
             let wrapped: FilterConfig = reader.unpack(place, config)?;
-            let is_ours = [JWT_AUTHN, RBAC, LOCAL_RATE_LIMIT, FAULT, CORS].contains(&name);
+            let is_ours = [JWT_AUTHN, RBAC, EXT_AUTHZ, LOCAL_RATE_LIMIT, FAULT, CORS].contains(&name);
             if wrapped.disabled && is_ours {
                 return Some(FilterOverride::Disabled);
             }
@@ -263,6 +270,10 @@ fn decode_override(
             Some(rbac.map_or(FilterOverride::Disabled, |rbac| {
                 FilterOverride::Rbac(Arc::new(rbac))
             }))
+        }
+        type_url::HTTP_EXT_AUTHZ_PER_ROUTE => {
+            let message: ExtAuthzPerRoute = reader.unpack(place, config)?;
+            ext_authz::decode_per_route(reader, place, &message).then_some(FilterOverride::Disabled)
         }
         type_url::LOCAL_RATE_LIMIT => {
             let message: LocalRateLimitMessage = reader.unpack(place, config)?;
@@ -295,6 +306,7 @@ fn is_known(config: &Any) -> bool {
     [
         type_url::FILTER_CONFIG,
         type_url::HTTP_RBAC_PER_ROUTE,
+        type_url::HTTP_EXT_AUTHZ_PER_ROUTE,
         type_url::LOCAL_RATE_LIMIT,
         type_url::HTTP_FAULT,
         type_url::CORS_POLICY,

@@ -19,7 +19,7 @@ use rajut_proto::{
 use rajut_types::Text;
 
 use super::{
-    DecodeResult, Encoded, Fault, access_log, http, origin, rbac,
+    DecodeResult, Encoded, Fault, access_log, ext_authz, http, origin, rbac,
     read::{self, Place, Reader, is_true, number},
     stats, tls, write,
 };
@@ -28,13 +28,15 @@ use crate::listener::{
     ChainAction, Direction, FilterChain, FilterChainMatch, Inspectors, Listener, ListenerAddress, TcpProxy,
     TransportProtocol,
 };
-use crate::rbac::Rbac;
+use crate::{ext_authz::NetworkExtAuthz, rbac::Rbac};
 
 const ORIGINAL_DST: &str = "envoy.filters.listener.original_dst";
 const TLS_INSPECTOR: &str = "envoy.filters.listener.tls_inspector";
 const HTTP_INSPECTOR: &str = "envoy.filters.listener.http_inspector";
 const HTTP: &str = "envoy.filters.network.http_connection_manager";
 const RBAC: &str = "envoy.filters.network.rbac";
+const JUDGES_OPEN: &str = "judges-open";
+const EXT_AUTHZ: &str = "envoy.filters.network.ext_authz";
 const TCP: &str = "envoy.filters.network.tcp_proxy";
 const DIRECTION_KEY: &str = "traffic_direction";
 
@@ -125,6 +127,11 @@ fn encode_chain(chain: &FilterChain) -> pb::FilterChain {
         let config = write::any(type_url::NETWORK_RBAC, &rbac::encode_network(it));
         filter(RBAC, config)
     });
+    let mut access: Vec<_> = access.collect();
+    if let Some((after, authz)) = &chain.ext_authz {
+        let config = write::any(type_url::NETWORK_EXT_AUTHZ, &ext_authz::encode_network(authz));
+        access.insert((*after).min(access.len()), filter(EXT_AUTHZ, config));
+    }
     let metrics = match &chain.action {
         ChainAction::Tcp(proxy) => proxy.stats.as_ref(),
         ChainAction::Http(_) => None,
@@ -132,8 +139,17 @@ fn encode_chain(chain: &FilterChain) -> pb::FilterChain {
     let metrics = metrics.map(|it| filter(stats::NAME, stats::encode(it)));
     pb::FilterChain {
         filter_chain_match: encode_match(&chain.matches),
-        filters: access.chain(metrics).chain([filter(name, config)]).collect(),
-        metadata: write::metadata([Some(origin::encode(&chain.origin))]),
+        filters: access
+            .into_iter()
+            .chain(metrics)
+            .chain([filter(name, config)])
+            .collect(),
+        metadata: write::metadata([
+            Some(origin::encode(&chain.origin)),
+            chain
+                .judges_open
+                .then(|| (FilterChain::METADATA_KEY, write::texts([(JUDGES_OPEN, "true")]))),
+        ]),
         transport_socket: chain.tls.as_ref().map(tls::encode_downstream_socket),
         transport_socket_connect_timeout: (!chain.transport_connect_timeout.is_zero())
             .then(|| write::duration(chain.transport_connect_timeout)),
@@ -406,14 +422,17 @@ fn decode_chain(reader: &mut Reader, place: &Place<'_>, chain: &pb::FilterChain)
         .and_then(|socket| tls::decode_downstream_socket(reader, place, socket));
     let timeout_place = place.field("transport_socket_connect_timeout");
     let timeout = reader.duration(&timeout_place, chain.transport_socket_connect_timeout.as_ref());
-    let mut rbac = Vec::new();
-    let action = decode_filters(reader, place, &chain.filters, &mut rbac);
+    let mut judges = Judges::default();
+    let action = decode_filters(reader, place, &chain.filters, &mut judges);
     Some(FilterChain {
         name: chain.name.as_str().into(),
         matches,
         tls,
         transport_connect_timeout: timeout.unwrap_or_default(),
-        rbac,
+        rbac: judges.rbac,
+        ext_authz: judges.ext_authz,
+        judges_open: read::metadata(chain.metadata.as_ref(), FilterChain::METADATA_KEY)
+            .is_some_and(|fields| read::text_in(fields, JUDGES_OPEN) == "true"),
         action: action?,
         origin: origin::decode(chain.metadata.as_ref(), "FilterChain", &chain.name),
     })
@@ -439,12 +458,19 @@ pub(super) fn is_ignorable_filter(name: &str, config: Option<&Any>) -> bool {
         || (IGNORABLE_NAMES.contains(&name) && (message.is_empty() || message.ends_with(".TypedStruct")))
 }
 
-/// Access control goes into `rbac`.
+/// The filters of a chain that judge connections.
+#[derive(Default)]
+struct Judges {
+    rbac: Vec<Arc<Rbac>>,
+    ext_authz: Option<(usize, Arc<NetworkExtAuthz>)>,
+}
+
+/// What judges connections goes into `judges`.
 fn decode_filters(
     reader: &mut Reader,
     place: &Place<'_>,
     filters: &[pb::Filter],
-    rbac: &mut Vec<Arc<Rbac>>,
+    judges: &mut Judges,
 ) -> Option<ChainAction> {
     let (mut action, mut metrics) = (None, None);
     for (at, filter) in filters.iter().enumerate() {
@@ -478,7 +504,17 @@ fn decode_filters(
             }
             Some(config) if config.type_url == type_url::NETWORK_RBAC && !is_last => {
                 let message = reader.unpack(&place, config)?;
-                rbac.push(Arc::new(rbac::decode_network(reader, &place, &message)));
+                let rbac = rbac::decode_network(reader, &place, &message);
+                judges.rbac.push(Arc::new(rbac));
+                continue;
+            }
+            Some(config) if config.type_url == type_url::NETWORK_EXT_AUTHZ && !is_last => {
+                let message = reader.unpack(&place, config)?;
+                let authz = ext_authz::decode_network(reader, &place, &message)?;
+                let asked = (judges.rbac.len(), Arc::new(authz));
+                if judges.ext_authz.replace(asked).is_some() {
+                    reader.value(&place, "a second one", "one provider is asked about a connection");
+                }
                 continue;
             }
             _ => {
@@ -494,7 +530,7 @@ fn decode_filters(
     )
 }
 
-const SUPPORTED_FILTERS: &str = "envoy.filters.network.rbac, istio.stats, and as the last one \
+const SUPPORTED_FILTERS: &str = "envoy.filters.network.rbac, envoy.filters.network.ext_authz, istio.stats, and as the last one \
                                  envoy.filters.network.http_connection_manager or envoy.filters.network.tcp_proxy";
 
 fn decode_match(

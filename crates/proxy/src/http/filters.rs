@@ -9,9 +9,11 @@
 //! A filter is a variant of an enum, never a trait object; passing one allocates nothing. A refusal is a
 //! [`Failure`], answered like every other (`failure.rs`, `reply.rs`).
 //!
-//! Does not: wait. Where a request has to, [`Passed::Wait`] says how long and where it goes on.
+//! Does not: wait. Where a request has to, [`Passed::Wait`] says how long and [`Passed::Ask`] for whose answer, and where it goes
+//! on.
 
 mod cors;
+pub(crate) mod ext_authz;
 mod fault;
 pub(crate) mod jwt_authn;
 pub(crate) mod local_rate_limit;
@@ -26,6 +28,7 @@ use rajut_codec::Fields;
 use rajut_ir::{
     decide::Chosen,
     filter::{HttpFilter, HttpFilterKind},
+    rbac::Rbac,
 };
 use rajut_types::{Percent, Text};
 
@@ -54,6 +57,7 @@ struct Filter {
 enum Kind {
     Jwt(jwt_authn::Guard),
     Rbac(rbac::Access),
+    ExtAuthz(Arc<ext_authz::Asker>),
     LocalRateLimit(Arc<Limiter>),
     Fault(fault::Injector),
     Cors(LateStats),
@@ -66,6 +70,8 @@ pub(crate) enum Passed {
     All,
     /// It waits before it goes on.
     Wait(Wait),
+    /// Somebody else is asked whether it goes on, at the filter after the one of that position.
+    Ask(Arc<ext_authz::Asker>, Resume),
     /// One has answered it: 200 with these fields.
     Preflight(Fields),
 }
@@ -79,6 +85,46 @@ pub(crate) struct Wait {
     pub(crate) at: usize,
 }
 
+/// Where a request goes on.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Resume {
+    /// At which filter.
+    at: usize,
+    /// It has waited at that filter.
+    waited: bool,
+}
+
+impl Resume {
+    /// After a wait.
+    pub(crate) const fn after(wait: Wait) -> Self {
+        Self {
+            at: wait.at,
+            waited: true,
+        }
+    }
+}
+
+/// A shadow policy that applies to a request.
+#[derive(Debug)]
+pub(crate) struct Noted {
+    ir: Arc<Rbac>,
+    /// Position of the policy among the shadow rules.
+    policy: usize,
+}
+
+impl Noted {
+    /// The prefix of the shadow rules.
+    pub(crate) fn prefix(&self) -> &str {
+        &self.ir.shadow_stat_prefix
+    }
+
+    /// The policy's name.
+    pub(crate) fn policy(&self) -> &str {
+        let policies = self.ir.shadow.as_ref().map_or(&[][..], |rules| rules.policies());
+        policies.get(self.policy).map_or("", |(name, _)| name)
+    }
+}
+
 /// What filters remember of a request until its response.
 #[derive(Debug, Default)]
 pub(crate) struct State {
@@ -88,6 +134,10 @@ pub(crate) struct State {
     pub(crate) refused_by: Option<Arc<Limiter>>,
     /// What verified tokens say.
     pub(crate) told: jwt_authn::Told,
+    /// Shadow policies that apply to it, one for each filter of access control that has some.
+    pub(crate) noted: Vec<Noted>,
+    /// What a provider that has allowed it wants the client to know.
+    pub(crate) authorized: Option<Box<ext_authz::Edits>>,
     /// It counts among the requests that have a fault.
     fault: Option<fault::Active>,
     /// What a page of an allowed origin is told.
@@ -101,6 +151,9 @@ impl Chain {
             let kind = match &filter.kind {
                 HttpFilterKind::JwtAuthn(ir) => Kind::Jwt(jwt_authn::Guard::new(ir, prefix, registry)),
                 HttpFilterKind::Rbac(ir) => Kind::Rbac(rbac::Access::new(ir, prefix, registry)),
+                HttpFilterKind::ExtAuthz(ir) => {
+                    Kind::ExtAuthz(Arc::new(ext_authz::Asker::new(ir, prefix, registry)))
+                }
                 HttpFilterKind::LocalRateLimit(ir) => {
                     Kind::LocalRateLimit(Arc::new(Limiter::new(ir.clone(), registry)))
                 }
@@ -122,15 +175,15 @@ impl Chain {
         }
     }
 
-    /// Lets a request pass, or says why not. `chosen` is its route, if it has one; `waited` is where it has waited.
+    /// Lets a request pass, or says why not. `chosen` is its route, if it has one; `resume` is where it goes on.
     pub(crate) fn on_request(
         &self,
         record: &mut Record,
         routes: Option<&Routes>,
         chosen: Option<&Chosen<'_>>,
-        waited: Option<Wait>,
+        resume: Resume,
     ) -> Result<Passed, Failure> {
-        let first = waited.map_or(0, |wait| wait.at);
+        let first = resume.at;
         for (at, filter) in self.filters.iter().enumerate().skip(first) {
             let over = routes
                 .zip(chosen)
@@ -140,6 +193,15 @@ impl Chain {
             }
             match (&filter.kind, over) {
                 (Kind::Jwt(guard), _) => guard.judge(record)?,
+                (Kind::ExtAuthz(asker), _) => {
+                    if asker.means(record) {
+                        let resume = Resume {
+                            at: at + 1,
+                            waited: false,
+                        };
+                        return Ok(Passed::Ask(asker.clone(), resume));
+                    }
+                }
                 (Kind::Rbac(access), Some(Override::Rbac(ir))) => access.judge(ir, record)?,
                 (Kind::Rbac(access), _) => access.judge(access.ir(), record)?,
                 (Kind::LocalRateLimit(_), Some(Override::LocalRateLimit(limiter)))
@@ -149,7 +211,7 @@ impl Chain {
                         Some(Override::Fault(ir)) => ir,
                         _ => injector.ir(),
                     };
-                    let has_waited = waited.is_some() && at == first;
+                    let has_waited = resume.waited && at == first;
                     if let Some(pause) = injector.inject(ir, record, chosen, has_waited)? {
                         return Ok(Passed::Wait(Wait { pause, at }));
                     }
@@ -167,6 +229,15 @@ impl Chain {
         Ok(Passed::All)
     }
 
+    /// Why the listener's access control refuses a request that it has let pass before, if it does now.
+    pub(crate) fn refusal(&self, record: &Record) -> Option<Text> {
+        let mut controls = self.filters.iter().filter(|filter| !filter.disabled);
+        controls.find_map(|filter| match &filter.kind {
+            Kind::Rbac(access) => access.refusal(record),
+            _ => None,
+        })
+    }
+
     /// What filters add to a response, whoever made it.
     pub(crate) fn on_response(record: &mut Record) {
         if record.filters.limit.is_some() || record.filters.refused_by.is_some() {
@@ -174,6 +245,9 @@ impl Chain {
         }
         if record.filters.cors.is_some() {
             cors::tell(record);
+        }
+        if record.filters.authorized.is_some() {
+            ext_authz::tell(record);
         }
     }
 }

@@ -26,6 +26,7 @@ use super::{
     headers::{self, Half},
     message::{DownstreamError, Piece},
     mirror,
+    open::Watch,
     record::{Details, Record},
     reply,
     retry::{self, Lost},
@@ -60,6 +61,10 @@ pub(crate) struct Forwarding<'a, 'c> {
     pub(crate) wants_continue: bool,
     /// A cookie that was made for consistent hashing.
     pub(crate) cookie: Option<String>,
+    /// Whether it may still go on; of exchanges that last.
+    pub(crate) watch: Watch,
+    /// The configuration by which it was let through.
+    pub(crate) version: u64,
 }
 
 /// Why a request ended without a whole response.
@@ -533,6 +538,11 @@ impl Forwarding<'_, '_> {
             }
             // Interim responses go out at once; a client that is gone shows in `poll_watch`.
             let _ = self.downstream.poll_flush(cx);
+            if self.record.is_grpc
+                && let Poll::Ready(failure) = self.watch.poll(self.record, self.version, cx)
+            {
+                return Poll::Ready(Err(failure));
+            }
             self.poll_watch(cx).map(|kind| Err(kind.into()))
         })
         .await
@@ -741,6 +751,11 @@ impl Forwarding<'_, '_> {
             if self.poll_shut_tunnel(cx) && (relay.upstream_shut || exchange.broken.is_some()) {
                 return Poll::Ready(Ok(()));
             }
+        }
+        if (relay.tunnel || self.record.is_grpc)
+            && let Poll::Ready(failure) = self.watch.poll(self.record, self.version, cx)
+        {
+            return Poll::Ready(Err(failure));
         }
         if relay.tunnel {
             return self.poll_deadlines(cx).map(|kind| Err(kind.into()));

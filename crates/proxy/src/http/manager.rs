@@ -48,6 +48,7 @@ impl Manager {
             HttpFilterKind::Router(router) => router.suppress_envoy_headers,
             HttpFilterKind::JwtAuthn(_)
             | HttpFilterKind::Rbac(_)
+            | HttpFilterKind::ExtAuthz(_)
             | HttpFilterKind::LocalRateLimit(_)
             | HttpFilterKind::Fault(_)
             | HttpFilterKind::Cors

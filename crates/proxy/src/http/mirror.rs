@@ -109,6 +109,7 @@ impl Copy {
             &self.head,
             self.body,
             destination,
+            0,
         )
         .await?;
         Ok(())
@@ -119,10 +120,26 @@ impl Copy {
 #[derive(Debug)]
 pub(crate) struct Aside {
     head: ResponseHead,
+    body: Vec<u8>,
     trailers: Option<Fields>,
 }
 
 impl Aside {
+    /// The head's status.
+    pub(crate) const fn status(&self) -> u16 {
+        self.head.status
+    }
+
+    /// The head's fields.
+    pub(crate) const fn fields(&self) -> &Fields {
+        &self.head.fields
+    }
+
+    /// What was to be kept of the body.
+    pub(crate) fn body(&self) -> &[u8] {
+        &self.body
+    }
+
     /// `grpc-status`, of the trailers or, where there was nothing else, of the head.
     pub(crate) fn grpc_status(&self) -> Option<u8> {
         let of = |fields: &Fields| fields.get_str(Known::GrpcStatus)?.parse().ok();
@@ -137,7 +154,8 @@ impl Aside {
     }
 }
 
-/// Sends a request of the proxy's own (a copy, an export) to a cluster and reads its answer to the end.
+/// Sends a request of the proxy's own (a copy, an export, a question) to a cluster and reads its answer to the end. `keep`: bytes of
+/// the answer's body that are wanted; more are a failure. 0: none is wanted, however many come.
 pub(crate) async fn send_aside(
     worker: &Rc<Worker>,
     epoch: &Rc<Epoch>,
@@ -145,6 +163,7 @@ pub(crate) async fn send_aside(
     head: &RequestHead,
     body: Vec<Piece>,
     destination: Option<std::net::SocketAddr>,
+    keep: usize,
 ) -> Result<Aside, Failure> {
     let context = PickContext {
         worker,
@@ -168,7 +187,7 @@ pub(crate) async fn send_aside(
     let _active = host.begin_request();
     let stats = cluster.stats();
     stats.add(worker.index, ClusterCounter::RqTotal);
-    let exchanged = exchange(&mut upstream, head, body).await;
+    let exchanged = exchange(&mut upstream, head, body, keep).await;
     stats.add(worker.index, ClusterCounter::RqCompleted);
     let answer = exchanged?;
     stats.add_status(worker.index, answer.head.status);
@@ -176,7 +195,12 @@ pub(crate) async fn send_aside(
     Ok(answer)
 }
 
-async fn exchange(upstream: &mut Upstream, head: &RequestHead, body: Vec<Piece>) -> Result<Aside, Failure> {
+async fn exchange(
+    upstream: &mut Upstream,
+    head: &RequestHead,
+    body: Vec<Piece>,
+    keep: usize,
+) -> Result<Aside, Failure> {
     let bytes: u64 = body
         .iter()
         .map(|piece| match piece {
@@ -205,7 +229,7 @@ async fn exchange(upstream: &mut Upstream, head: &RequestHead, body: Vec<Piece>)
             upstream.push(piece)?;
         }
     }
-    let (mut answered, mut trailers) = (None, None);
+    let (mut answered, mut trailers, mut kept) = (None, None, Vec::new());
     poll_fn(|cx| {
         let _ = upstream.poll_flush(cx)?;
         loop {
@@ -217,11 +241,17 @@ async fn exchange(upstream: &mut Upstream, head: &RequestHead, body: Vec<Piece>)
                 continue;
             }
             match std::task::ready!(upstream.poll_piece(cx))? {
-                Piece::Data(_) => {}
+                Piece::Data(_) if keep == 0 => {}
+                Piece::Data(bytes) if kept.len() + bytes.len() <= keep => kept.extend_from_slice(&bytes),
+                Piece::Data(_) => {
+                    let why = format!("an answer of more than {keep} bytes");
+                    return Poll::Ready(Err(Failure::new(FailureKind::UpstreamProtocol, why)));
+                }
                 Piece::Trailers(fields) => trailers = Some(fields),
                 Piece::End => {
                     return Poll::Ready(Ok(Aside {
                         head: answered.take().unwrap_or_default(),
+                        body: std::mem::take(&mut kept),
                         trailers: trailers.take(),
                     }));
                 }

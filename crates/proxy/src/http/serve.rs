@@ -26,20 +26,25 @@ use rajut_codec::{
 use rajut_ir::{
     decide::{Chosen, Decision, decide},
     http::Codec,
-    route::{Forward, RouteActionKind},
+    route::{Forward, HeaderMutations, RouteActionKind},
 };
 use tokio::{io::AsyncReadExt, time::Instant};
 
 use super::{
+    authorize,
     deadline::Deadlines,
     downstream::Downstream,
-    filters::{Passed, Routes},
+    filters::{
+        Passed, Resume, Routes,
+        ext_authz::{Refusal, Verdict},
+    },
     forward::{self, Ended, Forwarding},
     h1::{self, HeadError},
     headers,
     manager::Manager,
     message::Request,
-    pause,
+    open::Watch,
+    pause::Waiting,
     record::{Current, Details, Record, Shared},
     reply,
     source::Source,
@@ -52,7 +57,7 @@ use crate::{
     cluster::Cluster,
     connection::Connection,
     epoch::Epoch,
-    failure::FailureKind,
+    failure::{Failure, FailureKind},
     stats::ManagerCounter,
     stream::Stream,
     unknown::{self, Spoke},
@@ -387,17 +392,17 @@ async fn serve_request(
 }
 
 /// What came with the head.
-struct Received {
-    body: BodyLength,
-    expect_continue: bool,
-    upgrade: bool,
+pub(super) struct Received {
+    pub(super) body: BodyLength,
+    pub(super) expect_continue: bool,
+    pub(super) upgrade: bool,
 }
 
 async fn walk(
     record: &mut Record,
     timer: &mut Timer,
     downstream: &mut Downstream<'_>,
-    received: Received,
+    mut received: Received,
 ) -> Result<(), Ended> {
     // As they came: what is added here is not the client's.
     let limit = record.manager.ir().max_request_headers_count;
@@ -410,49 +415,84 @@ async fn walk(
     let manager = record.manager.clone();
     let table = manager.routes(&epoch.config);
     let draw = record.worker().draw();
-    let decision = table.map(|table| decide(table, &View { record: &*record }, draw));
-    let chosen = match &decision {
-        Some(Decision::Route(chosen)) => Some(chosen),
-        Some(Decision::NoVirtualHost | Decision::NoRoute { .. }) | None => None,
-    };
-    if let Some(chosen) = chosen {
-        record.route = chosen.route.name.clone();
-        record.virtual_host = chosen.virtual_host.name.clone();
-        if record.trace.is_some() {
-            record.decorator = Some(chosen.route.decorator.clone());
-        }
-    }
     let mut source = Source::new(received.body, record.is_grpc);
-    let routed = Routed {
-        epoch: &epoch,
-        table,
-        chosen,
+    let mut place = At {
+        resume: Resume::default(),
+        since: record.start,
     };
-    let onward = match pass(record, downstream, timer, &received, &mut source, routed).await {
-        Ok(None) => return Ok(()),
-        Ok(Some(onward)) => onward,
-        Err(ended) => {
-            if let Some(table) = table
-                && let Some(chosen) = chosen
-            {
-                record.edits = headers::response_edits(table, chosen);
+    loop {
+        let decision = table.map(|table| decide(table, &View { record: &*record }, draw));
+        let chosen = match &decision {
+            Some(Decision::Route(chosen)) => Some(chosen),
+            Some(Decision::NoVirtualHost | Decision::NoRoute { .. }) | None => None,
+        };
+        note_route(record, chosen);
+        let routed = Routed {
+            epoch: &epoch,
+            table,
+            chosen,
+        };
+        let passing = pass(
+            record,
+            downstream,
+            timer,
+            &mut received,
+            &mut source,
+            routed,
+            &mut place,
+        );
+        let onward = match passing.await {
+            Ok(Passage::Answered) => return Ok(()),
+            Ok(Passage::Reroute) => continue,
+            Ok(Passage::Onward(onward)) => onward,
+            Err(ended) => {
+                record.edits = routed.response_edits();
+                return Err(ended);
             }
-            return Err(ended);
-        }
-    };
-    let mut forwarding = Forwarding {
-        deadlines: deadlines(record, &onward, received.body == BodyLength::Empty),
-        record,
-        downstream,
-        timer,
-        source,
-        body: received.body,
-        wants_continue: onward.wants_continue,
-        cookie: None,
-    };
-    forwarding
-        .run(&epoch, onward.table, onward.chosen, onward.forward)
-        .await
+        };
+        let mut forwarding = Forwarding {
+            deadlines: deadlines(record, &onward, source.is_ended()),
+            record,
+            downstream,
+            timer,
+            source,
+            body: received.body,
+            wants_continue: onward.wants_continue,
+            cookie: None,
+            watch: Watch::default(),
+            version: epoch.config.version,
+        };
+        return forwarding
+            .run(&epoch, onward.table, onward.chosen, onward.forward)
+            .await;
+    }
+}
+
+/// What the log says of the route.
+fn note_route(record: &mut Record, chosen: Option<&Chosen<'_>>) {
+    let Some(chosen) = chosen else { return };
+    record.route = chosen.route.name.clone();
+    record.virtual_host = chosen.virtual_host.name.clone();
+    if record.trace.is_some() {
+        record.decorator = Some(chosen.route.decorator.clone());
+    }
+}
+
+/// Where a request is on its way through step six.
+struct At {
+    resume: Resume,
+    /// Its start, or the end of its last wait.
+    since: Instant,
+}
+
+/// How step six ends.
+enum Passage<'t> {
+    /// Something here has answered.
+    Answered,
+    /// Its head is another: step five again, and on from where it was.
+    Reroute,
+    /// It goes on.
+    Onward(Onward<'t>),
 }
 
 /// A request that goes on to an upstream.
@@ -486,47 +526,88 @@ impl<'t> Routed<'t> {
         self.chosen
             .and_then(|chosen| cluster_of(record, self.epoch, chosen))
     }
+
+    /// What the route changes in answers that are made here.
+    fn response_edits(&self) -> Box<[HeaderMutations]> {
+        match self.table.zip(self.chosen) {
+            Some((table, chosen)) => headers::response_edits(table, chosen),
+            None => Box::default(),
+        }
+    }
 }
 
-/// Step six, with its waits, and what the route says. `None`: it is answered.
+/// Step six, with its waits, and what the route says.
 async fn pass<'t>(
     record: &mut Record,
     downstream: &mut Downstream<'_>,
     timer: &mut Timer,
-    received: &Received,
+    received: &mut Received,
     source: &mut Source,
     routed: Routed<'t>,
-) -> Result<Option<Onward<'t>>, Ended> {
+    at: &mut At,
+) -> Result<Passage<'t>, Ended> {
     let manager = record.manager.clone();
-    let (mut waited, mut since) = (None, record.start);
     loop {
         let table = routed.table.map(|it| &**it);
-        let passed = manager.filters().on_request(record, table, routed.chosen, waited);
-        match passed {
-            Ok(Passed::All) => return act(record, downstream, received, routed, since),
-            Ok(Passed::Wait(wait)) => {
-                let deadlines = of_stream(record, routed.forward(), None);
-                // Boxed: few requests wait.
-                let pausing = pause::wait(downstream, timer, source, deadlines, wait.pause);
-                let paused = Box::pin(pausing).await;
-                record.bytes_received = source.received();
-                if let Err(failure) = paused {
-                    record.cluster = routed.cluster(record);
-                    return Err(failure.into());
-                }
-                waited = Some(wait);
-                since = clock::now();
-            }
-            Ok(Passed::Preflight(fields)) => {
-                record.details = Details::Fixed("cors_response");
+        let passed = manager
+            .filters()
+            .on_request(record, table, routed.chosen, at.resume);
+        let passed = passed.inspect_err(|_| record.cluster = routed.cluster(record))?;
+        if matches!(passed, Passed::All) {
+            return act(record, downstream, received, routed, at.since);
+        }
+        if let Passed::Preflight(fields) = passed {
+            record.details = Details::Fixed("cors_response");
+            record.cluster = routed.cluster(record);
+            return answer(record, downstream, 200, Bytes::new(), fields).map(|()| Passage::Answered);
+        }
+        let waiting = Waiting {
+            deadlines: of_stream(record, routed.forward(), None),
+            downstream,
+            timer,
+            source,
+        };
+        // Boxed: few requests wait.
+        let verdict = Box::pin(wait(record, waiting, received, passed, at)).await;
+        record.bytes_received = source.received();
+        at.since = clock::now();
+        match verdict {
+            Ok(Verdict::Pass { reroute: false }) => {}
+            Ok(Verdict::Pass { reroute: true }) => return Ok(Passage::Reroute),
+            Ok(Verdict::Refused(refusal)) => {
                 record.cluster = routed.cluster(record);
-                return answer(record, downstream, 200, Bytes::new(), fields).map(|()| None);
+                record.edits = routed.response_edits();
+                let Refusal { status, fields, body } = *refusal;
+                return answer(record, downstream, status, body, fields).map(|()| Passage::Answered);
             }
             Err(failure) => {
                 record.cluster = routed.cluster(record);
                 return Err(failure.into());
             }
         }
+    }
+}
+
+/// Waits for what a filter wants to wait for.
+async fn wait(
+    record: &mut Record,
+    mut waiting: Waiting<'_, '_>,
+    received: &mut Received,
+    passed: Passed,
+    at: &mut At,
+) -> Result<Verdict, Failure> {
+    let passes = Verdict::Pass { reroute: false };
+    match passed {
+        Passed::Wait(wait) => {
+            waiting.pause(wait.pause).await?;
+            at.resume = Resume::after(wait);
+            Ok(passes)
+        }
+        Passed::Ask(asker, resume) => {
+            at.resume = resume;
+            authorize::ask(record, waiting, received, &asker).await
+        }
+        Passed::All | Passed::Preflight(_) => Ok(passes),
     }
 }
 
@@ -537,7 +618,7 @@ fn act<'t>(
     received: &Received,
     routed: Routed<'t>,
     since: Instant,
-) -> Result<Option<Onward<'t>>, Ended> {
+) -> Result<Passage<'t>, Ended> {
     let (Some(table), Some(chosen)) = (routed.table, routed.chosen) else {
         return Err(FailureKind::NoRoute.into());
     };
@@ -550,7 +631,8 @@ fn act<'t>(
             let _ = fields.set(Known::Location, location);
             record.details = Details::Fixed("direct_response");
             record.edits = headers::response_edits(table, chosen);
-            return answer(record, downstream, redirect.status, Bytes::new(), fields).map(|()| None);
+            return answer(record, downstream, redirect.status, Bytes::new(), fields)
+                .map(|()| Passage::Answered);
         }
         RouteActionKind::DirectResponse(direct) => {
             record.details = Details::Fixed("direct_response");
@@ -560,7 +642,8 @@ fn act<'t>(
             }
             let body = direct.body.clone();
             record.edits = headers::response_edits(table, chosen);
-            return answer(record, downstream, direct.status, body, Fields::new()).map(|()| None);
+            return answer(record, downstream, direct.status, body, Fields::new())
+                .map(|()| Passage::Answered);
         }
         RouteActionKind::NonForwarding => return Err(FailureKind::NoRoute.into()),
     };
@@ -570,7 +653,7 @@ fn act<'t>(
         })?;
     }
     let wants_continue = expect(record, downstream, received.expect_continue)?;
-    Ok(Some(Onward {
+    Ok(Passage::Onward(Onward {
         table,
         chosen,
         forward,

@@ -4,6 +4,7 @@
 
 use std::task::{Context, Poll, ready};
 
+use bytes::{Bytes, BytesMut};
 use rajut_codec::h1::BodyLength;
 
 use super::{
@@ -102,13 +103,27 @@ impl Source {
         self.at >= self.kept.len() && (self.ended || downstream.is_at_end())
     }
 
-    /// Reads on while nothing can be sent, until as much has come as may be kept.
+    /// The start of what has been read ahead, and whether that is all of the body.
+    pub(crate) fn start(&self, most: usize) -> (Bytes, bool) {
+        let mut out = BytesMut::new();
+        for piece in &self.kept {
+            if let Piece::Data(bytes) = piece {
+                let taken = bytes.len().min(most - out.len());
+                out.extend_from_slice(&bytes[..taken]);
+            }
+        }
+        let whole = self.ended && self.pulled_bytes <= most as u64;
+        (out.freeze(), whole)
+    }
+
+    /// Reads on while nothing can be sent, until `most` bytes have come.
     pub(crate) fn poll_ahead(
         &mut self,
         downstream: &mut Downstream<'_>,
         cx: &mut Context<'_>,
+        most: u64,
     ) -> Result<(), DownstreamError> {
-        while !self.ended && self.pulled_bytes < REPLAY_MAX as u64 {
+        while !self.ended && self.pulled_bytes < most {
             let Poll::Ready(piece) = downstream.poll_piece(cx) else {
                 break;
             };
@@ -116,6 +131,9 @@ impl Source {
             self.pulled = true;
             if let Piece::Data(bytes) = &piece {
                 self.pulled_bytes += bytes.len() as u64;
+                if let Some(messages) = &mut self.messages {
+                    messages.pass(bytes);
+                }
             }
             self.ended = matches!(piece, Piece::End);
             self.kept.push(piece);

@@ -3,6 +3,7 @@
 mod balance;
 mod bodies;
 mod current;
+mod external;
 mod faults;
 mod harness;
 mod http1;

@@ -6,6 +6,7 @@
 
 use std::{io, rc::Rc, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use rajut_ir::listener::Direction;
 use rajut_platform::socket::{self, AcceptFault, TcpListener, TcpStream};
 use rajut_types::Text;
@@ -13,6 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use super::{
     Action, Chain, Listener,
+    access::Access,
     balance::{Balance, Handed, Place},
     chain::View,
     detect,
@@ -187,6 +189,7 @@ async fn open(worker: &Rc<Worker>, name: &str, tcp: TcpStream) -> io::Result<Opt
             listener = other.clone();
         }
     }
+    let version = epoch.config.version;
     drop(epoch);
 
     let seen = detect::inspect(&tcp, &listener.ir).await?;
@@ -206,11 +209,7 @@ async fn open(worker: &Rc<Worker>, name: &str, tcp: TcpStream) -> io::Result<Opt
         refused(worker, &listener, &view);
         return Ok(None);
     };
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "one reading for each connection, for its age alone"
-    )]
-    let opened = std::time::Instant::now();
+    let opened = reading();
     let (stream, peer) = match terminate(worker, &chain, tcp).await {
         Ok(done) => done,
         Err(error) => {
@@ -228,9 +227,11 @@ async fn open(worker: &Rc<Worker>, name: &str, tcp: TcpStream) -> io::Result<Opt
         remote,
         sni: seen.server_name,
         peer,
+        certificate: shown_certificate(&chain, &stream),
+        version,
         opened,
     });
-    if !is_allowed(worker, &chain, &stream, &connection) {
+    if !is_allowed(worker, &chain, &stream, &connection).await {
         return Ok(None);
     }
     Ok(Some(Opened {
@@ -240,16 +241,49 @@ async fn open(worker: &Rc<Worker>, name: &str, tcp: TcpStream) -> io::Result<Opt
     }))
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "one reading for each connection, for its age alone"
+)]
+fn reading() -> std::time::Instant {
+    std::time::Instant::now()
+}
+
+/// The peer's certificate, where somebody is to see it.
+fn shown_certificate(chain: &Chain, stream: &Stream) -> Option<Bytes> {
+    let shown = stream.peer_certificate().filter(|_| chain.shows_certificate);
+    shown.map(|it| Bytes::copy_from_slice(it))
+}
+
 /// Whether the chain's access control lets the connection be served; one that it refuses is closed with a reset.
-fn is_allowed(worker: &Worker, chain: &Chain, stream: &Stream, connection: &Connection) -> bool {
-    let is_tls = matches!(stream, Stream::Tls(_));
-    let mut filters = chain.access.iter();
-    let allowed = filters.all(|access| access.allows(worker.index, connection, is_tls));
+async fn is_allowed(worker: &Rc<Worker>, chain: &Chain, stream: &Stream, connection: &Connection) -> bool {
+    let allowed = judge(worker, chain, stream, connection).await;
     if !allowed && let Some(socket) = stream.socket() {
         // A socket that is already gone needs no reset.
         drop(socket::set_reset_on_close(socket));
     }
     allowed
+}
+
+async fn judge(worker: &Rc<Worker>, chain: &Chain, stream: &Stream, connection: &Connection) -> bool {
+    let is_tls = matches!(stream, Stream::Tls(_));
+    let mut noted = Vec::new();
+    let mut allows = |access: &[Access]| {
+        let mut filters = access.iter();
+        filters.all(|access| access.allows(worker.index, connection, is_tls, &mut noted))
+    };
+    let Some((after, asker)) = &chain.asker else {
+        return allows(&chain.access);
+    };
+    let (before, rest) = chain.access.split_at((*after).min(chain.access.len()));
+    if !allows(before) {
+        return false;
+    }
+    // Boxed: few connections are asked about.
+    Box::pin(asker.allows(worker, connection, &noted)).await
+        && rest
+            .iter()
+            .all(|access| access.allows(worker.index, connection, is_tls, &mut Vec::new()))
 }
 
 /// Terminates TLS where the chain says so, within its time.
@@ -300,6 +334,8 @@ fn refused(worker: &Rc<Worker>, listener: &Arc<Listener>, view: &View<'_>) {
         remote: view.source,
         sni: view.seen.server_name.clone(),
         peer: Peer::None,
+        certificate: None,
+        version: 0,
         opened,
     };
     let reached = Reached::default();

@@ -14,6 +14,8 @@ use rajut_ir::{
     rbac::{CallView, PeerNames, Rbac},
 };
 
+use rajut_types::Text;
+
 use crate::{
     connection::Connection,
     http::view::peer_names,
@@ -27,6 +29,15 @@ pub struct Access {
     stats: Arc<RbacStats>,
 }
 
+/// A shadow policy that applies to a connection.
+#[derive(Debug)]
+pub struct Noted {
+    /// The prefix of the shadow rules.
+    pub(super) prefix: Text,
+    /// The policy's name.
+    pub(super) policy: Text,
+}
+
 impl Access {
     /// With the counters of its prefix.
     pub fn new(ir: Arc<Rbac>, registry: &Registry) -> Self {
@@ -37,10 +48,23 @@ impl Access {
     }
 
     /// Whether the connection may be served.
-    pub fn allows(&self, worker: usize, connection: &Connection, is_tls: bool) -> bool {
+    pub fn allows(
+        &self,
+        worker: usize,
+        connection: &Connection,
+        is_tls: bool,
+        noted: &mut Vec<Noted>,
+    ) -> bool {
         let call = Call { connection, is_tls };
         if let Some(shadow) = &self.ir.shadow {
-            let counter = if shadow.evaluate(&call).allowed {
+            let outcome = shadow.evaluate(&call);
+            if let Some((policy, _)) = outcome.policy.and_then(|at| shadow.policies().get(at)) {
+                noted.push(Noted {
+                    prefix: self.ir.shadow_stat_prefix.clone(),
+                    policy: policy.clone(),
+                });
+            }
+            let counter = if outcome.allowed {
                 RbacCounter::ShadowAllowed
             } else {
                 RbacCounter::ShadowDenied

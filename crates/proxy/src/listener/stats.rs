@@ -22,6 +22,8 @@ pub struct ListenerCounters {
     pub handshakes: AtomicU64,
     /// TLS handshakes that failed: no certificate, an unknown authority, no common parameters, or time.
     pub handshake_failures: AtomicU64,
+    /// Exchanges and connections that were open and ended because the rules changed.
+    pub withdrawn: AtomicU64,
     /// Connections that sent nothing while they were waited for.
     pub detection_timeouts: AtomicU64,
     /// Bytes passed on from clients by TCP proxies.
@@ -63,6 +65,7 @@ impl ListenerCounters {
                 &[],
                 sum(|of| &of.no_filter_chain),
             ),
+            Row::counter(names::LISTENER_WITHDRAWN, &[], sum(|of| &of.withdrawn)),
             Row::counter(names::LISTENER_HANDSHAKES, &[], sum(|of| &of.handshakes)),
             Row::counter(
                 names::LISTENER_HANDSHAKE_FAILURES,

@@ -69,6 +69,78 @@ impl JwtStats {
 }
 
 counters! {
+    /// What is counted per filter of external authorization.
+    ExtAuthzCounter {
+        /// Calls that the provider allowed.
+        Ok,
+        /// Calls that it refused.
+        Denied,
+        /// Calls about which it did not answer.
+        Error,
+        /// Of those, calls about which it did not answer in time.
+        Timeout,
+        /// Calls about which nobody was asked.
+        Disabled,
+        /// Calls that passed without an answer.
+        FailureModeAllowed,
+        /// Answers that could not be followed.
+        Invalid,
+    }
+}
+
+/// The counters of a filter of external authorization.
+#[derive(Debug)]
+pub struct ExtAuthzStats(PerWorker<{ ExtAuthzCounter::COUNT }>);
+
+impl ExtAuthzStats {
+    /// Counts one.
+    pub fn add(&self, worker: usize, counter: ExtAuthzCounter) {
+        self.0.add(worker, counter as usize, 1);
+    }
+
+    /// The sum of a counter.
+    pub fn sum(&self, counter: ExtAuthzCounter) -> u64 {
+        self.0.sum(counter as usize)
+    }
+
+    fn rows(&self, key: &ExtAuthzKey, out: &mut Vec<Row>) {
+        use ExtAuthzCounter as C;
+        let mut labels = Vec::new();
+        if !key.own.is_empty() {
+            labels.push((names::LABEL_EXT_AUTHZ_PREFIX, key.own.clone()));
+        }
+        let names = if key.http {
+            labels.push((names::LABEL_HTTP_PREFIX, key.prefix.clone()));
+            names::HTTP_EXT_AUTHZ
+        } else {
+            names::EXT_AUTHZ
+        };
+        let counters = [
+            C::Ok,
+            C::Denied,
+            C::Error,
+            C::Timeout,
+            C::Disabled,
+            C::FailureModeAllowed,
+            C::Invalid,
+        ];
+        for (name, counter) in names.into_iter().zip(counters) {
+            out.push(Row::counter(name, &labels, self.sum(counter)));
+        }
+    }
+}
+
+/// Whose counters of external authorization.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct ExtAuthzKey {
+    http: bool,
+    /// The connection manager's prefix; empty for connections.
+    prefix: Text,
+    /// The filter's own; may be empty.
+    own: Text,
+}
+
+counters! {
     /// What is counted per local rate limit.
     RateLimitCounter {
         /// Requests that were looked at.
@@ -255,6 +327,7 @@ pub(super) struct FilterStats {
     limits: Mutex<BTreeMap<Text, Arc<RateLimitStats>>>,
     on_routes: Mutex<BTreeMap<Text, Arc<OnRouteStats>>>,
     jwt: Mutex<BTreeMap<Text, Arc<JwtStats>>>,
+    ext_authz: Mutex<BTreeMap<ExtAuthzKey, Arc<ExtAuthzStats>>>,
 }
 
 impl FilterStats {
@@ -332,6 +405,27 @@ impl FilterStats {
             .clone()
     }
 
+    pub(super) fn ext_authz(
+        &self,
+        workers: usize,
+        http: bool,
+        prefix: &Text,
+        own: &Text,
+    ) -> Arc<ExtAuthzStats> {
+        let mut known = self.ext_authz.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut key = ExtAuthzKey {
+            http,
+            prefix: prefix.clone(),
+            own: own.strip_suffix('.').unwrap_or(own).into(),
+        };
+        if known.len() >= PREFIXES_MAX && !known.contains_key(&key) {
+            key.prefix = names::PREFIX_OVERFLOW.into();
+            key.own = Text::default();
+        }
+        let made = || Arc::new(ExtAuthzStats(PerWorker::new(workers)));
+        known.entry(key).or_insert_with(made).clone()
+    }
+
     fn on_routes(&self, workers: usize, prefix: &Text) -> Arc<OnRouteStats> {
         let mut known = self.on_routes.lock().unwrap_or_else(PoisonError::into_inner);
         let key = if known.len() < PREFIXES_MAX || known.contains_key(prefix) {
@@ -356,6 +450,10 @@ impl FilterStats {
         let jwt = self.jwt.lock().unwrap_or_else(PoisonError::into_inner);
         for (prefix, stats) in jwt.iter() {
             stats.rows(prefix, out);
+        }
+        let ext_authz = self.ext_authz.lock().unwrap_or_else(PoisonError::into_inner);
+        for (key, stats) in ext_authz.iter() {
+            stats.rows(key, out);
         }
         let on_routes = self.on_routes.lock().unwrap_or_else(PoisonError::into_inner);
         for (prefix, stats) in on_routes.iter() {

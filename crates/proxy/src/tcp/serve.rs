@@ -9,7 +9,7 @@ use crate::{
     cluster::{Cluster, Host, PickContext, demand},
     connection::Connection,
     failure::{Failure, FailureKind, Flags},
-    listener::stats::add,
+    listener::{authorize, stats::add},
     stats::istio::{Ends, Open, Protocol},
     stream::Stream,
     unknown::{self, Spoke},
@@ -24,6 +24,7 @@ pub async fn serve_connection(
     connection: &Rc<Connection>,
     proxy: &Proxy,
 ) {
+    let is_tls = matches!(stream, Stream::Tls(_));
     let mut reached = Reached::default();
     let established = match establish(worker, connection, proxy, &mut reached).await {
         Ok(established) => established,
@@ -54,18 +55,21 @@ pub async fn serve_connection(
     let mut told = Told::default();
     let relaying = relay(&mut stream, &mut upstream, proxy.ir.idle_timeout, &progress);
     let reporting = report(proxy, open.as_ref(), &progress, &mut told);
+    // Boxed: it waits for as long as the connection is open.
+    let withdrawn = Box::pin(authorize::withdrawn(worker, connection, is_tls));
     let watched = async {
         tokio::select! {
             biased;
-            outcome = relaying => outcome,
+            outcome = relaying => Some(outcome),
+            () = withdrawn => None,
             never = reporting => match never {},
         }
     };
     let finished = match proxy.ir.max_downstream_connection_duration {
         Some(lifetime) => tokio::time::timeout(lifetime, watched)
             .await
-            .is_ok_and(|outcome| is_orderly(&outcome)),
-        None => is_orderly(&watched.await),
+            .is_ok_and(|outcome| outcome.is_some_and(|outcome| is_orderly(&outcome))),
+        None => watched.await.is_some_and(|outcome| is_orderly(&outcome)),
     };
     if let Some(open) = &open {
         told.report(open, &progress);

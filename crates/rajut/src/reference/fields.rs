@@ -284,7 +284,7 @@ const KINDS: &[Kind] = &[
                 }]}),
             )
         },
-        beside: &[],
+        beside: &[("provider", "action", "CUSTOM")],
         fields: &[
             "selector.matchLabels",
             "targetRef",

@@ -5,6 +5,7 @@ mod bulk;
 mod clinic;
 mod console;
 mod egress;
+mod external;
 mod folders;
 mod gateways;
 mod input;
@@ -31,6 +32,7 @@ mod tokens;
 mod tracing;
 mod traffic;
 mod wiretap;
+mod withdrawn;
 mod workers;
 mod xds_grpc;
 
@@ -53,6 +55,7 @@ fn working() -> Vec<Scenario> {
         logs::SCENARIOS,
         security::SCENARIOS,
         authorization::SCENARIOS,
+        external::SCENARIOS,
         rate_limits::SCENARIOS,
         tokens::SCENARIOS,
         protocols::SCENARIOS,
@@ -64,6 +67,7 @@ fn working() -> Vec<Scenario> {
         routes::SCENARIOS,
         gateways::SCENARIOS,
         wiretap::SCENARIOS,
+        withdrawn::SCENARIOS,
         bulk::SCENARIOS,
         egress::SCENARIOS,
         // Last, when the other lane is over: it judges every second after a change.

@@ -39,7 +39,9 @@ fn configuration(rules: Vec<JwtRule>, when: Option<AuthorizationAction>) -> Conf
         namespace: "clinic".into(),
         selector: None,
         action,
+        provider: None,
         dry_run: false,
+        closes_open: false,
         rules: vec![AuthorizationRule {
             sources: vec![AuthorizationSource {
                 request_principals: Values {

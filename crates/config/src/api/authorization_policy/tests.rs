@@ -92,16 +92,47 @@ fn a_rehearsal_is_told_by_its_annotation() {
     };
     assert_eq!(rehearsal("DENY"), (true, 0));
     assert_eq!(rehearsal("AUDIT"), (false, 1));
+    let loaded = read_spec(
+        ", annotations: {istio.io/dry-run: \"true\"}",
+        "  action: CUSTOM\n  provider: {name: x}",
+    );
+    assert!(!loaded.authorization_policies[0].dry_run);
+    assert_eq!(loaded.diagnostics[0].code, codes::NO_EFFECT);
+}
+
+#[test]
+fn a_policy_says_whom_to_ask() {
+    let read = policy("  action: CUSTOM\n  provider: {name: x}\n  rules: [{}]");
+    let (action, provider) = (read.action, read.provider.as_deref());
+    assert_eq!((action, provider), (AuthorizationAction::Custom, Some("x")));
+}
+
+#[test]
+fn what_is_open_ends_only_where_a_policy_that_refuses_asks_for_it() {
+    let closes = |value: &str, spec: &str| {
+        let annotation = format!(", annotations: {{mesh.rajut.dev/close-open: \"{value}\"}}");
+        let loaded = read_spec(&annotation, spec);
+        (
+            loaded.authorization_policies[0].closes_open,
+            loaded.diagnostics.len(),
+        )
+    };
+    assert_eq!(closes("true", "  action: DENY"), (true, 0));
+    assert_eq!(closes("true", "  rules: [{}]"), (true, 0));
+    assert_eq!(closes("false", "  action: DENY"), (false, 0));
+    assert_eq!(closes("yes", "  action: DENY"), (false, 1));
+    assert_eq!(closes("true", "  action: AUDIT"), (false, 1));
 }
 
 /// A policy that is not understood as a whole is not used: part of it could allow more, or refuse less, than was meant.
 #[test]
 fn what_can_not_be_followed_is_an_error_at_its_place() {
     for (spec, place, code) in [
+        ("  action: CUSTOM", "spec", codes::MISSING_FIELD),
         (
-            "  action: CUSTOM\n  provider: {name: x}",
-            "spec.action",
-            codes::NOT_SUPPORTED,
+            "  action: CUSTOM\n  provider: {}",
+            "spec.provider",
+            codes::MISSING_FIELD,
         ),
         ("  provider: {name: x}", "spec.provider", codes::EXCLUSIVE),
         (

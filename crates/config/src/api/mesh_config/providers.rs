@@ -3,6 +3,7 @@
 
 use rajut_types::Text;
 
+use super::authorizers;
 use crate::{
     api::telemetry,
     codes,
@@ -11,9 +12,7 @@ use crate::{
 };
 
 /// Providers of Istio that nothing here sends to.
-const NOT_FOLLOWED: [&str; 13] = [
-    "envoyExtAuthzHttp",
-    "envoyExtAuthzGrpc",
+const NOT_FOLLOWED: [&str; 11] = [
     "zipkin",
     "lightstep",
     "datadog",
@@ -117,6 +116,7 @@ fn read_provider(field: Field<'_>) -> Option<Provider> {
     for kind in NOT_FOLLOWED {
         object.unsupported(&[kind], "what chooses this provider gets nothing of it");
     }
+    let authorizer = authorizers::read(&object);
     let file = object.object("envoyFileAccessLog").map(|file| read_file(&file));
     let tracer = object.object("opentelemetry").map(|tracer| read_tracer(&tracer));
     // A provider that is wrong is still one that somebody may name.
@@ -125,7 +125,7 @@ fn read_provider(field: Field<'_>) -> Option<Provider> {
     if let Some(prometheus) = object.object("prometheus") {
         drop(prometheus);
     }
-    let kind = match (file, tracer.flatten()) {
+    let kind = match (file.or(authorizer), tracer.flatten()) {
         (Some(kind), _) | (None, Some(kind)) => kind,
         (None, None) if is_prometheus => ProviderKind::Prometheus,
         (None, None) => {
@@ -201,7 +201,7 @@ fn read_tracer(tracer: &Object<'_>) -> Option<ProviderKind> {
 }
 
 /// `host`, or `namespace/host`, which says whose service is meant where several have the name: hosts are full here.
-fn host(field: &Field<'_>) -> Option<rajut_types::Hostname> {
+pub(super) fn host(field: &Field<'_>) -> Option<rajut_types::Hostname> {
     let text = field.non_empty_text()?;
     let name = text.split_once('/').map_or(&*text, |(_, name)| name);
     match name.parse() {

@@ -254,6 +254,9 @@ lists! {
         "headers_with_underscores_action" = "names with underscores are taken as they are (ALLOW)"
         "max_stream_duration" = "write max_stream_duration on the route"
     ];
+    "envoy.config.core.v3.HttpUri": [
+        "uri" "cluster" "timeout"
+    ] ignorable [] instead [];
     "envoy.config.core.v3.KeepaliveSettings": [
         "interval" "timeout"
     ] ignorable [
@@ -675,6 +678,47 @@ lists! {
         "allow_origin_string_match" "allow_methods" "allow_headers" "expose_headers" "max_age" "allow_credentials"
         "filter_enabled" "shadow_enabled" "allow_private_network_access" "forward_not_matching_preflights"
     ] ignorable [] instead [];
+    "envoy.extensions.filters.http.ext_authz.v3.AuthorizationRequest": [
+        "allowed_headers" "headers_to_add"
+    ] ignorable [] instead [];
+    "envoy.extensions.filters.http.ext_authz.v3.AuthorizationResponse": [
+        "allowed_upstream_headers" "allowed_upstream_headers_to_append" "allowed_client_headers" "allowed_client_headers_on_success"
+    ] ignorable [] instead [
+        "dynamic_metadata_from_headers" = "write allowed_upstream_headers: answers are told by headers"
+    ];
+    "envoy.extensions.filters.http.ext_authz.v3.BufferSettings": [
+        "max_request_bytes" "allow_partial_message" "pack_as_bytes"
+    ] ignorable [] instead [];
+    "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz": [
+        "grpc_service" "http_service" "transport_api_version" "failure_mode_allow" "failure_mode_allow_header_add"
+        "with_request_body" "clear_route_cache" "status_on_error" "filter_enabled_metadata" "include_peer_certificate"
+        "stat_prefix" "allowed_headers" "disallowed_headers" "include_tls_session"
+    ] ignorable [
+        "validate_mutations" "bootstrap_metadata_labels_key" "charge_cluster_response_stats" "emit_filter_state_stats"
+        "emit_client_span" "enforce_response_header_limits" "filter_metadata" "enable_dynamic_metadata_ingestion"
+    ] instead [
+        "filter_enabled" = "write filter_enabled_metadata, or disable the filter on routes"
+        "deny_at_disable" = "write a filter of access control"
+        "metadata_context_namespaces" = "a provider is shown headers, addresses and identities"
+        "typed_metadata_context_namespaces" = "a provider is shown headers, addresses and identities"
+        "route_metadata_context_namespaces" = "a provider is shown headers, addresses and identities"
+        "route_typed_metadata_context_namespaces" = "a provider is shown headers, addresses and identities"
+        "encode_raw_headers" = "headers are shown as texts"
+        "decoder_header_mutation_rules" = "method, path, host and framing can't be changed; write allowed_upstream_headers"
+        "max_denied_response_body_bytes" = "answers of up to 1 MiB are passed on"
+        "shadow_mode" = "write failure_mode_allow, or leave the filter out"
+    ];
+    "envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute": [
+        "disabled"
+    ] ignorable [] instead [
+        "check_settings" = "write two listeners, or disable the filter on the route"
+    ];
+    "envoy.extensions.filters.http.ext_authz.v3.HttpService": [
+        "server_uri" "path_prefix" "authorization_request" "authorization_response"
+    ] ignorable [] instead [
+        "path_override" = "write path_prefix"
+        "retry_policy" = "a question is asked once: write failure_mode_allow"
+    ];
     "envoy.extensions.filters.http.fault.v3.FaultAbort": [
         "http_status" "grpc_status" "percentage"
     ] ignorable [] instead [
@@ -775,6 +819,17 @@ lists! {
         "enable_ja3_fingerprinting" "enable_ja4_fingerprinting" "initial_read_buffer_size" "max_client_hello_size"
         "close_connection_on_client_hello_parsing_errors"
     ] instead [];
+    "envoy.extensions.filters.network.ext_authz.v3.ExtAuthz": [
+        "stat_prefix" "grpc_service" "failure_mode_allow" "include_peer_certificate" "transport_api_version"
+        "filter_enabled_metadata" "include_tls_session"
+    ] ignorable [
+        "bootstrap_metadata_labels_key"
+    ] instead [
+        "send_tls_alert_on_denial" = "a refused connection is closed"
+        "metadata_context_namespaces" = "a provider is shown addresses and identities"
+        "typed_metadata_context_namespaces" = "a provider is shown addresses and identities"
+        "shadow_mode" = "write failure_mode_allow, or leave the filter out"
+    ];
     "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager": [
         "codec_type" "stat_prefix" "rds" "route_config" "http_filters" "common_http_protocol_options"
         "http_protocol_options" "http2_protocol_options" "server_name" "server_header_transformation"
@@ -975,6 +1030,9 @@ lists! {
     ];
     "envoy.type.matcher.v3.ListMatcher": [
         "one_of"
+    ] ignorable [] instead [];
+    "envoy.type.matcher.v3.ListStringMatcher": [
+        "patterns"
     ] ignorable [] instead [];
     "envoy.type.matcher.v3.MetadataMatcher": [
         "filter" "path" "value" "invert"

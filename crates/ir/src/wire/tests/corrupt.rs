@@ -412,7 +412,7 @@ fn listeners_name_the_field_that_is_wrong() {
                     .filters
                     .insert(0, filter("mongo", "type.googleapis.com/x.Mongo", vec![]));
             }),
-            "filter_chains[0].filters[0].typed_config: network filter `mongo` (x.Mongo) is not supported; supported: envoy.filters.network.rbac, istio.stats, and as the last one",
+            "filter_chains[0].filters[0].typed_config: network filter `mongo` (x.Mongo) is not supported; supported: envoy.filters.network.rbac, envoy.filters.network.ext_authz, istio.stats, and as the last one",
         ),
         (
             listener(|it| it.filter_chains.push(it.filter_chains[0].clone())),

@@ -20,6 +20,9 @@ use crate::{
     cluster::*,
     cors::Cors,
     endpoint::*,
+    ext_authz::{
+        Asked, BODY_MAX, BodyToCheck, ExtAuthz, HttpProvider, NetworkExtAuthz, Provider as AuthzProvider,
+    },
     fault::{Abort, AbortStatus, Delay, FaultInjection},
     filter::*,
     http::*,
@@ -843,9 +846,104 @@ fn istio_stats() -> BoxedStrategy<IstioStats> {
         .boxed()
 }
 
+fn asked() -> impl Strategy<Value = Option<Asked>> {
+    let one = (maybe_empty(), string_matcher()).prop_map(|(shadow_prefix, policy)| Asked {
+        shadow_prefix,
+        policy,
+    });
+    option::of(one)
+}
+
+fn authz_provider() -> BoxedStrategy<AuthzProvider> {
+    let names = || vec(string_matcher(), 0..2);
+    let http = (
+        (
+            name(),
+            maybe_empty(),
+            prop_oneof![Just("".into()), Just("/check".into())],
+        ),
+        vec((name(), maybe_empty()), 0..2),
+        (names(), names(), names(), names()),
+    )
+        .prop_map(|((cluster, uri, path_prefix), headers_to_add, names)| {
+            AuthzProvider::Http(HttpProvider {
+                cluster,
+                uri,
+                path_prefix,
+                headers_to_add,
+                upstream_headers: names.0,
+                upstream_headers_to_append: names.1,
+                client_headers: names.2,
+                client_headers_on_success: names.3,
+            })
+        });
+    let grpc =
+        (name(), maybe_empty()).prop_map(|(cluster, authority)| AuthzProvider::Grpc { cluster, authority });
+    prop_oneof![grpc, http].boxed()
+}
+
+fn ext_authz() -> BoxedStrategy<ExtAuthz> {
+    let body =
+        (1..=BODY_MAX, any::<bool>(), any::<bool>()).prop_map(|(max_bytes, allow_partial, as_bytes)| {
+            BodyToCheck {
+                max_bytes,
+                allow_partial,
+                as_bytes,
+            }
+        });
+    (
+        (authz_provider(), bound(), option::of(body), asked()),
+        (200..=599u16, maybe_empty()),
+        (
+            option::of(vec(string_matcher(), 0..2)),
+            vec(string_matcher(), 0..2),
+        ),
+        any::<[bool; 5]>(),
+    )
+        .prop_map(
+            |((provider, timeout, body, asked), (status_on_error, stat_prefix), headers, flags)| ExtAuthz {
+                provider,
+                timeout,
+                failure_mode_allow: flags[0],
+                failure_mode_header: flags[1],
+                status_on_error,
+                clear_route_cache: flags[2],
+                body,
+                allowed_headers: headers.0,
+                disallowed_headers: headers.1,
+                include_peer_certificate: flags[3],
+                include_tls_session: flags[4],
+                stat_prefix,
+                asked,
+            },
+        )
+        .boxed()
+}
+
+fn network_ext_authz() -> BoxedStrategy<NetworkExtAuthz> {
+    (
+        (name(), maybe_empty(), bound(), name(), asked()),
+        any::<[bool; 3]>(),
+    )
+        .prop_map(
+            |((cluster, authority, timeout, stat_prefix, asked), flags)| NetworkExtAuthz {
+                cluster,
+                authority,
+                timeout,
+                failure_mode_allow: flags[0],
+                include_peer_certificate: flags[1],
+                include_tls_session: flags[2],
+                stat_prefix,
+                asked,
+            },
+        )
+        .boxed()
+}
+
 fn filters() -> BoxedStrategy<Vec<HttpFilter>> {
     let filter = prop_oneof![
         rbac(true).prop_map(|it| HttpFilterKind::Rbac(Arc::new(it))),
+        ext_authz().prop_map(|it| HttpFilterKind::ExtAuthz(Arc::new(it))),
         jwt_authn().prop_map(|it| HttpFilterKind::JwtAuthn(Arc::new(it))),
         local_rate_limit().prop_map(|it| HttpFilterKind::LocalRateLimit(Arc::new(it))),
         fault().prop_map(|it| HttpFilterKind::Fault(Arc::new(it))),
@@ -1475,18 +1573,26 @@ fn chain() -> BoxedStrategy<FilterChain> {
         option::of(downstream_tls()),
         millis(0),
         vec(rbac(false).prop_map(Arc::new), 0..2),
+        (
+            option::of((0..3_usize, network_ext_authz().prop_map(Arc::new))),
+            any::<bool>(),
+        ),
         action,
         origin(),
     )
         .prop_map(
-            |(matches, tls, transport_connect_timeout, rbac, action, origin)| FilterChain {
-                name: Text::default(),
-                matches,
-                tls,
-                transport_connect_timeout,
-                rbac,
-                action,
-                origin,
+            |(matches, tls, transport_connect_timeout, rbac, (asked, judges_open), action, origin)| {
+                FilterChain {
+                    name: Text::default(),
+                    matches,
+                    tls,
+                    transport_connect_timeout,
+                    ext_authz: asked.map(|(after, authz)| (after.min(rbac.len()), authz)),
+                    rbac,
+                    judges_open,
+                    action,
+                    origin,
+                }
             },
         )
         .boxed()

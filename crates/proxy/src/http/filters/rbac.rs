@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rajut_ir::rbac::Rbac;
 use rajut_types::Text;
 
+use super::Noted;
 use crate::{
     failure::{Failure, FailureKind},
     http::{record::Record, view::View},
@@ -33,8 +34,19 @@ impl Access {
         &self.ir
     }
 
+    /// Why the filter's own rules refuse a request, if they do. Counts nothing but that.
+    pub(super) fn refusal(&self, record: &Record) -> Option<Text> {
+        let rules = self.ir.rules.as_ref()?;
+        let outcome = rules.evaluate(&View { record });
+        if outcome.allowed {
+            return None;
+        }
+        self.stats.add(record.shared.worker.index, RbacCounter::Denied);
+        Some(rules.details(outcome.policy).clone())
+    }
+
     /// Judges a request by `ir`, which is this filter's or a route's.
-    pub(super) fn judge(&self, ir: &Rbac, record: &mut Record) -> Result<(), Failure> {
+    pub(super) fn judge(&self, ir: &Arc<Rbac>, record: &mut Record) -> Result<(), Failure> {
         let worker = record.shared.worker.index;
         if let Some(shadow) = &ir.shadow {
             let outcome = shadow.evaluate(&View { record });
@@ -46,6 +58,10 @@ impl Access {
                     RbacCounter::ShadowDenied
                 },
             );
+            if let Some(policy) = outcome.policy {
+                let ir = ir.clone();
+                record.filters.noted.push(Noted { ir, policy });
+            }
         }
         let Some(rules) = &ir.rules else { return Ok(()) };
         let outcome = rules.evaluate(&View { record });

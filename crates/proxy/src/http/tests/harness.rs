@@ -126,6 +126,9 @@ pub(super) fn listener_of(manager: &Arc<Manager>) -> Arc<Listener> {
         tls: None,
         handshake_timeout: Duration::ZERO,
         access: Vec::new(),
+        asker: None,
+        shows_certificate: false,
+        judges_open: false,
         action: Action::Http(manager.clone()),
     };
     let ir = rajut_ir::listener::Listener {
@@ -378,6 +381,8 @@ impl Setup {
                     remote,
                     sni: None,
                     peer: peer.clone(),
+                    certificate: None,
+                    version: 0,
                     opened: Instant::now(),
                 });
                 let (worker, manager, counting) = (accepting.clone(), manager.clone(), counting.clone());

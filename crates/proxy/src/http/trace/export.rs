@@ -125,7 +125,7 @@ impl Exporter {
             .map_err(malformed)?;
         head.fields.set(Known::Te, "trailers").map_err(malformed)?;
         let body = vec![Piece::Data(body.into()), Piece::End];
-        let answer = mirror::send_aside(worker, &epoch, cluster, &head, body, None).await?;
+        let answer = mirror::send_aside(worker, &epoch, cluster, &head, body, None, 0).await?;
         if answer.grpc_status() == Some(0) {
             Ok(())
         } else {

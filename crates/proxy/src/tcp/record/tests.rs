@@ -21,6 +21,8 @@ fn a_refused_connection_has_a_line_with_its_reason_and_no_request() {
             uris: vec!["spiffe://mesh/ns/a/sa/b".into()],
             ..PeerIdentity::default()
         })),
+        certificate: None,
+        version: 0,
         #[expect(clippy::disallowed_methods, reason = "a connection has an age")]
         opened: Instant::now(),
     };
