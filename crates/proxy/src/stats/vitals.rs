@@ -99,12 +99,14 @@ fn since_epoch(time: SystemTime) -> Number {
 
 #[cfg(test)]
 mod tests {
+    use rajut_runtime::Clock;
+
     use super::*;
 
     #[test]
     fn time_without_a_control_plane_adds_up() {
         let link = ControlLink::default();
-        let start = Instant::now();
+        let start = Clock::system().now();
         let at = |seconds| start + Duration::from_secs(seconds);
         assert_eq!(link.state(at(1)), None, "nobody wants one");
         link.connected(at(1));
@@ -121,7 +123,7 @@ mod tests {
     #[test]
     fn a_process_tells_what_it_uses() {
         let started = SystemTime::UNIX_EPOCH + Duration::from_secs(7);
-        let rows = rows(&ControlLink::default(), None, Instant::now(), started);
+        let rows = rows(&ControlLink::default(), None, Clock::system().now(), started);
         let of = |name: &str| rows.iter().find(|row| row.name == name).map(|row| row.value);
         assert!(matches!(of(names::PROCESS_MEMORY), Some(Number::Whole(bytes)) if bytes > 1 << 20));
         assert!(matches!(of(names::PROCESS_CPU), Some(Number::Thousandths(_))));
