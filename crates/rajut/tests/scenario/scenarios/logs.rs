@@ -135,8 +135,8 @@ fn check(plane: Plane, audit: &std::path::Path) -> Result<Outcome> {
     let mesh = Mesh::up(plane, &Setup::yaml(&text).arguments(&["-n", "lab"]))?;
 
     for (path, code) in [
-        ("/ok?token=abc&page=2", "200"),
-        ("/status/404?token=abc", "404"),
+        ("/ok?token=hush-hush&page=2", "200"),
+        ("/status/404?token=hush-hush", "404"),
         ("/status/500", "500"),
     ] {
         let answered = call(&mesh, path)?;
@@ -192,7 +192,7 @@ fn check(plane: Plane, audit: &std::path::Path) -> Result<Outcome> {
     if !lines(&mesh, "web-0.lab")?.is_empty() {
         return Err("the server logs to standard output too".into());
     }
-    for secret in ["top-secret", "NIK-7", "token=", "abc"] {
+    for secret in ["top-secret", "NIK-7", "token=", "hush-hush"] {
         let everywhere = lines(&mesh, "client-0.lab")?.join("\n") + &fs::read_to_string(audit)?;
         if everywhere.contains(secret) {
             return Err(format!("{secret} is in a log").into());
