@@ -12,7 +12,7 @@
 //!
 //! Bounds: [`BOUNDS`] buckets and a sum for each worker and connection manager's prefix.
 
-use std::time::Duration;
+use std::{num::NonZeroU32, time::Duration};
 
 use rajut_telemetry::names;
 use rajut_types::Text;
@@ -76,12 +76,13 @@ impl OwnTimes {
     }
 }
 
-/// One measured request under way.
+/// One measured request under way. Every request has room for one, so that it is kept small.
 #[derive(Debug)]
 pub(crate) struct OwnTime {
     /// The beginning of the way there or back.
     since: Instant,
-    there: Option<Duration>,
+    /// The way there, microseconds; over an hour counts as one.
+    there: Option<NonZeroU32>,
     is_answered: bool,
 }
 
@@ -98,7 +99,8 @@ impl OwnTime {
     /// It was written to an upstream; the first time counts.
     pub(crate) fn sent(&mut self) {
         if self.there.is_none() {
-            self.there = Some(self.since.elapsed());
+            let micros = u32::try_from(self.since.elapsed().as_micros()).unwrap_or(u32::MAX);
+            self.there = Some(NonZeroU32::new(micros).unwrap_or(NonZeroU32::MIN));
         }
     }
 
@@ -111,7 +113,7 @@ impl OwnTime {
     /// The answer's head was written: the whole, where it had been sent and answered.
     pub(crate) fn finish(self) -> Option<Duration> {
         let there = self.there.filter(|_| self.is_answered)?;
-        Some(there + self.since.elapsed())
+        Some(Duration::from_micros(there.get().into()) + self.since.elapsed())
     }
 }
 
