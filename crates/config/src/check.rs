@@ -4,8 +4,10 @@
 //! out because of its own errors is no cause for findings in the objects that refer to it.
 
 mod authorizers;
+mod callers;
 pub(crate) mod gateways;
 mod hosts;
+mod overlaps;
 mod policies;
 mod routes;
 mod sidecars;
@@ -31,7 +33,9 @@ pub fn check(loaded: &Loaded) -> Vec<Diagnostic> {
     hosts::check(&mut checker);
     routes::check(&mut checker);
     policies::check(&mut checker);
+    overlaps::check(&mut checker);
     authorizers::check(&mut checker);
+    callers::check(&mut checker);
     gateways::check(&mut checker);
     sidecars::check(&mut checker);
     checker.findings
@@ -186,3 +190,6 @@ fn same_audience(a: &Visibility, b: &Visibility) -> bool {
 fn field(origin: &Origin, path: impl Into<Text>) -> Origin {
     origin.at(path, origin.line)
 }
+
+#[cfg(test)]
+mod tests;

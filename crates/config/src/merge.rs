@@ -12,6 +12,7 @@ mod environment;
 pub(crate) mod gateways;
 mod mesh;
 mod reader;
+mod services;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -168,6 +169,7 @@ fn read(sources: &[Source], options: &LoadOptions, reader: &mut Reader) -> Loade
             .map(|found| found.origin.object.clone())
             .collect(),
     };
+    loaded.services = services::join(loaded.services, &loaded.index, &mut findings);
     loaded.diagnostics.extend(findings);
     external_names(&mut loaded.services);
     gateways::add_workloads(&mut loaded);

@@ -157,6 +157,9 @@ fn describe(workload: &Workload) -> Text {
 
 /// An endpoint given in place: an address, a name, or a Unix socket.
 fn of_static(given: &StaticEndpoint, port: &ServicePort) -> Option<Endpoint> {
+    if !given.serves(port.number) {
+        return None;
+    }
     let number = given
         .ports
         .iter()
@@ -215,7 +218,8 @@ pub(crate) fn by_name(
                 .push(endpoint);
         }
     }
-    if service.endpoints.is_empty() && !service.host.is_wildcard() {
+    let nobody = !service.endpoints.iter().any(|given| given.serves(port.number));
+    if nobody && !service.host.is_wildcard() {
         let itself = StaticEndpoint {
             address: service.host.text(),
             ports: Vec::new(),
@@ -223,6 +227,7 @@ pub(crate) fn by_name(
             locality: Locality::default(),
             weight: 1,
             service_account: Text::default(),
+            serves: None,
         };
         places
             .entry((0, Locality::default()))

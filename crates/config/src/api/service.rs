@@ -118,6 +118,7 @@ fn be_external(service: &mut Service, target: &Hostname) {
         locality: Locality::default(),
         weight: 1,
         service_account: Text::default(),
+        serves: None,
     }];
 }
 

@@ -79,6 +79,7 @@ fn template(object: &Object<'_>, ports: Option<&[ServicePort]>) -> StaticEndpoin
         labels,
         weight: object.count("weight").filter(|weight| *weight > 0).unwrap_or(1),
         service_account: object.text("serviceAccount").unwrap_or_default(),
+        serves: None,
     }
 }
 

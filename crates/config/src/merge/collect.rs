@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use rajut_types::{Diagnostic, Hostname, ObjectRef, Origin, Severity, Text};
+use rajut_types::{Diagnostic, ObjectRef, Origin, Severity, Text};
 
 use super::{
     Counts, Defaults, LoadOptions, Partial, mesh,
@@ -64,8 +64,6 @@ pub(super) struct Collected {
     default_namespace: Text,
     /// Config maps whose mesh settings are wrong.
     wrong_mesh: BTreeSet<ObjectRef>,
-    /// (host, namespace) → position in `services`.
-    by_host: BTreeMap<(Hostname, Text), usize>,
     /// (namespace, name) → position in `deployments`.
     by_workload: BTreeMap<(Text, Text), usize>,
     /// What documents mean; the reader's.
@@ -288,11 +286,7 @@ impl Collected {
             Parsed::Namespace(it) => self.namespaces.push(it),
             Parsed::ServiceAccount(it) => self.service_accounts.push(it),
             Parsed::ConfigMap(it) => self.config_maps.push(it),
-            Parsed::Services(all) => {
-                for service in all {
-                    self.add_service(service);
-                }
-            }
+            Parsed::Services(all) => self.services.extend(all),
             Parsed::Deployment(it) => self.add_deployment(*it),
             Parsed::Overlay(it) => self.overlays.push(*it),
             Parsed::VirtualService(it) => self.virtual_services.push(*it),
@@ -308,24 +302,6 @@ impl Collected {
             Parsed::WorkloadGroup => {}
             Parsed::Telemetry(it) if it.targeted => {}
             Parsed::Telemetry(it) => self.telemetries.push(it),
-        }
-    }
-
-    /// Two service entries may share a host in one namespace: the later adds the ports that the earlier lacks.
-    fn add_service(&mut self, service: Service) {
-        let key = (service.host.clone(), service.namespace.clone());
-        match self.by_host.get(&key).and_then(|at| self.services.get_mut(*at)) {
-            None => {
-                self.by_host.insert(key, self.services.len());
-                self.services.push(service);
-            }
-            Some(first) => {
-                for port in service.ports {
-                    if first.port(port.number).is_none() {
-                        first.ports.push(port);
-                    }
-                }
-            }
         }
     }
 
@@ -451,7 +427,7 @@ impl Collected {
             self.seen.insert(key, (origin, document.root.clone()));
             self.add_deployment(raw);
             if let Some(service) = service {
-                self.add_service(service);
+                self.services.push(service);
             }
         }
     }

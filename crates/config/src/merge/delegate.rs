@@ -2,7 +2,7 @@
 //!
 //! Source: Istio `pilot/pkg/model/virtualservice.go` (what is inherited, which matches are compatible).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rajut_types::{Diagnostic, Severity, Text};
 
@@ -38,7 +38,32 @@ pub(super) fn inline(all: &Collected) -> (Vec<VirtualService>, Vec<Diagnostic>) 
         }
         rules.push(rule);
     }
+    findings.extend(unused(all));
     (rules, findings)
+}
+
+/// Delegates that nothing is delegated to. A rule that was left out may be the one that does.
+fn unused(all: &Collected) -> Vec<Diagnostic> {
+    if all.broken.iter().any(|object| &*object.kind == "VirtualService") {
+        return Vec::new();
+    }
+    let routes = all.virtual_services.iter().flat_map(|rule| &rule.http);
+    let used: BTreeSet<(&str, &str)> = routes
+        .filter_map(|route| route.delegate.as_ref())
+        .map(|delegate| (&*delegate.namespace, &*delegate.name))
+        .collect();
+    let delegates = all.virtual_services.iter().filter(|rule| rule.is_delegate());
+    delegates
+        .map(|delegate| &delegate.rule)
+        .filter(|rule| !used.contains(&(&*rule.namespace, &*rule.name)))
+        .map(|rule| {
+            let message =
+                "nothing is delegated to this VirtualService, and it has no hosts: its routes are not used";
+            all.index
+                .diagnostic(codes::DELEGATE, Severity::Warning, &rule.origin, message)
+                .hint("add `hosts:`, or name it as the `delegate:` of a route")
+        })
+        .collect()
 }
 
 type ByName<'a> = BTreeMap<(&'a str, &'a str), &'a RawVirtualService>;

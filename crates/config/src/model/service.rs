@@ -152,4 +152,13 @@ pub struct StaticEndpoint {
     pub weight: u32,
     /// For secure naming; empty where unknown.
     pub service_account: Text,
+    /// The service's ports that it is an endpoint of; `None`: all. Given where several entries make one service.
+    pub serves: Option<Vec<u16>>,
+}
+
+impl StaticEndpoint {
+    /// Whether it is an endpoint of that port of its service.
+    pub fn serves(&self, port: u16) -> bool {
+        self.serves.as_ref().is_none_or(|ports| ports.contains(&port))
+    }
 }

@@ -22,6 +22,11 @@ pub const SCENARIOS: &[Scenario] = &[
         run: entries,
     },
     Scenario {
+        name: "service_entries_of_one_host_are_one_service_and_each_port_keeps_its_endpoints",
+        planes: BOTH,
+        run: one_host,
+    },
+    Scenario {
         name: "a_sidecar_limits_what_is_seen_and_says_where_the_application_is",
         planes: BOTH,
         run: sidecars,
@@ -233,6 +238,61 @@ fn entries(plane: Plane) -> Result<Outcome> {
         "{address: 127.0.0.9, labels: {app: old, version: v2}}",
     ))?;
     until(&mesh, "nobody without the port", url, &[], 1)?;
+    mesh.down()?;
+    Ok(Outcome::Passed)
+}
+
+fn service_entry(name: &str, spec: &str) -> String {
+    format!(
+        "---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: {name}, namespace: lab}}\nspec: {{hosts: \
+         [old.example], resolution: STATIC, {spec}}}\n"
+    )
+}
+
+fn one_host(plane: Plane) -> Result<Outcome> {
+    let (one, two, three) = (server("one")?, server("two")?, server("three")?);
+    let first = service_entry(
+        "first",
+        &format!(
+            "ports: [{{number: 80, name: http, protocol: HTTP}}], endpoints: [{{address: 127.0.0.1, ports: {{http: {one}}}}}]"
+        ),
+    );
+    let second = service_entry(
+        "second",
+        &format!(
+            "ports: [{{number: 81, name: http, protocol: HTTP}}], endpoints: [{{address: 127.0.0.1, ports: {{http: {two}}}}}]"
+        ),
+    );
+    let third = service_entry(
+        "third",
+        &format!(
+            "ports: [{{number: 80, name: web, protocol: HTTP, targetPort: {three}}}], endpoints: [{{address: 127.0.0.1}}]"
+        ),
+    );
+    let text = [
+        "apiVersion: v1\nkind: Namespace\nmetadata: {name: lab}\n",
+        lab::STRICT,
+        &first,
+        &second,
+        &sample("client"),
+    ];
+    let mesh = Mesh::up(plane, &Setup::yaml(&text.concat()).arguments(&["-n", "lab"]))?;
+    let (web, other) = ("http://old.example/", "http://old.example:81/");
+    until(&mesh, "the first one's port", web, &[("one", 10..=10)], 10)?;
+    until(&mesh, "the second one's port", other, &[("two", 10..=10)], 10)?;
+    mesh.apply(&third)?;
+    until(
+        &mesh,
+        "a port of two entries has the endpoints of both",
+        web,
+        &[("one", 1..=39), ("three", 1..=39)],
+        40,
+    )?;
+    mesh.delete(&third)?;
+    until(&mesh, "and of one again", web, &[("one", 10..=10)], 10)?;
+    mesh.delete(&second)?;
+    until(&mesh, "the second one's port goes with it", other, &[], 1)?;
+    until(&mesh, "and the first one's stays", web, &[("one", 10..=10)], 10)?;
     mesh.down()?;
     Ok(Outcome::Passed)
 }
