@@ -14,6 +14,7 @@
 //! History lives in memory and ends with the process.
 
 pub mod alarm;
+pub mod anomaly;
 pub mod edge;
 pub mod series;
 pub mod store;
@@ -36,7 +37,7 @@ use rajut_xds::{
     Node,
     load::{ClusterLoad, LoadReporter, LoadSink, ReportNumber},
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, time::MissedTickBehavior};
 use tonic::{Extensions, Status};
 
 use self::{
@@ -119,14 +120,30 @@ impl Observer {
         (self.0.wall(now), history)
     }
 
-    /// (when learning ends, first calls after it).
-    pub fn first_calls(&self) -> (SystemTime, Vec<Alarm>) {
+    /// (when learning ends, what was noticed after it).
+    pub fn alarms(&self) -> (SystemTime, Vec<Alarm>) {
         let store = self.0.lock();
         let alarms = store.alarms();
         (
             self.0.wall(alarms.learning_ends()),
             alarms.all().cloned().collect(),
         )
+    }
+
+    /// Looks at everything once, for what is far from its own past.
+    pub fn watch(&self) {
+        let now = self.0.second();
+        self.0.lock().watch(now);
+    }
+
+    /// [`watch`](Self::watch), every second, for ever.
+    pub async fn keep_watch(self) {
+        let mut every = tokio::time::interval(Duration::from_secs(1));
+        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            every.tick().await;
+            self.watch();
+        }
     }
 
     /// When a second of [`EdgeView`] was.

@@ -165,11 +165,10 @@ pub async fn start(options: ControlOptions) -> Result<Control, ControlError> {
 
     let (listener, address) = tcp_listener(options.listen)?;
     let (identity, newest) = watch::channel(Arc::new(authority.own_identity(address.ip(), 1)?));
-    let mesh = registry.snapshot().mesh.clone();
-    let domains = std::iter::once(&options.trust_domain).chain(&mesh.trust_domain_aliases);
-    let accepted = spawn_acceptor(listener, newest, domains.cloned().collect());
+    let accepted = spawn_acceptor(listener, newest, trust_domains(&options, &registry));
     let mut tasks = JoinSet::new();
     tasks.spawn(keeping);
+    tasks.spawn(observer.clone().keep_watch());
     tasks.spawn(renew_own(
         Arc::clone(&authority),
         address.ip(),
@@ -211,6 +210,13 @@ pub async fn start(options: ControlOptions) -> Result<Control, ControlError> {
         tasks,
         drain: trigger,
     })
+}
+
+/// Whose workloads are of this mesh.
+fn trust_domains(options: &ControlOptions, registry: &Registry) -> Vec<TrustDomain> {
+    let mesh = registry.snapshot().mesh.clone();
+    let domains = std::iter::once(&options.trust_domain).chain(&mesh.trust_domain_aliases);
+    domains.cloned().collect()
 }
 
 /// Closed only where somebody is to open it.

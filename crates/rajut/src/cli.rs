@@ -69,7 +69,7 @@ pub(crate) enum Command {
     Status(OutputFormat),
     /// Who calls whom, how much, how well and how fast, live
     Top(top::TopArgs),
-    /// Workloads that called a service which they had not called before
+    /// What is out of the ordinary, without a rule: first calls, fan-out, refusals, rate, errors, latency, bytes
     Alarms(OutputFormat),
     /// The console in a browser: the live service graph, services, coverage, findings, alarms, and a page for auditors
     Dashboard(dashboard::DashboardArgs),

@@ -5,7 +5,7 @@
 //! ([`Load::metrics`]): Envoy sends none of them, so that their absence says "not known", never zero. Amounts are those of
 //! one interval; [`Load::in_progress`] is a level.
 //!
-//! Bound: [`BUCKETS`] counts and seven numbers for an edge, whatever passes on it. Unknown names are left out. Pure.
+//! Bound: [`BUCKETS`] counts and eight numbers for an edge, whatever passes on it. Unknown names are left out. Pure.
 
 /// Buckets of a response time; the last one has no upper bound.
 pub const BUCKETS: usize = 20;
@@ -49,6 +49,8 @@ const RESPONSE_BYTES: &str = "rajut.response_bytes";
 const MTLS: &str = "rajut.mtls";
 /// Requests (or connections) that came to no upstream, so that nothing is known of their encryption.
 const UNREACHED: &str = "rajut.unreached";
+/// Requests that somebody refused: 401, 403 and their gRPC statuses.
+const DENIED: &str = "rajut.denied";
 /// Opaque connections that were opened.
 const CONNECTIONS: &str = "rajut.connections";
 /// Of these, the ones that came to no upstream.
@@ -87,6 +89,8 @@ pub struct Detail {
     pub mtls: u64,
     /// Requests and connections that came to no upstream: they were neither encrypted nor plain.
     pub unreached: u64,
+    /// Requests that were refused: 401 and 403, gRPC `PERMISSION_DENIED` and `UNAUTHENTICATED`.
+    pub denied: u64,
     /// Opaque connections.
     pub connections: u64,
     /// Of these, failed ones.
@@ -141,6 +145,7 @@ impl Load {
         let counts = [
             (MTLS, detail.mtls),
             (UNREACHED, detail.unreached),
+            (DENIED, detail.denied),
             (CONNECTIONS, detail.connections),
             (CONNECTIONS_FAILED, detail.connections_failed),
         ];
@@ -172,6 +177,7 @@ impl Load {
             TIME => detail.times.micros = whole,
             MTLS => detail.mtls = *count,
             UNREACHED => detail.unreached = *count,
+            DENIED => detail.denied = *count,
             CONNECTIONS => detail.connections = *count,
             CONNECTIONS_FAILED => detail.connections_failed = *count,
             REQUEST_BYTES => detail.request_bytes = whole,
@@ -227,6 +233,7 @@ mod tests {
                 response_bytes: 7,
                 mtls: 4,
                 unreached: 1,
+                denied: 2,
                 connections: 5,
                 connections_failed: 6,
             }),

@@ -4,7 +4,10 @@
 use std::{fmt::Write as _, sync::atomic::Ordering::Relaxed};
 
 use super::Admin;
-use crate::discovery::Totals;
+use crate::{
+    discovery::Totals,
+    observe::{alarm::Kind, store::Counts},
+};
 
 /// Name, kind, help.
 type Metric = (&'static str, &'static str, &'static str);
@@ -128,10 +131,15 @@ const LOAD_REFUSED: Metric = (
     "counter",
     "Streams of load reports that were refused for who sent them.",
 );
-const FIRST_CALLS: Metric = (
-    "rajut_control_first_calls_total",
+const ALARMS: Metric = (
+    "rajut_control_alarms_total",
     "counter",
-    "Alarms: workloads that called a service which they had not called before.",
+    "Alarms that were raised without a rule, by kind.",
+);
+const ALARMS_OPEN: Metric = (
+    "rajut_control_alarms_open",
+    "gauge",
+    "Alarms that are not over, by kind.",
 );
 const FIRST_CALLS_UNWATCHED: Metric = (
     "rajut_control_first_calls_unwatched_total",
@@ -180,7 +188,6 @@ pub(super) fn text(admin: &Admin) -> String {
         (UNPLACED, observed.unplaced),
         (LEFT_OUT, observed.left_out),
         (LOAD_REFUSED, observed.refused),
-        (FIRST_CALLS, observed.first_calls),
         (FIRST_CALLS_UNWATCHED, observed.first_calls_unwatched),
     ];
     let mut text = String::new();
@@ -190,6 +197,7 @@ pub(super) fn text(admin: &Admin) -> String {
         // Writing to a String can't fail.
         let _ = writeln!(text, "{} {value}", metric.0);
     }
+    alarms(&mut text, &observed);
     head(&mut text, PUSHES);
     for (kind, totals) in &totals {
         let _ = writeln!(text, "{}{{type=\"{kind}\"}} {}", PUSHES.0, totals.pushes);
@@ -203,6 +211,16 @@ pub(super) fn text(admin: &Admin) -> String {
         );
     }
     text
+}
+
+fn alarms(text: &mut String, observed: &Counts) {
+    for (metric, by_kind) in [(ALARMS, observed.alarms), (ALARMS_OPEN, observed.alarms_open)] {
+        head(text, metric);
+        for (kind, count) in Kind::ALL.iter().zip(by_kind) {
+            // Writing to a String can't fail.
+            let _ = writeln!(text, "{}{{kind=\"{}\"}} {count}", metric.0, kind.name());
+        }
+    }
 }
 
 /// What this process uses; nothing where the system does not say.

@@ -11,13 +11,15 @@ use rajut_telemetry::load::{BOUNDS, BUCKETS, Load};
 /// Seconds of a slot, and slots that are kept: 5 minutes, 2 hours, 3 days.
 pub const TIERS: [(u32, u32); 3] = [(1, 300), (60, 120), (900, 288)];
 
-/// What happened in some time. 128 bytes.
+/// What happened in some time. 136 bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Amounts {
     /// Requests that were answered well.
     pub succeeded: u32,
     /// Requests that failed.
     pub failed: u32,
+    /// Of all requests, those that were refused (401, 403).
+    pub denied: u32,
     /// Opaque connections.
     pub connections: u32,
     /// Of these, failed ones.
@@ -48,6 +50,7 @@ impl From<&Load> for Amounts {
             ..Self::default()
         };
         if let Some(detail) = &load.detail {
+            amounts.denied = narrow(detail.denied);
             amounts.connections = narrow(detail.connections);
             amounts.connections_failed = narrow(detail.connections_failed);
             let told = amounts.requests().saturating_add(amounts.connections);
@@ -73,6 +76,7 @@ impl Amounts {
         let Self {
             succeeded,
             failed,
+            denied,
             connections,
             connections_failed,
             detailed,
@@ -85,6 +89,7 @@ impl Amounts {
         for (sum, amount) in [
             (succeeded, other.succeeded),
             (failed, other.failed),
+            (denied, other.denied),
             (connections, other.connections),
             (connections_failed, other.connections_failed),
             (detailed, other.detailed),

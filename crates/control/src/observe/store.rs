@@ -1,9 +1,11 @@
 //! All edges, their callers, and which reports have come. Pure; time is the number of seconds since the store began.
 //!
-//! Bounds: [`EDGES_MAX`] edges, [`CALLER_EDGES_MAX`] of one caller, [`SLOTS_MAX`] slots of 136 bytes together (about 200 MB
+//! Bounds: [`EDGES_MAX`] edges, [`CALLER_EDGES_MAX`] of one caller, [`SLOTS_MAX`] slots of 144 bytes together (about 200 MB
 //! at worst; an edge that never rests has 708, 0.1 MB). Where slots run out, the tiers are shortened for all, and the answer
 //! says by how much; where edges do, the calls on further ones are counted ([`Counts`]) and not kept. Proxies are
 //! remembered for [`REMEMBERED`] seconds after their stream ended, at most [`REPORTERS_MAX`] of them.
+
+mod watch;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -16,7 +18,8 @@ use rajut_xds::load::ReportNumber;
 use tonic::Status;
 
 use super::{
-    alarm::{Alarm, Alarms, LEARNING},
+    alarm::{Alarms, Kind, LEARNING},
+    anomaly::{CallerWatch, EdgeWatch},
     edge::{Caller, EdgeKey, Target},
     series::{Amounts, Series, TIERS},
 };
@@ -53,8 +56,10 @@ pub struct Counts {
     pub left_out: u64,
     /// Streams that were refused.
     pub refused: u64,
-    /// Alarms of first calls.
-    pub first_calls: u64,
+    /// Alarms by kind, in the order of [`Kind::ALL`].
+    pub alarms: [u64; Kind::ALL.len()],
+    /// Of these, those that are not over.
+    pub alarms_open: [u64; Kind::ALL.len()],
     /// First calls beyond what is watched.
     pub first_calls_unwatched: u64,
 }
@@ -104,6 +109,7 @@ struct Edge {
     first_seen: u32,
     last_seen: u32,
     under_way: u64,
+    watch: EdgeWatch,
 }
 
 /// What is known of a caller's proxies.
@@ -114,7 +120,10 @@ struct Reporting {
     since: u32,
     /// The last stream ended then.
     until: u32,
+    /// When a stream began or ended last: what comes late then comes at once.
+    changed: u32,
     edges: usize,
+    watch: CallerWatch,
 }
 
 #[derive(Debug)]
@@ -138,6 +147,9 @@ pub struct Store {
     swept: u32,
     counts: Counts,
     alarms: Alarms,
+    /// When it was watched last, and until when what passes says nothing since time was lost.
+    watched: u32,
+    unsteady_until: u32,
 }
 
 impl Default for Store {
@@ -152,6 +164,8 @@ impl Default for Store {
             swept: 0,
             counts: Counts::default(),
             alarms: Alarms::new(u32::try_from(LEARNING.as_secs()).unwrap_or(u32::MAX)),
+            watched: 0,
+            unsteady_until: 0,
         }
     }
 }
@@ -168,7 +182,7 @@ impl Store {
         }
     }
 
-    /// First calls.
+    /// What was noticed.
     pub fn alarms(&self) -> &Alarms {
         &self.alarms
     }
@@ -192,6 +206,7 @@ impl Store {
             ..Reporting::default()
         });
         reporting.open += 1;
+        reporting.changed = now;
         Ok(())
     }
 
@@ -204,6 +219,7 @@ impl Store {
         if let Some(reporting) = self.callers.get_mut(caller) {
             reporting.open = reporting.open.saturating_sub(1);
             reporting.until = now;
+            reporting.changed = now;
         }
     }
 
@@ -271,12 +287,8 @@ impl Store {
 
     /// Another edge.
     fn place(&mut self, caller: &Caller, target: Target, now: u32) -> Option<Arc<EdgeKey>> {
-        if let Some(Alarm { caller, target, .. }) = self.alarms.called(caller, &target, now) {
-            tracing::warn!(
-                caller = %caller.workload, namespace = %caller.namespace, principal = %caller.principal,
-                service = %target.host, port = target.port,
-                "first call: this workload has not called this service before"
-            );
+        if let Some(alarm) = self.alarms.called(caller, &target, now) {
+            watch::log(alarm);
         }
         let of_caller = self.callers.get(caller).map_or(0, |reporting| reporting.edges);
         if self.edges.len() >= EDGES_MAX || of_caller >= CALLER_EDGES_MAX {
@@ -292,6 +304,7 @@ impl Store {
             first_seen: now,
             last_seen: now,
             under_way: 0,
+            watch: EdgeWatch::default(),
         };
         self.edges.insert(Arc::clone(&key), edge);
         Some(key)
@@ -354,7 +367,8 @@ impl Store {
         Counts {
             edges: self.edges.len(),
             reporters: self.instances.values().filter(|known| known.open > 0).count(),
-            first_calls: self.alarms.raised(),
+            alarms: self.alarms.raised(),
+            alarms_open: self.alarms.open(),
             first_calls_unwatched: self.alarms.unwatched,
             ..self.counts
         }

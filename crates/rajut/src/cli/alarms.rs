@@ -1,4 +1,4 @@
-//! `rajut alarms`: workloads that called a service which they had not called before.
+//! `rajut alarms`: what the control plane noticed without a rule.
 
 use std::process::ExitCode;
 
@@ -22,7 +22,15 @@ fn text(answer: &Value) -> String {
         plain(value.pointer(pointer).and_then(Value::as_str).unwrap_or_default())
     };
     let alarms = answer.get("alarms").and_then(Value::as_array);
-    let mut table = Table::new(&["AT", "ALARM", "CALLER", "IDENTITY", "SERVICE"]);
+    let mut table = Table::new(&[
+        "AT",
+        "ALARM",
+        "UNTIL",
+        "CALLER",
+        "IDENTITY",
+        "SERVICE",
+        "BEFORE → NOW",
+    ]);
     let mut rows = 0;
     // The newest first.
     for alarm in alarms.into_iter().flatten().rev() {
@@ -39,9 +47,14 @@ fn text(answer: &Value) -> String {
         table.row([
             told(alarm, "/at"),
             told(alarm, "/kind"),
+            match alarm.get("open").and_then(Value::as_bool) {
+                Some(true) => "open".to_owned(),
+                _ => told(alarm, "/endedAt"),
+            },
             caller,
             told(alarm, "/source/principal"),
             service,
+            figures(alarm),
         ]);
     }
     let mut text = if rows > 0 {
@@ -56,6 +69,37 @@ fn text(answer: &Value) -> String {
     text
 }
 
+/// What it was, what it is, and of what; of a caller's alarm, which services.
+fn figures(alarm: &Value) -> String {
+    let Some(found) = alarm.get("evidence").filter(|found| found.is_object()) else {
+        return String::new();
+    };
+    let number = |name: &str| found.get(name).and_then(Value::as_f64).unwrap_or_default();
+    let measure = plain(found.get("measure").and_then(Value::as_str).unwrap_or_default());
+    let mut text = format!("{} → {} {measure}", short(number("before")), short(number("now")));
+    let hosts = found.get("hosts").and_then(Value::as_array);
+    let hosts: Vec<String> = hosts
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .map(plain)
+        .collect();
+    if hosts.len() > 1 {
+        append!(text, ": {}", hosts.join(", "));
+    }
+    text
+}
+
+/// Three figures that count.
+fn short(number: f64) -> String {
+    match number.abs() {
+        size if size >= 10_000.0 => format!("{:.0}k", number / 1000.0),
+        size if size >= 100.0 => format!("{number:.0}"),
+        size if size >= 1.0 => format!("{number:.1}"),
+        _ => format!("{number:.3}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -66,9 +110,10 @@ mod tests {
     fn alarms_stand_newest_first_and_learning_is_said() {
         let alarm = |number: u64, host: &str| {
             json!({
-                "number": number, "kind": "first-call", "at": "2026-11-22T10:00:00Z",
+                "number": number, "kind": "rate", "at": "2026-11-22T10:00:00Z", "open": true, "endedAt": null,
                 "source": {"namespace": "clinic", "workload": "web\u{1b}[2J", "principal": "p"},
                 "destination": {"host": host, "port": 3306},
+                "evidence": {"measure": "calls per second", "before": 3.25, "now": 41_000.0, "hosts": []},
             })
         };
         let answer = json!({
@@ -78,7 +123,8 @@ mod tests {
         let text = text(&answer);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 3, "{text}");
-        assert!(lines[1].ends_with("second:3306") && lines[2].ends_with("first:3306"));
+        assert!(lines[1].contains("second:3306") && lines[2].contains("first:3306"));
+        assert!(lines[1].ends_with("3.2 → 41k calls per second") && lines[1].contains("  open  "));
         assert!(!text.contains('\u{1b}'));
         let learning =
             json!({"now": "2026-11-22T10:00:05Z", "learningUntil": "2026-11-22T10:10:00Z", "alarms": []});

@@ -1,5 +1,6 @@
 //! All scenarios, in the order in which they run, in two lanes. Those that look at one shared mesh stand together in one lane.
 
+mod alarms;
 mod authorization;
 mod bulk;
 mod clinic;
@@ -82,6 +83,7 @@ fn waiting() -> Vec<Scenario> {
         node::SCENARIOS,
         on_demand::SCENARIOS,
         observe::SCENARIOS,
+        alarms::SCENARIOS,
         locality::SCENARIOS,
         sidecars::SCENARIOS,
         streams::SCENARIOS,

@@ -193,6 +193,9 @@ impl Sums {
                     &mut self.succeeded
                 };
                 add(outcome, requests);
+                if was_denied(key) {
+                    add(&mut detail.denied, requests);
+                }
                 requests
             }
             Counts::Tcp(counts) => {
@@ -224,6 +227,7 @@ impl Sums {
             response_bytes: now.response_bytes.wrapping_sub(then.response_bytes),
             mtls: now.mtls.wrapping_sub(then.mtls),
             unreached: now.unreached.wrapping_sub(then.unreached),
+            denied: now.denied.wrapping_sub(then.denied),
             connections: now.connections.wrapping_sub(then.connections),
             connections_failed: now.connections_failed.wrapping_sub(then.connections_failed),
             ..Detail::default()
@@ -248,6 +252,13 @@ fn has_failed(key: &Key) -> bool {
         (0 | 500.., _) => true,
         (_, status) => status.is_some_and(is_grpc_server_error),
     }
+}
+
+/// Refused by whoever judged the caller: the other end's policies or tokens, or its application.
+fn was_denied(key: &Key) -> bool {
+    const PERMISSION_DENIED: u8 = 7;
+    const UNAUTHENTICATED: u8 = 16;
+    matches!(key.code, 401 | 403) || matches!(key.grpc, Some(PERMISSION_DENIED | UNAUTHENTICATED))
 }
 
 #[cfg(test)]
@@ -354,6 +365,18 @@ mod tests {
             (2, 0, 1),
             "the other one was plain"
         );
+
+        for (code, grpc) in [
+            (401, None),
+            (403, None),
+            (200, Some(7)),
+            (200, Some(16)),
+            (404, None),
+        ] {
+            count("outbound|80||a", code, grpc);
+        }
+        let load = read(&edges.collect(), "outbound|80||a");
+        assert_eq!((load.failed, load.detail.expect("told").denied), (0, 4));
 
         assert!(edges.collect().is_empty(), "nothing is told twice");
         count("outbound|80||b", 500, None);

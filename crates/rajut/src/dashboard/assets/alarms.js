@@ -2,7 +2,7 @@
 
 import { h, replace, table } from "./dom.js";
 import { moment, shortHost } from "./format.js";
-import { t } from "./texts.js";
+import { language, t } from "./texts.js";
 
 export const alarmsPage = {
   sources: () => ({ alarms: "/api/alarms" }),
@@ -16,15 +16,27 @@ export const alarmsPage = {
 function update(body, { alarms, now, learningUntil, raised }) {
   const learns = now < learningUntil;
   const rows = [...alarms].reverse().map((one) => {
-    const { host, port } = one.destination;
-    const to = h("a", { href: `#/graph?select=${encodeURIComponent(host)}&focus=${encodeURIComponent(host)}`, "data-key": `alarm ${one.number}` }, `${shortHost(host)}${port ? `:${port}` : ""}`);
-    return [moment(one.at), ["warn", t(`alarm.${one.kind}`)], `${one.source.workload}.${one.source.namespace}`, h("code", {}, one.source.principal), to, h("code", {}, one.runbook)];
+    const { host, port } = one.destination ?? {};
+    const to = host && h("a", { href: `#/graph?select=${encodeURIComponent(host)}&focus=${encodeURIComponent(host)}`, "data-key": `alarm ${one.number}` }, `${shortHost(host)}${port ? `:${port}` : ""}`);
+    const until = one.open ? t("alarms.open") : moment(one.endedAt);
+    return [moment(one.at), [one.open ? "warn" : "", t(`alarm.${one.kind}`)], until, `${one.source.workload}.${one.source.namespace}`, h("code", {}, one.source.principal), to ?? "", evidence(one), h("code", {}, one.runbook)];
   });
   replace(
     body,
     learns && h("p", { class: "banner" }, t("alarms.learning", { until: moment(learningUntil) })),
-    table(t("nav.alarms"), [[t("time"), ""], [t("alarms.kind"), ""], [t("caller"), ""], [t("identity"), ""], [t("service"), ""], [t("alarms.runbook"), ""]], rows, t("alarms.none")),
+    table(t("nav.alarms"), [[t("time"), ""], [t("alarms.kind"), ""], [t("alarms.until"), ""], [t("caller"), ""], [t("identity"), ""], [t("service"), ""], [t("alarms.evidence"), ""], [t("alarms.runbook"), ""]], rows, t("alarms.none")),
     raised > alarms.length && h("p", { class: "hint" }, t("alarms.older", { count: raised - alarms.length })),
     h("p", { class: "hint" }, t("alarms.kinds")),
   );
+}
+
+// What it was and what it is.
+function evidence({ kind, evidence: found }) {
+  if (!found) return "";
+  const figures = t(`alarm.${kind}.evidence`, { before: figure(found.before), now: figure(found.now), seconds: found.windowSeconds });
+  return found.hosts.length > 1 ? `${figures}: ${found.hosts.map(shortHost).join(", ")}` : figures;
+}
+
+function figure(value) {
+  return new Intl.NumberFormat(language(), { maximumSignificantDigits: 3 }).format(value);
 }
