@@ -33,7 +33,7 @@ function update(body, { alarms, now, learningUntil, raised }) {
 // What it was and what it is.
 function evidence({ kind, evidence: found }) {
   if (!found) return "";
-  const figures = t(`alarm.${kind}.evidence`, { before: figure(found.before), now: figure(found.now), seconds: found.windowSeconds });
+  const figures = t(`evidence.${kind}`, { before: figure(found.before), now: figure(found.now), seconds: found.windowSeconds });
   return found.hosts.length > 1 ? `${figures}: ${found.hosts.map(shortHost).join(", ")}` : figures;
 }
 
