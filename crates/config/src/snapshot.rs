@@ -69,6 +69,8 @@ pub struct Snapshot {
     pub request_authentications: Vec<Arc<RequestAuthentication>>,
     /// Key sets that were fetched, as [`usable`](crate::key_set::usable) gives them.
     pub key_sets: Arc<KeySets>,
+    /// Whom everybody of the mesh believes; `None` until the issuer has said.
+    pub trust: Option<Arc<Trust>>,
     /// Sorted by age.
     pub telemetries: Vec<Arc<Telemetry>>,
     /// Sorted by age.
@@ -78,6 +80,15 @@ pub struct Snapshot {
     /// Sorted by age.
     pub sidecars: Vec<Arc<Sidecar>>,
     index: Arc<Index>,
+}
+
+/// Whom everybody of the mesh believes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trust {
+    /// The roots, PEM; the first is the one that certificates are issued under.
+    pub roots: Text,
+    /// The generation that brought it.
+    pub since: u64,
 }
 
 /// Where from → the key set. As many as rules name.
@@ -213,6 +224,7 @@ impl Snapshot {
                 |object| (object.age, object.name.clone(), object.namespace.clone()),
             ),
             key_sets: Arc::clone(&previous.key_sets),
+            trust: previous.trust.clone(),
             telemetries: keep_sorted(telemetries, &previous.telemetries, |object| {
                 (object.age, object.name.clone(), object.namespace.clone())
             }),
@@ -267,6 +279,20 @@ impl Snapshot {
         let mut next = Self {
             generation: self.generation + 1,
             key_sets: keep(key_sets, Some(&self.key_sets)),
+            ..self.clone()
+        };
+        // Its allocation stands for the whole contents.
+        next.index = Arc::new(Index::after(&next, self));
+        next
+    }
+
+    /// The next snapshot, with another trust and nothing else.
+    #[must_use]
+    pub fn with_trust(&self, roots: Text) -> Self {
+        let since = self.generation + 1;
+        let mut next = Self {
+            generation: since,
+            trust: Some(Arc::new(Trust { roots, since })),
             ..self.clone()
         };
         // Its allocation stands for the whole contents.

@@ -6,6 +6,7 @@
 
 mod answer;
 mod edges;
+mod identity;
 mod metrics;
 mod reach;
 mod route;

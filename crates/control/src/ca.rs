@@ -2,20 +2,22 @@
 //!
 //! Who the caller is comes from one of two proofs: a join token that this control plane signed ([`token`]), or the
 //! caller's current, still valid mesh certificate. Root and key live in the state folder in Istio's `cacerts` layout, so
-//! that an existing intermediate can be put there ([`keystore`]). Every certificate is on record ([`record`]).
+//! that an existing intermediate can be put there ([`keystore`]). Every certificate is on record ([`record`]). The mesh can go
+//! to another root while it runs ([`rotation`]).
 //!
 //! Refuses: requests without a proof or with a foreign, expired or malformed one, requests that are not signed by their
 //! key. Degrades: a life longer than the limit is cut to it. There is no revocation list; lives are short.
 
 mod keystore;
 mod record;
+pub mod rotation;
 pub mod token;
 mod wire;
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::Path,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -28,8 +30,11 @@ use rcgen::{
     KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType, SerialNumber,
 };
 
+use keystore::Keystore;
 pub use keystore::KeystoreError;
 pub use record::Issued;
+use rotation::{Rotation, Step};
+use tokio::sync::watch;
 pub use wire::CertificateAuthorityService;
 
 /// How much earlier than now a certificate begins, for clocks that are behind.
@@ -42,13 +47,20 @@ pub const SERVER_NAME: &str = "rajut-control";
 /// The issuer.
 #[derive(Debug)]
 pub struct CertificateAuthority {
-    keystore: keystore::Keystore,
+    /// What is issued with and who is believed; who waits hears of a change.
+    keystore: watch::Sender<Arc<Keystore>>,
+    /// Held while a change is written down: one at a time.
+    changing: Mutex<()>,
     tokens: token::TokenKey,
     record: record::Record,
     trust_domain: TrustDomain,
     ttl: Duration,
     clock: Clock,
 }
+
+/// What the issuer was at one moment.
+#[derive(Debug, Clone)]
+pub struct Version(Arc<Keystore>);
 
 /// Why a certificate is not issued.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +82,20 @@ pub enum IssueError {
     Record(#[from] std::io::Error),
 }
 
+/// Why the mesh does not go to another root, or not further.
+#[derive(Debug, thiserror::Error)]
+pub enum RotationError {
+    /// One at a time.
+    #[error("the mesh is on its way to another root already")]
+    UnderWay,
+    /// Nothing to go on with.
+    #[error("the mesh is not on its way to another root")]
+    None,
+    /// A file.
+    #[error(transparent)]
+    Keystore(#[from] KeystoreError),
+}
+
 impl CertificateAuthority {
     /// Opens the issuer in `folder`, making root and keys at the first time.
     pub fn open(
@@ -78,11 +104,12 @@ impl CertificateAuthority {
         ttl: Duration,
         clock: Clock,
     ) -> Result<Self, KeystoreError> {
-        let keystore = keystore::Keystore::open(folder, &trust_domain, &clock)?;
+        let keystore = Keystore::open(folder, &trust_domain, &clock)?;
         let tokens = token::TokenKey::new(keystore::secret_bytes(&folder.join("token.key"))?);
         let record = record::Record::open(&folder.join("issued.jsonl"), clock.wall())?;
         Ok(Self {
-            keystore,
+            keystore: watch::Sender::new(Arc::new(keystore)),
+            changing: Mutex::default(),
             tokens,
             record,
             trust_domain,
@@ -91,9 +118,100 @@ impl CertificateAuthority {
         })
     }
 
-    /// The roots that every member of the mesh trusts.
-    pub fn roots(&self) -> &TrustBundle {
-        &self.keystore.roots
+    /// The roots that every member of the mesh trusts; the first is the one that certificates are issued under.
+    pub fn roots(&self) -> TrustBundle {
+        self.keystore().roots.clone()
+    }
+
+    /// What the issuing certificate says.
+    pub fn issuing(&self) -> Facts {
+        self.keystore().active.facts.clone()
+    }
+
+    /// When what certificates are issued under ends: the issuing certificate or the root above it. Seconds since 1970.
+    pub fn root_ends(&self) -> u64 {
+        let keystore = self.keystore();
+        let root = keystore.active.roots.certificates().first();
+        let root = root.and_then(|root| Facts::parse(root).ok());
+        let ends = root.map_or(keystore.active.facts.not_after, |root| {
+            root.not_after.min(keystore.active.facts.not_after)
+        });
+        unix_seconds(ends)
+    }
+
+    /// The change to another root that is under way.
+    pub fn rotation(&self) -> Option<Rotation> {
+        self.keystore().rotation.clone()
+    }
+
+    /// Waits until whom the mesh believes, or what certificates are issued with, is not what it was at `seen`.
+    pub async fn changed(&self, seen: &Version) {
+        // The sender is `self`'s own, so the wait can't fail.
+        let _ = self
+            .keystore
+            .subscribe()
+            .wait_for(|now| !Arc::ptr_eq(now, &seen.0))
+            .await;
+    }
+
+    /// For [`Self::changed`].
+    pub fn version(&self) -> Version {
+        Version(self.keystore())
+    }
+
+    /// Begins to go to another root: to one that is made now, or to the issuer in `given`.
+    pub fn begin_rotation(&self, given: Option<&Path>, hold: Option<Step>) -> Result<(), RotationError> {
+        self.change(|keystore| {
+            if keystore.rotation.is_some() {
+                return Err(RotationError::UnderWay);
+            }
+            Ok(keystore.begin(given, &self.trust_domain, &self.clock, hold)?)
+        })
+    }
+
+    /// Changes what the operator wants of the change that is under way.
+    pub fn steer_rotation(&self, hold: Option<Step>, without_away: bool) -> Result<(), RotationError> {
+        self.change(|keystore| {
+            let known = keystore.rotation.clone().ok_or(RotationError::None)?;
+            let steered = Rotation {
+                hold,
+                without_away: known.without_away || without_away,
+                ..known
+            };
+            Ok(keystore.turn(steered)?)
+        })
+    }
+
+    /// Goes on to the step after `done`, or ends the change; nothing where it is not at that step any more.
+    pub fn advance_rotation(&self, done: Step) -> Result<(), RotationError> {
+        self.change(|keystore| {
+            let known = keystore.rotation.clone().ok_or(RotationError::None)?;
+            if known.step != done {
+                return Err(RotationError::UnderWay);
+            }
+            Ok(match done.next() {
+                Some(step) => keystore.turn(Rotation {
+                    step,
+                    since: unix_seconds(self.clock.wall()),
+                    ..known
+                })?,
+                None => keystore.finish()?,
+            })
+        })
+    }
+
+    fn change(
+        &self,
+        change: impl FnOnce(&Keystore) -> Result<Keystore, RotationError>,
+    ) -> Result<(), RotationError> {
+        let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = change(&self.keystore())?;
+        self.keystore.send_replace(Arc::new(changed));
+        Ok(())
+    }
+
+    fn keystore(&self) -> Arc<Keystore> {
+        Arc::clone(&self.keystore.borrow())
     }
 
     /// The trust domain of what is issued.
@@ -134,9 +252,11 @@ impl CertificateAuthority {
             .filter(|wished| !wished.is_zero())
             .map_or(self.ttl, |wished| wished.min(self.ttl));
         let names = vec![uri(principal)?];
-        let leaf = self.issue(&request.public_key, principal, workload, names, ttl)?;
+        // One for all of it: the leaf, what is above it, and whom to believe belong together.
+        let keystore = self.keystore();
+        let leaf = self.issue(&keystore, &request.public_key, principal, workload, names, ttl)?;
         let mut chain = vec![leaf.pem()];
-        chain.extend(self.keystore.chain_pem.iter().cloned());
+        chain.extend(keystore.chain_pem());
         Ok(chain)
     }
 
@@ -154,17 +274,19 @@ impl CertificateAuthority {
         if !address.is_unspecified() && !loopback.contains(&address) {
             names.push(SanType::IpAddress(address));
         }
-        let leaf = self.issue(&key, &principal, SERVER_NAME, names, OWN_TTL)?;
+        let keystore = self.keystore();
+        let leaf = self.issue(&keystore, &key, &principal, SERVER_NAME, names, OWN_TTL)?;
         let mut chain = vec![leaf.der().clone()];
-        chain.extend(self.keystore.intermediates.iter().cloned());
+        chain.extend(keystore.active.intermediates.iter().cloned());
         let der = PrivateKeyDer::try_from(key.serialize_der())
             .map_err(|why| IssueError::Request(why.to_owned()))?;
-        Identity::new(chain, Key::new(der), self.roots().clone(), generation)
+        Identity::new(chain, Key::new(der), keystore.roots.clone(), generation)
             .map_err(|error| IssueError::Request(error.to_string()))
     }
 
     fn issue(
         &self,
+        keystore: &Keystore,
         public_key: &impl PublicKeyData,
         principal: &Principal,
         workload: &str,
@@ -193,8 +315,9 @@ impl CertificateAuthority {
         ];
         params.use_authority_key_identifier_extension = true;
         params.not_before = (now - BACKDATE).into();
-        params.not_after = (now + ttl).into();
-        let leaf = params.signed_by(public_key, &self.keystore.issuer)?;
+        // Nobody would believe it for longer.
+        params.not_after = (now + ttl).min(keystore.active.facts.not_after).into();
+        let leaf = params.signed_by(public_key, &keystore.active.issuer)?;
         let facts = Facts::parse(leaf.der()).map_err(|error| IssueError::Request(error.to_string()))?;
         self.record.add(Issued {
             serial: facts.serial,

@@ -26,6 +26,7 @@ use std::{
 };
 
 use rajut_config::Snapshot;
+use rajut_identity::context::MESH_ROOTS;
 use rajut_runtime::{Clock, readiness::Readiness};
 use rajut_translate::{Proxy, Scope};
 use rajut_types::{Diagnostic, Text};
@@ -36,6 +37,7 @@ use rajut_xds::{
         acks::{Outcome, wait_settled},
         interests::{Interests, StreamId},
     },
+    type_url,
 };
 use tokio::{
     sync::{Notify, watch},
@@ -46,6 +48,7 @@ pub use work::{Totals, Work};
 
 use crate::{
     accept::PeerInfo,
+    ca::rotation::Standing,
     node::{parse_node, short_type},
     wire::Layers,
 };
@@ -236,6 +239,29 @@ impl Discovery {
         let state = self.lock();
         let unsettled = state.clients.values().filter(|client| !client.is_settled());
         (state.clients.len(), unsettled.count())
+    }
+
+    /// How each connected proxy stands to whom it was told to believe, in the order of arrival.
+    pub fn standings(&self) -> Vec<(Arc<Proxy>, Standing)> {
+        let state = self.lock();
+        let following: BTreeSet<StreamId> = state.interests.of(type_url::SECRET, MESH_ROOTS).collect();
+        let mut clients: Vec<(&StreamId, &Client)> = state.clients.iter().collect();
+        clients.sort_unstable_by_key(|(id, _)| **id);
+        let standing = |(id, client): (&StreamId, &Client)| {
+            let status = client.status.borrow();
+            let secrets = status.types.get(type_url::SECRET);
+            let standing = if !following.contains(id) {
+                Standing::NotFollowing
+            } else if let Some(nack) = secrets.and_then(|secrets| secrets.nack.as_ref()) {
+                Standing::Refused(nack.message.clone())
+            } else if client.is_settled() {
+                Standing::Acknowledged
+            } else {
+                Standing::Pending
+            };
+            (Arc::clone(&client.proxy), standing)
+        };
+        clients.into_iter().map(standing).collect()
     }
 
     /// Nodes that were refused at the door.

@@ -15,6 +15,7 @@
 //! | [`orders`] | what the supervisor of a local mesh is to do |
 //! | [`admin`] | the operator's door: HTTP and JSON on a Unix socket |
 //! | [`reach`] | who can reach what, by which rule, and whether it is encrypted |
+//! | `trust` | whom the mesh believes, told to everybody; the change to another root |
 //! | [`why`] | what a request meets, for people |
 //! | [`wire`] | encoding, the gRPC services |
 //!
@@ -32,6 +33,7 @@ pub mod orders;
 pub mod reach;
 pub mod run;
 mod time;
+mod trust;
 pub mod why;
 pub mod wire;
 

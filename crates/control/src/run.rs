@@ -35,6 +35,7 @@ use crate::{
     keys,
     observe::{Observer, alarm::LEARNING},
     orders::Orders,
+    trust,
     wire::serve_grpc,
 };
 
@@ -153,7 +154,7 @@ pub async fn start(options: ControlOptions) -> Result<Control, ControlError> {
         options.certificate_ttl,
         clock.clone(),
     )?);
-    let registry = open_registry(&options).await?;
+    let registry = open_registry(&options, trust::told(&authority)).await?;
     let readiness = Readiness::default();
     let serving = readiness.gate("listeners");
     let workloads = workloads_gate(&readiness, &options);
@@ -199,6 +200,7 @@ pub async fn start(options: ControlOptions) -> Result<Control, ControlError> {
     let socket = state_dir.join("control.sock");
     let (listener, owner) = admin_listener(&socket, &state_dir)?;
     tasks.spawn(admin::serve(listener, owner, admin.clone()));
+    trust::spawn(&mut tasks, &admin);
     spawn_metrics(&mut tasks, options.metrics, &admin);
     write_description(&state_dir, address, &options.trust_domain)?;
     serving.open();
@@ -253,7 +255,7 @@ impl Control {
     }
 }
 
-async fn open_registry(options: &ControlOptions) -> Result<Registry, ControlError> {
+async fn open_registry(options: &ControlOptions, roots: Text) -> Result<Registry, ControlError> {
     let registry = RegistryOptions {
         paths: options.paths.clone(),
         texts: options.texts.clone(),
@@ -266,6 +268,8 @@ async fn open_registry(options: &ControlOptions) -> Result<Registry, ControlErro
         let known = keys::remembered(&registry.state);
         let registry = Registry::open(registry)?;
         registry.set_key_sets(known);
+        // The first snapshot that anybody is told has it.
+        registry.set_trust(roots);
         Ok::<_, RegistryError>(registry)
     };
     tokio::task::spawn_blocking(open)
@@ -338,19 +342,24 @@ fn at(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ControlError
     move |source| ControlError::Path { what, path, source }
 }
 
-/// Renews the control plane's own certificate at half its life.
+/// Renews the control plane's own certificate at half its life, and when the mesh's roots or the issuer are others: it is
+/// judged by them, and judges by them.
 async fn renew_own(
     authority: Arc<CertificateAuthority>,
     address: IpAddr,
     identity: watch::Sender<Arc<Identity>>,
     clock: Clock,
 ) {
+    let mut version = authority.version();
     loop {
         let (remaining, generation) = {
             let current = identity.borrow();
             (current.remaining(clock.wall()), current.generation)
         };
-        tokio::time::sleep((remaining / 2).max(Duration::from_secs(1))).await;
+        // Late or not: it is time for another.
+        let half = (remaining / 2).max(Duration::from_secs(1));
+        let _ = tokio::time::timeout(half, authority.changed(&version)).await;
+        version = authority.version();
         match authority.own_identity(address, generation + 1) {
             Ok(renewed) => {
                 identity.send_replace(Arc::new(renewed));

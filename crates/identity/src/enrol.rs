@@ -8,6 +8,11 @@
 //!
 //! Every certificate has a key of its own, made here and never sent. What the issuer answers is checked before it is used:
 //! it must be for our key, carry exactly one SPIFFE name (the same as before, when renewing) and chain to its own root.
+//!
+//! Whom to believe comes with the certificate, and from the control plane while it is connected
+//! ([`IdentityStore::set_trust`]): it is in force at once, and a certificate that is not under the root that the control plane
+//! issues under now is replaced without waiting for its time. The issuer itself is judged by what is believed and by the file
+//! of its roots, which is read anew for each connection: who was away while the mesh went to another root finds it there.
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -30,7 +35,7 @@ use tonic::{metadata::MetadataValue, transport::Endpoint};
 
 use crate::{
     certificate::Facts,
-    store::{Attempts, Identity, IdentityStore, InvalidIdentity, Key},
+    store::{Attempts, Identity, IdentityStore, InvalidIdentity, Key, Wishes},
     tls::mesh_provider,
     trust::{InvalidBundle, TrustBundle},
     verify::{PeerRules, PeerVerifier},
@@ -66,6 +71,30 @@ pub struct Issuer {
     pub server_name: String,
     /// The roots that its certificate must chain to.
     pub roots: TrustBundle,
+    /// Where these stand; read anew for each connection, since a mesh may have gone to another root.
+    pub roots_file: Option<PathBuf>,
+}
+
+impl Issuer {
+    /// The roots as the file has them now; what was read first where it can't be read.
+    fn newest_roots(&self) -> TrustBundle {
+        let Some(path) = &self.roots_file else {
+            return self.roots.clone();
+        };
+        let read = std::fs::read(path)
+            .map_err(|error| error.to_string())
+            .and_then(|pem| TrustBundle::from_pem(&pem).map_err(|error| error.to_string()));
+        read.unwrap_or_else(|error| {
+            tracing::warn!(path = %path.display(), error, "the issuer's roots can't be read anew");
+            self.roots.clone()
+        })
+    }
+
+    /// By whom its certificate is judged: the file's roots, and those that the mesh is known to have.
+    fn judged_by(&self, current: Option<&Identity>) -> Result<TrustBundle, InvalidBundle> {
+        let roots = self.newest_roots();
+        current.map_or_else(|| Ok(roots.clone()), |identity| roots.with(&identity.roots))
+    }
 }
 
 /// How to enrol.
@@ -133,6 +162,24 @@ pub async fn enrol(
     current: Option<&Identity>,
     clock: &Clock,
 ) -> Result<Identity, EnrolError> {
+    enrol_by(options, current, Proof::Certificate, clock).await
+}
+
+/// What a renewal shows first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Proof {
+    /// The certificate that there is, where there is one that has not ended; and the token.
+    Certificate,
+    /// The token alone: the issuer may believe the certificate no longer.
+    Token,
+}
+
+async fn enrol_by(
+    options: &EnrolOptions,
+    current: Option<&Identity>,
+    proof: Proof,
+    clock: &Clock,
+) -> Result<Identity, EnrolError> {
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
     let csr = CertificateParams::default().serialize_request(&key)?.pem()?;
     let mut request = tonic::Request::new(IstioCertificateRequest {
@@ -146,9 +193,11 @@ pub async fn enrol(
             .map_err(|_| EnrolError::Answer("the token holds characters that no header may".to_owned()))?;
         request.metadata_mut().insert("authorization", bearer);
     }
-    let usable = current.filter(|identity| !identity.remaining(clock.wall()).is_zero());
-    let config =
-        issuer_tls(&options.issuer.roots, usable).map_err(|error| EnrolError::Answer(error.to_string()))?;
+    let usable = current
+        .filter(|_| proof == Proof::Certificate)
+        .filter(|identity| !identity.remaining(clock.wall()).is_zero());
+    let roots = options.issuer.judged_by(current)?;
+    let config = issuer_tls(&roots, usable).map_err(|error| EnrolError::Answer(error.to_string()))?;
     let connector = tls_connector(&options.issuer, config);
     let unreachable = |reason: String| EnrolError::Unreachable {
         address: options.issuer.address.clone(),
@@ -163,19 +212,16 @@ pub async fn enrol(
     let answer = CertificateClient::new(channel)
         .create_certificate(request)
         .await
-        .map_err(|status| EnrolError::Refused {
-            code: status.code(),
-            message: status.message().to_owned(),
+        .map_err(|status| match std::error::Error::source(&status) {
+            // The connection ended; of TLS 1.3, that is how a client hears that its certificate is refused.
+            Some(_) => unreachable(chain_text(&status)),
+            None => EnrolError::Refused {
+                code: status.code(),
+                message: status.message().to_owned(),
+            },
         })?;
     let generation = current.map_or(1, |identity| identity.generation + 1);
-    accept_chain(
-        &answer.into_inner().cert_chain,
-        &key,
-        options,
-        current,
-        generation,
-        clock,
-    )
+    accept_chain(&answer.into_inner().cert_chain, &key, current, generation, clock)
 }
 
 /// How long one attempt may take.
@@ -184,27 +230,25 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 fn accept_chain(
     chain: &[String],
     key: &KeyPair,
-    options: &EnrolOptions,
     current: Option<&Identity>,
     generation: u64,
     clock: &Clock,
 ) -> Result<Identity, EnrolError> {
     let answer = |why: &str| EnrolError::Answer(why.to_owned());
+    // The last text holds the roots: several while a mesh goes from one to another.
+    let Some((last, chain)) = chain.split_last().filter(|(_, chain)| !chain.is_empty()) else {
+        return Err(answer("the chain holds no root"));
+    };
+    let roots = TrustBundle::from_pem(last.as_bytes())?;
     let mut certificates = Vec::new();
     for pem in chain {
         for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
             certificates.push(certificate.map_err(|error| EnrolError::Answer(error.to_string()))?);
         }
     }
-    if certificates.len() < 2 {
-        return Err(answer("the chain holds no root"));
+    if certificates.is_empty() {
+        return Err(answer("the chain holds no certificate"));
     }
-    let root = certificates.pop().ok_or_else(|| answer("the chain is empty"))?;
-    let roots = TrustBundle::new(
-        [root]
-            .into_iter()
-            .chain(options.issuer.roots.certificates().iter().cloned()),
-    )?;
     let facts = Facts::parse(&certificates[0]).map_err(InvalidIdentity::from)?;
     if facts.public_key != key.subject_public_key_info() {
         return Err(answer("the certificate is not for our key"));
@@ -311,7 +355,15 @@ pub fn control_plane_connector(issuer: Issuer, store: IdentityStore) -> Connecto
             let identity = store
                 .current()
                 .ok_or_else(|| io::Error::new(io::ErrorKind::NotConnected, "no certificate yet"))?;
-            let config = issuer_tls(&identity.roots, Some(&identity)).map_err(io::Error::other)?;
+            // A mesh that has left the root of our certificate believes it no longer; its roots' file says so.
+            if issuer.roots_file.is_some() && !identity.is_under(&issuer.newest_roots()) {
+                tracing::warn!(
+                    "the own certificate is under none of the control plane's roots: another is asked for"
+                );
+                store.ask_for_another();
+            }
+            let roots = issuer.judged_by(Some(&identity)).map_err(io::Error::other)?;
+            let config = issuer_tls(&roots, Some(&identity)).map_err(io::Error::other)?;
             dial(&issuer, config).await
         }
     })
@@ -320,47 +372,126 @@ pub fn control_plane_connector(issuer: Issuer, store: IdentityStore) -> Connecto
 /// Shortest and longest pause between failed attempts.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 
+/// The longest wait before a certificate under the newest root is asked for: a mesh does not ask all at once.
+const SPREAD: Duration = Duration::from_millis(500);
+
 /// Enrols and keeps the identity fresh until every [`IdentityStore`] is dropped. The store is empty until the first
 /// certificate has come.
 pub fn spawn_rotation(options: EnrolOptions, clock: Clock) -> IdentityStore {
     let (sender, store) = IdentityStore::channel();
-    tokio::spawn(rotate(options, clock, sender, store.attempts().clone()));
+    let rotation = Rotation {
+        options,
+        clock,
+        sender,
+        attempts: Arc::clone(store.attempts()),
+        wishes: Arc::clone(store.wishes()),
+        backoff: Backoff::seeded(RETRY.0, RETRY.1),
+        current: None,
+        failures: 0,
+    };
+    tokio::spawn(rotation.run());
     store
 }
 
-async fn rotate(
+struct Rotation {
     options: EnrolOptions,
     clock: Clock,
     sender: watch::Sender<Option<Arc<Identity>>>,
     attempts: Arc<Attempts>,
-) {
-    let mut backoff = Backoff::seeded(RETRY.0, RETRY.1);
-    let mut current: Option<Arc<Identity>> = None;
-    loop {
-        let outcome = enrol(&options, current.as_deref(), &clock).await;
-        attempts.count(outcome.is_ok());
-        let pause = match outcome {
+    wishes: Arc<Wishes>,
+    backoff: Backoff,
+    current: Option<Arc<Identity>>,
+    /// Attempts without a certificate since the last one.
+    failures: u32,
+}
+
+impl Rotation {
+    async fn run(mut self) {
+        let mut told = self.wishes.trust.subscribe();
+        loop {
+            let pause = self.attempt().await;
+            let due = tokio::time::sleep(pause);
+            tokio::pin!(due);
+            loop {
+                tokio::select! {
+                    () = &mut due => break,
+                    () = self.sender.closed() => return,
+                    () = self.wishes.renew.notified(), if self.failures == 0 => break,
+                    // The sender lives in what this task holds.
+                    Ok(()) = told.changed() => {
+                        let bundle = told.borrow_and_update().clone();
+                        if bundle.is_some_and(|bundle| self.believe(bundle)) {
+                            let soon = tokio::time::Instant::now() + SPREAD.mul_f64(self.backoff.draw());
+                            if due.deadline() > soon {
+                                due.as_mut().reset(soon);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Asks for a certificate. Gives the time until the next is to be asked for.
+    async fn attempt(&mut self) -> Duration {
+        // Every other time without the certificate: where it is what the issuer refuses, the token may still speak for us.
+        let proof = match (&self.options.token, self.failures % 2) {
+            (Token::Absent, _) | (_, 0) => Proof::Certificate,
+            _ => Proof::Token,
+        };
+        let outcome = enrol_by(&self.options, self.current.as_deref(), proof, &self.clock).await;
+        self.attempts.count(outcome.is_ok());
+        match outcome {
             Ok(identity) => {
-                let remaining = identity.remaining(clock.wall());
+                self.failures = 0;
+                let remaining = identity.remaining(self.clock.wall());
                 log_identity(&identity.principal, &identity.serial, remaining);
-                let identity = Arc::new(identity);
-                current = Some(Arc::clone(&identity));
-                sender.send_replace(Some(identity));
-                backoff.reset();
                 // Half of what is left, a tenth more or less, so that a mesh started at once does not renew at once.
-                remaining.mul_f64(0.45 + 0.1 * backoff.draw())
+                let half = remaining.mul_f64(0.45 + 0.1 * self.backoff.draw());
+                self.publish(identity);
+                let told = self.wishes.trust.borrow().clone();
+                let is_outdated = |bundle: TrustBundle| {
+                    let current = self.current.as_ref();
+                    current.is_some_and(|identity| !identity.is_current(&bundle))
+                };
+                if told.is_some_and(is_outdated) {
+                    // The issuer is behind what the control plane has told.
+                    return self.backoff.pause().min(half);
+                }
+                self.backoff.reset();
+                half
             }
             Err(error) => {
-                let pause = backoff.pause();
-                let left = current.as_ref().map(|identity| identity.remaining(clock.wall()));
-                tracing::warn!(%error, ?pause, remaining = ?left, "no new certificate");
+                self.failures = self.failures.saturating_add(1);
+                let pause = self.backoff.pause();
+                let left = self
+                    .current
+                    .as_ref()
+                    .map(|identity| identity.remaining(self.clock.wall()));
+                tracing::warn!(%error, ?proof, ?pause, remaining = ?left, "no new certificate");
                 pause
             }
-        };
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            () = sender.closed() => return,
         }
+    }
+
+    /// Believes others from now on. Whether the certificate is not under their first, so that another is due.
+    fn believe(&mut self, bundle: TrustBundle) -> bool {
+        let Some(current) = &self.current else {
+            return false;
+        };
+        let is_current = current.is_current(&bundle);
+        if current.roots != bundle {
+            tracing::info!(roots = bundle.certificates().len(), "the mesh's roots are others");
+            let trusting = current.trusting(bundle);
+            self.publish(trusting);
+        }
+        !is_current
+    }
+
+    fn publish(&mut self, identity: Identity) {
+        let identity = Arc::new(identity);
+        self.current = Some(Arc::clone(&identity));
+        self.sender.send_replace(Some(identity));
     }
 }
 

@@ -16,12 +16,13 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
     sign::CertifiedKey,
 };
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::{
     certificate::{Facts, InvalidCertificate},
     tls::mesh_provider,
     trust::{InvalidBundle, TrustBundle, pem},
+    verify::leads_to,
 };
 
 /// A private key. `Debug` says nothing about it.
@@ -90,6 +91,13 @@ pub struct Identity {
     certified: Arc<CertifiedKey>,
 }
 
+/// The first root of a bundle is the one that certificates are issued under now; the others are trusted beside it, while a
+/// mesh goes from one root to another.
+fn issuing_root(bundle: &TrustBundle) -> Option<TrustBundle> {
+    let first = bundle.certificates().first()?;
+    TrustBundle::new([first.clone()]).ok()
+}
+
 /// Why key, chain and roots are no identity.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidIdentity {
@@ -140,6 +148,32 @@ impl Identity {
         &self.certified
     }
 
+    /// The same certificate, believing others.
+    #[must_use]
+    pub fn trusting(&self, roots: TrustBundle) -> Self {
+        Self {
+            roots,
+            generation: self.generation + 1,
+            ..self.clone()
+        }
+    }
+
+    /// Whether the own certificate was issued under one of these roots. Its end is not looked at.
+    pub fn is_under(&self, roots: &TrustBundle) -> bool {
+        let chain = self.chain.split_first();
+        chain.is_some_and(|(leaf, rest)| leads_to(leaf, rest, roots))
+    }
+
+    /// Whether it was issued under the root that this bundle says certificates are issued under.
+    pub fn is_current(&self, bundle: &TrustBundle) -> bool {
+        issuing_root(bundle).is_none_or(|root| self.is_under(&root))
+    }
+
+    /// Whether it does all that the mesh's newest trust asks for: believe these roots, and be issued under their first.
+    pub fn follows(&self, bundle: &TrustBundle) -> bool {
+        self.roots == *bundle && self.is_current(bundle)
+    }
+
     /// How much life is left at `now`.
     pub fn remaining(&self, now: SystemTime) -> Duration {
         self.not_after.duration_since(now).unwrap_or_default()
@@ -162,6 +196,16 @@ pub(crate) fn certified_key(
 pub struct IdentityStore {
     newest: watch::Receiver<Option<Arc<Identity>>>,
     attempts: Arc<Attempts>,
+    wishes: Arc<Wishes>,
+}
+
+/// What the owner of the identity is asked for by those who use it.
+#[derive(Debug, Default)]
+pub(crate) struct Wishes {
+    /// The roots that the control plane told last.
+    pub(crate) trust: watch::Sender<Option<TrustBundle>>,
+    /// The certificate is no longer believed by the issuer itself.
+    pub(crate) renew: Notify,
 }
 
 /// How often a certificate was asked for.
@@ -195,6 +239,7 @@ impl IdentityStore {
         let store = Self {
             newest: receiver,
             attempts: Arc::default(),
+            wishes: Arc::default(),
         };
         (sender, store)
     }
@@ -214,6 +259,25 @@ impl IdentityStore {
     /// What became of the attempts to get one, the first one included.
     pub fn attempts(&self) -> &Arc<Attempts> {
         &self.attempts
+    }
+
+    /// The control plane has told whom to believe from now on. There will be a newer identity with these roots, at once with
+    /// the certificate that there is, and soon with one that [follows](Identity::follows) them.
+    pub fn set_trust(&self, bundle: TrustBundle) {
+        self.wishes.trust.send_if_modified(|known| {
+            let is_news = known.as_ref() != Some(&bundle);
+            *known = Some(bundle);
+            is_news
+        });
+    }
+
+    /// The certificate is no longer believed by the issuer: another is to be asked for, without waiting for its time.
+    pub fn ask_for_another(&self) {
+        self.wishes.renew.notify_one();
+    }
+
+    pub(crate) fn wishes(&self) -> &Arc<Wishes> {
+        &self.wishes
     }
 
     /// Waits for the first; `None` where its writer is gone without having written one.

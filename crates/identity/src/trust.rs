@@ -60,6 +60,11 @@ impl TrustBundle {
         })
     }
 
+    /// The roots of both.
+    pub fn with(&self, others: &Self) -> Result<Self, InvalidBundle> {
+        Self::new(self.certificates.iter().chain(&*others.certificates).cloned())
+    }
+
     /// From PEM.
     pub fn from_pem(pem: &[u8]) -> Result<Self, InvalidBundle> {
         let certificates = CertificateDer::pem_slice_iter(pem)

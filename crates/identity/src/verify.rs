@@ -77,6 +77,27 @@ pub fn principal_of(chain: &[CertificateDer<'_>]) -> Option<Principal> {
     Facts::parse(chain.first()?).ok()?.principal().ok()
 }
 
+/// Whether a certificate leads to one of these roots, at the moment from which it is valid.
+pub fn leads_to(
+    leaf: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+    roots: &TrustBundle,
+) -> bool {
+    let Ok(facts) = Facts::parse(leaf) else {
+        return false;
+    };
+    let since_epoch = facts.not_before.duration_since(std::time::UNIX_EPOCH);
+    let then = UnixTime::since_unix_epoch(since_epoch.unwrap_or_default());
+    let verifier = PeerVerifier::new(
+        crate::tls::mesh_provider(),
+        Some(roots.clone()),
+        PeerRules::default(),
+    );
+    verifier
+        .judge(leaf, intermediates, then, KeyUsage::client_auth(), None)
+        .is_ok()
+}
+
 /// Judges peers. The chain part is webpki's, the names are ours.
 pub struct PeerVerifier {
     provider: Arc<CryptoProvider>,

@@ -73,7 +73,7 @@ pub async fn serve(options: &AgentOptions, ready: impl FnOnce()) -> anyhow::Resu
         None => None,
     };
     let connector = control_plane_connector(options.enrolment.issuer()?, store.clone());
-    let service = relay::Relay::new(connector, store.clone(), Arc::clone(&first), names);
+    let service = relay::Relay::new(connector.clone(), store.clone(), Arc::clone(&first), names);
     let relaying = async {
         match listener {
             Some(listener) => service.serve(UnixListenerStream::new(listener)).await,
@@ -88,7 +88,10 @@ pub async fn serve(options: &AgentOptions, ready: impl FnOnce()) -> anyhow::Resu
     };
     let renewing = async {
         if let Some(grpc) = &options.grpc {
-            grpc::keep_fresh(grpc, &store, &first).await;
+            tokio::join!(
+                grpc::keep_fresh(grpc, &store, &first),
+                grpc::follow_trust(grpc, connector, &store, &first)
+            );
         }
         pending::<()>().await;
     };

@@ -5,7 +5,9 @@
 //!                 │ a refused resource keeps its previous version
 //! ```
 //!
-//! Runs on the main thread. An update of listeners or routes that waits for endpoints is answered when it is in force.
+//! Runs on the main thread. An update of listeners or routes that waits for endpoints is answered when it is in force. One of the
+//! mesh's roots is answered when all workers believe them and show a certificate that is under the first of them: by that
+//! answer the control plane knows that the next step of a change of roots breaks nothing here.
 
 use std::{
     cell::RefCell,
@@ -16,7 +18,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use rajut_ir::{NameTable, ResourceKind, Resources, endpoint::LoadAssignment, wire};
+use rajut_identity::{IdentityStore, TrustBundle, context::MESH_ROOTS};
+use rajut_ir::{
+    NameTable, ResourceKind, Resources,
+    endpoint::LoadAssignment,
+    secret::{Secret, SecretValue},
+    tls::{DataSource, ValidationContext},
+    wire,
+};
 use rajut_platform::memory;
 use rajut_runtime::clock::Clock;
 use rajut_types::Text;
@@ -64,6 +73,12 @@ pub struct Discovery {
     own_clusters: BTreeSet<Text>,
     /// Secrets of the bootstrap file.
     own_secrets: BTreeSet<Text>,
+    /// The own identity, which is told the mesh's roots; `None` where the proxy has none, or not from an issuer.
+    store: Option<IdentityStore>,
+    /// The roots that were told last.
+    trust: Option<TrustBundle>,
+    /// Answers about secrets that wait until the roots are in force.
+    awaiting_trust: Vec<(Ticket, Vec<Refusal>)>,
     /// What files of certificates and keys looked like when they were read last.
     files: BTreeMap<Text, Option<(SystemTime, u64)>>,
     seen_clusters: bool,
@@ -121,6 +136,9 @@ impl Discovery {
             clock,
             control: None,
             subscribed: Default::default(),
+            store: None,
+            trust: None,
+            awaiting_trust: Vec::new(),
             files: BTreeMap::new(),
             unanswered: Vec::new(),
             seen_clusters: false,
@@ -131,6 +149,11 @@ impl Discovery {
             names: outlets.names,
             dump: outlets.dump,
         }
+    }
+
+    /// From now on the control plane tells this identity whom to believe.
+    pub fn follow_trust(&mut self, store: IdentityStore) {
+        self.store = Some(store);
     }
 
     /// From now on subscribes through `handle`.
@@ -347,8 +370,13 @@ impl Discovery {
         for refusal in &refusals {
             tracing::warn!(resource = %refusal.resource, path = %refusal.path, reason = %refusal.reason, "refused");
         }
-        self.unanswered.push((update.ticket, refusals));
-        self.answer_held(kind).await;
+        if kind == ResourceKind::Secret && self.store.is_some() {
+            self.awaiting_trust.push((update.ticket, refusals));
+            self.answer_trust().await;
+        } else {
+            self.unanswered.push((update.ticket, refusals));
+            self.answer_held(kind).await;
+        }
         Ok(())
     }
 
@@ -378,7 +406,23 @@ impl Discovery {
         } else {
             tracing::debug!(waiting_for = ?assembled.warming, "listeners and routes are held back");
         }
+        self.answer_trust().await;
         Ok(refused)
+    }
+
+    /// Answers what was told of secrets once the mesh's roots are in force in every respect. In order: to answer a later one
+    /// would answer those before it.
+    async fn answer_trust(&mut self) {
+        if self.awaiting_trust.is_empty() {
+            return;
+        }
+        let identity = self.secrets.identity();
+        let follows = |trust: &TrustBundle| identity.is_some_and(|identity| identity.follows(trust));
+        if self.trust.as_ref().is_none_or(follows) {
+            for (ticket, refusals) in std::mem::take(&mut self.awaiting_trust) {
+                self.answer(ticket, refusals).await;
+            }
+        }
     }
 
     /// Stops accepting on all listeners.
@@ -433,6 +477,9 @@ impl Discovery {
             .values()
             .flat_map(|one| secret_names(one))
             .collect();
+        if self.store.is_some() {
+            secrets.insert(MESH_ROOTS.into());
+        }
         secrets.retain(|name| !self.own_secrets.contains(name));
         let wanted = [clusters, endpoints, routes, secrets];
         let urls = [
@@ -495,6 +542,12 @@ impl Discovery {
             }
             ResourceKind::Secret => {
                 let secret = Arc::new(accept(name, wire::decode_secret(body))?);
+                if let (Some(store), MESH_ROOTS) = (&self.store, &**name) {
+                    let bundle = mesh_roots(&secret).map_err(|reason| vec![refusal(name.clone(), reason)])?;
+                    self.trust = Some(bundle.clone());
+                    store.set_trust(bundle);
+                    return Ok(());
+                }
                 Arc::make_mut(&mut self.secrets).set_named(secret.clone());
                 all.secrets.insert(name.clone(), secret);
             }
@@ -522,6 +575,18 @@ impl Discovery {
         }
         self.dump.borrow_mut().remove(kind, name);
     }
+}
+
+/// Whom the mesh believes, of the secret that says so.
+pub(crate) fn mesh_roots(secret: &Secret) -> Result<TrustBundle, String> {
+    let SecretValue::Validation(ValidationContext {
+        trusted_ca: Some(DataSource::Inline(pem)),
+        ..
+    }) = &secret.value
+    else {
+        return Err("the mesh's roots must be a validation context with `trusted_ca` in place".to_owned());
+    };
+    TrustBundle::from_pem(pem).map_err(|error| error.to_string())
 }
 
 fn refusal(resource: Text, reason: String) -> Refusal {

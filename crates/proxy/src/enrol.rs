@@ -34,6 +34,7 @@ impl Enrolment {
             address: self.address.clone(),
             server_name: self.server_name.clone(),
             roots,
+            roots_file: Some(self.roots.clone()),
         })
     }
 }

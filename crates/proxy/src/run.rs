@@ -168,7 +168,7 @@ async fn serve(options: ProxyOptions) -> anyhow::Result<()> {
     let is_incremental = bootstrap.ads.as_ref().is_some_and(|ads| ads.delta);
     let on_demand = options.on_demand.filter(|_| is_incremental);
     let (demand, demands) = Demand::channel();
-    let discovery = Discovery::new(
+    let mut discovery = Discovery::new(
         take_resources(&mut bootstrap),
         on_demand.map(|_| OnDemand::new(demand)),
         secrets,
@@ -176,6 +176,9 @@ async fn serve(options: ProxyOptions) -> anyhow::Result<()> {
         clock.clone(),
         outlets,
     );
+    if let Some(own) = &identity {
+        discovery.follow_trust(own.store.clone());
+    }
     let main = Main {
         registry: logs.clone(),
         discovery,

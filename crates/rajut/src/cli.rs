@@ -6,6 +6,7 @@ mod analyze;
 mod daemons;
 mod dashboard;
 mod exec;
+mod identity;
 mod lifecycle;
 mod logs;
 mod mesh;
@@ -103,6 +104,9 @@ pub(crate) enum Command {
     /// Show for the eye what is protected
     #[command(subcommand)]
     Verify(verify::VerifyCommand),
+    /// Whom the mesh believes: its roots, the change to another one, certificates for tests
+    #[command(subcommand)]
+    Identity(identity::IdentityCommand),
     /// The control plane, as a process
     Control(Box<daemons::ControlArgs>),
     /// The proxy, as a process
@@ -167,6 +171,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::ProxyStatus(args) => proxies::status(&place?, args.format),
         Command::ProxyConfig(args) => proxies::config(&place?, &args),
         Command::Verify(args) => verify::verify(&place?, &args),
+        Command::Identity(command) => identity::identity(&place?, &command),
         Command::Control(args) => daemons::control(&place?, &args),
         Command::Proxy(args) => daemons::proxy(&place?, &args),
         Command::Agent(args) => daemons::agent(&place?, &args),

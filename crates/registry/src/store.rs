@@ -346,6 +346,19 @@ impl Registry {
         generation
     }
 
+    /// Whom everybody of the mesh believes: roots, PEM. Returns the generation that carries them.
+    pub fn set_trust(&self, roots: Text) -> u64 {
+        let _state = self.lock();
+        let current = self.snapshot();
+        if let Some(trust) = current.trust.as_ref().filter(|trust| trust.roots == roots) {
+            return trust.since;
+        }
+        let next = Arc::new(current.with_trust(roots));
+        let generation = next.generation;
+        self.0.snapshots.send_replace(next);
+        generation
+    }
+
     /// One workload's health. `None`: there is no such workload.
     pub fn set_health(&self, namespace: &str, name: &str, health: WorkloadHealth) -> Option<u64> {
         let _state = self.lock();

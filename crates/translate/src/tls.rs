@@ -1,9 +1,13 @@
 //! TLS contexts: the mesh's own (SPIFFE identities by SDS, TLS 1.3, post-quantum group first, never resumed) and those
 //! that a destination rule asks for.
 
-use rajut_config::model::{ClientTls, ClientTlsMode, MeshConfig};
+use rajut_config::{
+    model::{ClientTls, ClientTlsMode, MeshConfig},
+    snapshot::Trust,
+};
 use rajut_ir::{
     matcher::{StringMatch, StringMatcher},
+    secret::{Secret, SecretValue},
     tls::{
         CommonTls, DataSource, DownstreamTls, SanKind, SanMatcher, SecretSource, TlsCertificate, TlsVersion,
         UpstreamTls, Validation, ValidationContext,
@@ -62,6 +66,18 @@ fn mesh_common(alpn: Vec<Text>, subject_alt_names: Vec<SanMatcher>) -> CommonTls
         max_version: Some(TlsVersion::V1_3),
         groups: GROUPS.iter().map(|group| Text::from(*group)).collect(),
         certificate_provider: None,
+    }
+}
+
+/// Whom the mesh believes, as the secret that every context of the mesh names.
+pub(crate) fn mesh_roots(trust: &Trust) -> Secret {
+    let Trust { roots, since: _ } = trust;
+    Secret {
+        name: MESH_ROOTS.into(),
+        value: SecretValue::Validation(ValidationContext {
+            trusted_ca: Some(DataSource::Inline(roots.as_bytes().to_vec().into())),
+            ..ValidationContext::default()
+        }),
     }
 }
 

@@ -31,7 +31,7 @@ use crate::{
     memo::Memo,
     outbound::{self, Outbound, Pieces},
     proxy::{Capture, ExplicitPort, Proxy, Role},
-    stats,
+    stats, tls,
     tracing::{self, Teller},
 };
 
@@ -240,8 +240,18 @@ impl Translator {
         build_outbound(&mut self.pieces, client, scope)
     }
 
-    /// What is a proxy's alone: its inbound half, and the listener that captures.
+    /// What is a proxy's alone: its inbound half, the listener that captures, and whom the mesh believes (alike for all, but
+    /// told as a secret, of which each has its own).
     pub fn own(&mut self, snapshot: &Snapshot, proxy: &Proxy) -> Resources {
+        let mut resources = self.own_half(snapshot, proxy);
+        if let Some(trust) = &snapshot.trust {
+            let secret = tls::mesh_roots(trust);
+            resources.secrets.insert(secret.name.clone(), Arc::new(secret));
+        }
+        resources
+    }
+
+    fn own_half(&mut self, snapshot: &Snapshot, proxy: &Proxy) -> Resources {
         let mut resources = Resources::default();
         let workload = || snapshot.workload_view(&proxy.namespace, &proxy.workload, &proxy.labels);
         match proxy.role {

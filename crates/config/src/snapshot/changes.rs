@@ -24,6 +24,8 @@ use crate::model::JwtRule;
 pub struct Changes {
     /// The mesh's settings, or which labels of clients matter: nothing that was made before holds.
     pub everything: bool,
+    /// Whom the mesh believes: every proxy's own half differs, and no other.
+    pub trust: bool,
     /// Whether anything but workloads differs: what stands beside no known workload may be concerned too.
     pub configuration: bool,
     /// Hosts of which some client's view may differ.
@@ -40,6 +42,7 @@ impl Snapshot {
                 || *self.index.asked_labels != *older.index.asked_labels
                 || !same_objects(&self.telemetries, &older.telemetries)
                 || !same_objects(&self.sidecars, &older.sidecars),
+            trust: self.trust != older.trust,
             ..Changes::default()
         };
         let (new, old) = (&self.authorization_policies, &older.authorization_policies);

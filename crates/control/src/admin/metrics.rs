@@ -5,6 +5,7 @@ use std::{fmt::Write as _, sync::atomic::Ordering::Relaxed};
 
 use super::Admin;
 use crate::{
+    ca::rotation::Step,
     discovery::Totals,
     observe::{alarm::Kind, store::Counts},
 };
@@ -49,6 +50,16 @@ const ISSUED: Metric = (
     "citadel_server_success_cert_issuance_count",
     "counter",
     "Certificates issued.",
+);
+const ROOT_ENDS: Metric = (
+    "citadel_server_root_cert_expiry_timestamp",
+    "gauge",
+    "When the root that certificates are issued under ends, seconds since 1970.",
+);
+const ROOT_STEP: Metric = (
+    "rajut_control_root_rotation_step",
+    "gauge",
+    "Where the change to another root is: 0 none, 1 both roots are believed, 2 certificates are reissued, 3 the old root is retired.",
 );
 const ROUNDS: Metric = (
     "rajut_control_push_rounds_total",
@@ -171,6 +182,8 @@ pub(super) fn text(admin: &Admin) -> String {
         (UNSETTLED, size(unsettled)),
         (REFUSED, admin.discovery.refused_nodes()),
         (ISSUED, admin.authority.issued_total()),
+        (ROOT_ENDS, admin.authority.root_ends()),
+        (ROOT_STEP, root_step(admin)),
         (ROUNDS, work.rounds.load(Relaxed)),
         (PUSH_FAILURES, work.failed.load(Relaxed)),
         (PUSHED, admin.discovery.pushed()),
@@ -220,6 +233,15 @@ fn alarms(text: &mut String, observed: &Counts) {
             // Writing to a String can't fail.
             let _ = writeln!(text, "{}{{kind=\"{}\"}} {count}", metric.0, kind.name());
         }
+    }
+}
+
+fn root_step(admin: &Admin) -> u64 {
+    match admin.authority.rotation().map(|rotation| rotation.step) {
+        None => 0,
+        Some(Step::Trust) => 1,
+        Some(Step::Reissue) => 2,
+        Some(Step::Retire) => 3,
     }
 }
 

@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use super::{
     Admin, BODY_BYTES_MAX,
     answer::{Answer, Refused, json_answer, text_answer},
-    edges, metrics, reach, view,
+    edges, identity, metrics, reach, view,
 };
 use crate::why::{Question, find_proxy, follow};
 
@@ -56,6 +56,7 @@ pub(super) async fn route(admin: &Admin, request: Request<Incoming>) -> Answer {
             patch_workload(admin, (namespace, name), &query, body).await
         }
         (&Method::POST, ["v1", "workloads", namespace, name, "restart"]) => restart(admin, namespace, name),
+        (&Method::POST, ["v1", "identity", "rotation"]) => rotate(admin, body).await,
         (&Method::POST, ["v1", "tokens"]) => post_token(admin, body).await,
         (&Method::POST, ["v1", "why"]) => why(admin, body).await,
         (&Method::POST, ["v1", "apply"]) => change(admin, &query, body, Change::Apply).await,
@@ -85,6 +86,7 @@ fn read(admin: &Admin, path: &[&str], query: &Query) -> Result<Answer, Refused> 
         ["v1", "services"] => view::services(admin),
         ["v1", "workloads"] => view::workloads(admin),
         ["v1", "certificates"] => view::certificates(admin),
+        ["v1", "identity"] => identity::identity(admin),
         ["v1", "diagnostics"] => view::diagnostics(admin),
         ["v1", "alarms"] => edges::alarms(&admin.observer),
         ["v1", "edges"] => edges::edges(admin, query)?,
@@ -342,6 +344,13 @@ async fn post_token(admin: &Admin, body: Incoming) -> Result<Answer, Refused> {
         )
         .map_err(|error| Refused::bad(error.to_string()))?;
     Ok(json_answer(StatusCode::OK, &json!({"token": token})))
+}
+
+async fn rotate(admin: &Admin, body: Incoming) -> Result<Answer, Refused> {
+    let wanted = read_json(body).await?;
+    let admin = admin.clone();
+    let turned = blocking(move || identity::rotate(&admin, &wanted)).await??;
+    Ok(json_answer(StatusCode::OK, &turned))
 }
 
 async fn why(admin: &Admin, body: Incoming) -> Result<Answer, Refused> {

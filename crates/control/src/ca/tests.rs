@@ -92,8 +92,8 @@ fn a_wished_life_is_only_ever_shortened() {
 #[test]
 fn the_root_survives_a_restart_and_a_readable_key_is_refused() {
     let path = folder("restart");
-    let first = authority(&path).roots().clone();
-    assert_eq!(*authority(&path).roots(), first);
+    let first = authority(&path).roots();
+    assert_eq!(authority(&path).roots(), first);
     let key = path.join("ca-key.pem");
     assert_eq!(
         std::fs::metadata(&key).expect("there").permissions().mode() & 0o777,
@@ -175,4 +175,124 @@ fn tokens_are_for_this_mesh_this_audience_and_a_short_time() {
         assert!(tokens.issue(&mesh, "clinic", bad, "", now).is_err(), "{bad}");
     }
     std::fs::remove_dir_all(path).expect("cleaned up");
+}
+
+/// What a certificate that is issued now brings along: whether it is under a bundle's first root, and the bundle.
+fn issued(authority: &CertificateAuthority) -> (bool, TrustBundle) {
+    let caller = Principal::new(&TrustDomain::default(), "a", "b");
+    let chain = authority.sign(&csr("x:y"), &caller, "", None).expect("issued");
+    let (roots, chain) = chain.split_last().expect("a chain");
+    let leaf = CertificateDer::from_pem_slice(chain[0].as_bytes()).expect("PEM");
+    let roots = TrustBundle::from_pem(roots.as_bytes()).expect("roots");
+    let first = TrustBundle::new([roots.certificates()[0].clone()]).expect("a root");
+    (rajut_identity::verify::leads_to(&leaf, &[], &first), roots)
+}
+
+#[test]
+fn a_change_of_roots_goes_on_where_it_was_whenever_the_process_ends() {
+    let path = folder("rotation");
+    let file = || {
+        let pem = std::fs::read(path.join("root-cert.pem")).expect("readable");
+        TrustBundle::from_pem(&pem).expect("roots")
+    };
+    let old = authority(&path).roots();
+    authority(&path)
+        .begin_rotation(None, Some(Step::Trust))
+        .expect("begun");
+    // Each time another process.
+    let seen = |wanted: Option<Step>| {
+        let authority = authority(&path);
+        assert_eq!(authority.rotation().map(|rotation| rotation.step), wanted);
+        let (is_under_the_first, roots) = issued(&authority);
+        assert!(is_under_the_first, "{wanted:?}");
+        assert_eq!((&roots, &authority.roots()), (&file(), &roots), "{wanted:?}");
+        let own = authority.own_identity([127, 0, 0, 1].into(), 1).expect("issued");
+        assert!(own.follows(&roots), "{wanted:?}");
+        roots
+    };
+    let both = seen(Some(Step::Trust));
+    assert_eq!(both.certificates().len(), 2);
+    assert_eq!(both.certificates()[0], old.certificates()[0]);
+    assert!(matches!(
+        authority(&path).begin_rotation(None, None),
+        Err(RotationError::UnderWay)
+    ));
+    assert!(matches!(
+        authority(&path).advance_rotation(Step::Retire),
+        Err(RotationError::UnderWay)
+    ));
+    authority(&path).advance_rotation(Step::Trust).expect("next");
+    let reissued = seen(Some(Step::Reissue));
+    assert_eq!(reissued.certificates()[0], both.certificates()[1]);
+    assert_eq!(reissued.certificates()[1], both.certificates()[0]);
+    authority(&path).advance_rotation(Step::Reissue).expect("next");
+    let new = seen(Some(Step::Retire));
+    assert_eq!(new.certificates(), &reissued.certificates()[..1]);
+
+    // Killed in the middle of putting the new issuer into the old one's place: key and certificate are of two issuers.
+    std::fs::copy(path.join("next/ca-key.pem"), path.join("ca-key.pem")).expect("copied");
+    assert_eq!(seen(Some(Step::Retire)), new);
+    authority(&path).advance_rotation(Step::Retire).expect("done");
+    assert_eq!(seen(None), new);
+    assert!(!path.join("next").exists() && !path.join("rotation.json").exists());
+    assert!(matches!(
+        authority(&path).steer_rotation(None, false),
+        Err(RotationError::None)
+    ));
+    std::fs::remove_dir_all(path).expect("cleaned up");
+}
+
+#[test]
+fn what_was_made_for_a_change_that_never_began_is_forgotten() {
+    let path = folder("abandoned");
+    let old = authority(&path).roots();
+    std::fs::create_dir(path.join("next")).expect("made");
+    std::fs::write(path.join("next/ca-key.pem"), "half").expect("written");
+    assert_eq!(authority(&path).roots(), old);
+    assert!(!path.join("next").exists());
+    std::fs::remove_dir_all(path).expect("cleaned up");
+}
+
+#[test]
+fn an_issuer_of_ones_own_is_followed_by_one_that_is_given() {
+    let (path, given) = (folder("given"), folder("given-next"));
+    let own = |folder: &Path, name: &str| {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params.not_before = (UNIX_EPOCH + Duration::from_hours(499_000)).into();
+        let key = || KeyPair::generate().expect("a key");
+        let root = rcgen::CertifiedIssuer::self_signed(params.clone(), key()).expect("a root");
+        params
+            .distinguished_name
+            .push(rcgen::DnType::OrganizationName, "issuing");
+        let issuing_key = key();
+        let issuing = params.signed_by(&issuing_key, &root).expect("an issuer");
+        std::fs::create_dir_all(folder).expect("made");
+        let write = |name: &str, text: &str, mode: u32| {
+            std::fs::write(folder.join(name), text).expect("written");
+            let mode = std::fs::Permissions::from_mode(mode);
+            std::fs::set_permissions(folder.join(name), mode).expect("ours");
+        };
+        write("ca-key.pem", &issuing_key.serialize_pem(), 0o600);
+        write("ca-cert.pem", &issuing.pem(), 0o644);
+        write("root-cert.pem", &root.pem(), 0o644);
+    };
+    own(&path, "first");
+    own(&given, "second");
+    let begin = |from: Option<&Path>| authority(&path).begin_rotation(from, None);
+    assert!(matches!(
+        begin(None),
+        Err(RotationError::Keystore(KeystoreError::Given))
+    ));
+    assert!(begin(Some(&path.join("nowhere"))).is_err());
+    assert!(authority(&path).rotation().is_none());
+    begin(Some(&given)).expect("begun");
+    for step in [Step::Trust, Step::Reissue, Step::Retire] {
+        authority(&path).advance_rotation(step).expect("next");
+    }
+    assert_eq!(authority(&path).roots(), authority(&given).roots());
+    for folder in [path, given] {
+        std::fs::remove_dir_all(folder).expect("cleaned up");
+    }
 }

@@ -201,7 +201,7 @@ impl Pusher {
         };
         let new: Vec<_> = arrivals.iter().filter_map(told).collect();
         let mut others: BTreeSet<StreamId> = BTreeSet::new();
-        if changes.everything {
+        if changes.everything || changes.trust {
             others.extend(state.clients.keys());
         } else {
             let beside = changes

@@ -6,6 +6,7 @@ mod support;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
+use rajut_identity::TrustBundle;
 use rajut_identity::enrol::{EnrolError, EnrolOptions, Token, enrol, spawn_rotation};
 use rajut_runtime::Clock;
 use rajut_types::Text;
@@ -436,6 +437,138 @@ async fn what_a_proxy_was_told_can_be_read() {
     );
 
     drop(signer);
+    mesh.stop();
+}
+
+/// The roots that an update tells.
+fn roots_of(update: &rajut_xds::client::Update) -> TrustBundle {
+    let secret = &update.resources[0].body.to_bytes();
+    // PEM stands in the message as it is.
+    let text = String::from_utf8_lossy(secret);
+    let begin = text.find("-----BEGIN").expect("PEM");
+    TrustBundle::from_pem(&text.as_bytes()[begin..]).expect("roots")
+}
+
+#[expect(clippy::too_many_lines, reason = "three steps, read top to bottom")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_of_a_change_of_roots_waits_for_every_proxy_and_names_who_refuses() {
+    let mesh = Mesh::start("roots").await;
+    let identity = mesh.enrol("clinic", "signer", "signer-0").await;
+    let mut following = Vec::new();
+    for name in ["signer-0", "signer-1"] {
+        let mut proxy = mesh.connect(&identity, name, Protocol::Delta);
+        proxy
+            .handle
+            .subscribe(type_url::SECRET, vec!["ROOTCA".into()])
+            .await;
+        let update = proxy.update().await;
+        assert_eq!(roots_of(&update), identity.roots);
+        proxy.handle.answer(update.ticket, Vec::new()).await;
+        mesh.settled(name).await;
+        following.push(proxy);
+    }
+    let rotation = |wanted: serde_json::Value| {
+        let body = wanted.to_string();
+        mesh.call(Method::POST, "/v1/identity/rotation", body)
+    };
+    let (status, _) = rotation(json!({"resume": true})).await;
+    assert_eq!(status, StatusCode::CONFLICT, "there is none to go on with");
+    let (status, begun) = rotation(json!({"hold": "reissue"})).await;
+    assert_eq!(
+        (status, &begun["rotation"]["step"]),
+        (StatusCode::OK, &json!("trust"))
+    );
+    assert_eq!(begun["rotation"]["waitsFor"], "proxies", "{begun}");
+
+    // One takes it, one does not.
+    let (mut second, mut first) = (following.pop().expect("two"), following.pop().expect("two"));
+    let update = first.update().await;
+    let both = roots_of(&update);
+    assert_eq!(both.certificates().len(), 2);
+    assert_eq!(both.certificates()[0], identity.roots.certificates()[0]);
+    first.handle.answer(update.ticket, Vec::new()).await;
+    let update = second.update().await;
+    let refusal = Refusal {
+        resource: "ROOTCA".into(),
+        path: String::new(),
+        reason: "no room".into(),
+    };
+    second.handle.answer(update.ticket, vec![refusal]).await;
+    let standings = |rotation: &serde_json::Value| -> Vec<String> {
+        let proxies = rotation["proxies"].as_array().expect("a list");
+        let one = |proxy: &serde_json::Value| {
+            let text = |member: &str| proxy[member].as_str().unwrap_or_default().to_owned();
+            format!("{} {} {}", text("name"), text("standing"), text("reason"))
+        };
+        proxies.iter().map(one).collect()
+    };
+    let until = async |wanted: &[&str]| loop {
+        let (_, now) = mesh.call(Method::GET, "/v1/identity", String::new()).await;
+        if standings(&now["rotation"]) == wanted {
+            return now["rotation"].clone();
+        }
+        tokio::task::yield_now().await;
+    };
+    let now = within(until(&[
+        "signer-0 acknowledged ",
+        "signer-1 refused ROOTCA: no room",
+    ]))
+    .await;
+    assert_eq!(
+        (&now["step"], &now["waitsFor"]),
+        (&json!("trust"), &json!("proxies"))
+    );
+
+    // Who is gone and should not run is not waited for; who is connected and does not follow is.
+    let bystander = mesh.connect(&identity, "signer-2", Protocol::Delta);
+    bystander.handle.subscribe_all(type_url::NAME_TABLE).await;
+    mesh.connected("signer-2").await;
+    drop(second);
+    let now = within(until(&["signer-0 acknowledged ", "signer-2 notFollowing "])).await;
+    assert_eq!(now["step"], "trust");
+    drop(bystander);
+    let update = first.update().await;
+    let reissued = roots_of(&update);
+    assert_eq!(reissued.certificates()[0], both.certificates()[1]);
+    let now = within(until(&["signer-0 pending "])).await;
+    assert_eq!(
+        (&now["step"], &now["waitsFor"]),
+        (&json!("reissue"), &json!("proxies"))
+    );
+    let renewed = mesh.enrol("clinic", "signer", "signer-0").await;
+    assert!(renewed.follows(&reissued) && !identity.is_current(&reissued));
+    first.handle.answer(update.ticket, Vec::new()).await;
+    let now = within(until(&["signer-0 acknowledged "])).await;
+    assert_eq!(now["waitsFor"], "operator");
+
+    // Workloads that should run are waited for though they are not connected, unless the operator says otherwise.
+    mesh.put_workloads(&["signer-0", "signer-9"]).await;
+    let (_, now) = rotation(json!({"resume": true})).await;
+    assert_eq!(standings(&now["rotation"])[1], "signer-9 away ");
+    assert_eq!(
+        (&now["rotation"]["step"], &now["rotation"]["waitsFor"]),
+        (&json!("reissue"), &json!("proxies"))
+    );
+    rotation(json!({"resume": true, "withoutAway": true})).await;
+    let update = first.update().await;
+    assert_eq!(roots_of(&update).certificates(), &reissued.certificates()[..1]);
+    first.handle.answer(update.ticket, Vec::new()).await;
+    let over = async {
+        loop {
+            let (_, now) = mesh.call(Method::GET, "/v1/identity", String::new()).await;
+            if now["rotation"].is_null() {
+                return now;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let now = within(over).await;
+    assert_eq!(now["roots"].as_array().map(Vec::len), Some(1), "{now}");
+    assert!(
+        mesh.text("/metrics")
+            .await
+            .contains("rajut_control_root_rotation_step 0\n")
+    );
     mesh.stop();
 }
 

@@ -91,6 +91,7 @@ impl Mesh {
             address: description["address"].as_str().expect("an address").to_owned(),
             server_name: description["serverName"].as_str().expect("a name").to_owned(),
             roots: TrustBundle::from_pem(&root).expect("PEM"),
+            roots_file: None,
         }
     }
 

@@ -9,6 +9,9 @@
 //! gRPC dials the control plane itself with the workload's certificate (channel credentials `tls`, gRFC A65): over the
 //! agent's Unix socket it would send the socket's path as `:authority`, which HTTP/2 servers refuse. The files belong
 //! to the owner alone; a key lies on disk only for such processes, which have no other way to get one.
+//!
+//! gRPC asks nobody whom to believe but its files, so the agent has a discovery stream of its own for the mesh's roots
+//! ([`follow_trust`]), and answers when gRPC must have read them.
 
 use std::{
     fs,
@@ -16,18 +19,32 @@ use std::{
     net::IpAddr,
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::Context as _;
-use rajut_identity::{Identity, IdentityStore};
+use rajut_identity::{Identity, IdentityStore, TrustBundle, context::MESH_ROOTS};
+use rajut_ir::wire;
+use rajut_runtime::connector::Connector;
+use rajut_xds::{
+    Node,
+    client::{self, ClientOptions, Event, Refusal, Update},
+    type_url,
+};
 use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::discovery::mesh_roots;
 
 /// The certificate provider instance that the control plane's resources name (`translate::grpc::CERTIFICATE_PROVIDER`).
 const PROVIDER: &str = "default";
 /// Istio's, with gRPC's place for the address.
 const SERVER_LISTENERS: &str = "xds.istio.io/grpc/lds/inbound/%s";
-/// How often gRPC looks at the files: far below half of a certificate's life, which is left when they are renewed.
-const REFRESH: &str = "30s";
+/// How often gRPC looks at the files: far below half of a certificate's life, which is left when they are renewed; and a
+/// change of the mesh's roots waits for it.
+const REFRESH: Duration = Duration::from_secs(10);
+/// What is in the files for so long gRPC has read.
+const READ_AFTER: Duration = Duration::from_secs(12);
 
 /// How a proxyless process is served.
 #[derive(Debug, Clone)]
@@ -89,6 +106,79 @@ pub async fn keep_fresh(options: &GrpcOptions, store: &IdentityStore, identity: 
     }
 }
 
+/// Follows the roots of the mesh, as the control plane tells them; ends when there will be no identity any more.
+pub async fn follow_trust(
+    options: &GrpcOptions,
+    connector: Connector,
+    store: &IdentityStore,
+    identity: &Identity,
+) {
+    let node = bootstrap(options, identity)["node"].take();
+    let text = |member: &str| node[member].as_str().unwrap_or_default().into();
+    let node = Node {
+        id: text("id"),
+        cluster: text("cluster"),
+        metadata: node["metadata"].clone(),
+        user_agent: "rajut-agent".into(),
+        ..Node::default()
+    };
+    let (handle, mut events) = client::spawn(ClientOptions::new(node, connector));
+    handle.subscribe(type_url::SECRET, vec![MESH_ROOTS.into()]).await;
+    let (mut trust, mut held) = (None, None);
+    // What is there before the process starts is what it reads first.
+    let (mut generation, mut read_at) = (identity.generation, Instant::now());
+    loop {
+        let follows = trust.as_ref().is_none_or(|trust| {
+            let current = store.current();
+            current.is_some_and(|identity| identity.generation == generation && identity.follows(trust))
+        });
+        tokio::select! {
+            event = events.recv() => {
+                let Some(event) = event else { return };
+                let Event::Update(update) = event else { continue };
+                match told(&update) {
+                    Ok(Some(bundle)) => {
+                        store.set_trust(bundle.clone());
+                        trust = Some(bundle);
+                        held = Some(update.ticket);
+                    }
+                    Ok(None) => handle.answer(update.ticket, Vec::new()).await,
+                    Err(refusal) => handle.answer(update.ticket, vec![refusal]).await,
+                }
+            }
+            newer = store.newer_than(generation) => {
+                let Some(newer) = newer else { return };
+                generation = newer.generation;
+                read_at = Instant::now() + READ_AFTER;
+            }
+            () = tokio::time::sleep_until(read_at), if held.is_some() && follows => {
+                if let Some(ticket) = held.take() {
+                    handle.answer(ticket, Vec::new()).await;
+                }
+            }
+        }
+    }
+}
+
+/// The mesh's roots in an update; `None` where they are not in it.
+fn told(update: &Update) -> Result<Option<TrustBundle>, Refusal> {
+    let Some(resource) = update
+        .resources
+        .iter()
+        .find(|resource| &*resource.name == MESH_ROOTS)
+    else {
+        return Ok(None);
+    };
+    let refusal = |reason: String| Refusal {
+        resource: MESH_ROOTS.into(),
+        path: String::new(),
+        reason,
+    };
+    let decoded = wire::decode_secret(&resource.body.to_bytes());
+    let secret = decoded.map_err(|errors| refusal(errors.to_string()))?;
+    mesh_roots(&secret.value).map(Some).map_err(refusal)
+}
+
 fn write_certificate(options: &GrpcOptions, identity: &Identity) -> anyhow::Result<()> {
     replace(&[
         (options.roots(), identity.roots.to_pem()),
@@ -125,7 +215,7 @@ fn bootstrap(options: &GrpcOptions, identity: &Identity) -> Value {
         "certificate_file": options.chain(),
         "private_key_file": options.key(),
         "ca_certificate_file": options.roots(),
-        "refresh_interval": REFRESH,
+        "refresh_interval": format!("{}s", REFRESH.as_secs()),
     });
     let principal = &identity.principal;
     let (namespace, workload) = (principal.namespace(), &options.workload);
@@ -156,15 +246,10 @@ fn bootstrap(options: &GrpcOptions, identity: &Identity) -> Value {
 }
 
 #[cfg(test)]
-#[expect(clippy::disallowed_methods, reason = "a test waits up to a deadline")]
 mod tests {
-    use std::{
-        os::unix::fs::PermissionsExt as _,
-        sync::Arc,
-        time::{Duration, Instant},
-    };
+    use std::{os::unix::fs::PermissionsExt as _, sync::Arc};
 
-    use rajut_identity::{Key, TrustBundle};
+    use rajut_identity::Key;
     use rcgen::{CertificateParams, CertifiedIssuer, KeyPair, SanType};
 
     use super::*;

@@ -1,9 +1,12 @@
 //! Relays one discovery stream, answering secrets and taking the name table for itself; and beside it, over the same
 //! connection, Envoy's load reports as they are.
+//!
+//! The mesh's roots (`ROOTCA`) come from the control plane, go to the identity, and from there to Envoy with the certificate
+//! that fits them. The control plane has its answer when Envoy has given it: then they are in force there.
 
 use std::{collections::BTreeMap, io, pin::Pin, sync::Arc, time::Duration};
 
-use rajut_identity::{Identity, IdentityStore};
+use rajut_identity::{Identity, IdentityStore, TrustBundle, context::MESH_ROOTS};
 use rajut_ir::{
     NameTable,
     secret::{Secret, SecretValue},
@@ -31,6 +34,11 @@ use tonic::{
     Request, Response, Status, Streaming,
     transport::{Channel, Endpoint},
 };
+
+use crate::discovery::mesh_roots;
+
+/// The SDS name of the workload's own certificate.
+const OWN_CERTIFICATE: &str = "default";
 
 /// Messages that wait in one direction of a stream.
 const QUEUED_MAX: usize = 16;
@@ -183,6 +191,7 @@ impl LoadReportingService for Relay {
 }
 
 /// Names that Envoy has asked for among the secrets that are answered here.
+#[derive(Default)]
 struct Conversation {
     secrets: Vec<String>,
     secrets_sent: u64,
@@ -191,8 +200,16 @@ struct Conversation {
     given: BTreeMap<String, Any>,
     /// What the control plane was asked for last.
     asked: Vec<String>,
-    /// Version and nonce of its last answer.
+    /// Version and nonce of its last answer that was acknowledged.
     answered: (String, String),
+    /// Version and nonce of an answer that is acknowledged when the roots in it are in force.
+    awaiting: Option<(String, String)>,
+    /// The mesh's roots as they were told last.
+    trust: Option<TrustBundle>,
+    /// The generation of the identity that was given to Envoy last.
+    given_generation: u64,
+    /// The newest of those that Envoy has taken.
+    taken_generation: u64,
     /// What the files that are named by secrets held last.
     files: BTreeMap<String, Any>,
 }
@@ -200,8 +217,7 @@ struct Conversation {
 impl Conversation {
     /// The question for the secrets that are the control plane's, where they are others than before.
     fn ask(&mut self) -> Option<DiscoveryRequest> {
-        let is_foreign =
-            |name: &&String| !matches!(name.as_str(), "default" | "ROOTCA") && !name.starts_with("file-");
+        let is_foreign = |name: &&String| name.as_str() != OWN_CERTIFICATE && !name.starts_with("file-");
         let wanted: Vec<String> = self.secrets.iter().filter(is_foreign).cloned().collect();
         if wanted == self.asked {
             return None;
@@ -222,20 +238,71 @@ impl Conversation {
         }
     }
 
-    /// Keeps what the control plane gave, and gives the acknowledgement. Envoy's own refusal of one is in this process's log.
-    fn take(&mut self, response: DiscoveryResponse) -> DiscoveryRequest {
+    /// Keeps what the control plane gave. Gives the answer, where it is due at once. Envoy's own refusal of one that is not of
+    /// the roots is in this process's log.
+    fn take(
+        &mut self,
+        response: DiscoveryResponse,
+        store: &IdentityStore,
+        identity: &Identity,
+    ) -> Option<DiscoveryRequest> {
         for any in response.resources {
             let Ok(secret) = wire::decode_secret(&any.value) else {
                 tracing::warn!("the control plane sent a secret that can't be read");
                 continue;
             };
             let name = secret.value.name.to_string();
-            if self.asked.contains(&name) {
+            if name == MESH_ROOTS {
+                match mesh_roots(&secret.value) {
+                    Ok(bundle) => {
+                        self.trust = Some(bundle.clone());
+                        store.set_trust(bundle);
+                    }
+                    Err(why) => {
+                        tracing::warn!(why, "the mesh's roots can't be used");
+                        return Some(self.refusal(response.nonce, why));
+                    }
+                }
+            } else if self.asked.contains(&name) {
                 self.given.insert(name, any);
             }
         }
-        self.answered = (response.version_info, response.nonce);
-        self.request()
+        self.awaiting = Some((response.version_info, response.nonce));
+        self.acknowledgement(identity)
+    }
+
+    /// Says no to the control plane.
+    fn refusal(&self, nonce: String, message: String) -> DiscoveryRequest {
+        DiscoveryRequest {
+            response_nonce: nonce,
+            error_detail: Some(refused(message)),
+            ..self.request()
+        }
+    }
+
+    /// What tells the control plane that what it gave is in force: Envoy believes the roots that it told, and shows a
+    /// certificate that is under the first of them.
+    fn acknowledgement(&mut self, identity: &Identity) -> Option<DiscoveryRequest> {
+        let is_in_force =
+            |trust: &TrustBundle| self.taken_generation >= identity.generation && identity.follows(trust);
+        if !self.trust.as_ref().is_none_or(is_in_force) {
+            return None;
+        }
+        self.answered = self.awaiting.take()?;
+        Some(self.request())
+    }
+
+    /// What Envoy says of what it was given last. Gives what the control plane is to hear of it.
+    fn hear(&mut self, request: &DiscoveryRequest, identity: &Identity) -> Option<DiscoveryRequest> {
+        if let Some(error) = &request.error_detail {
+            tracing::warn!(reason = %error.message, "Envoy refused its certificate");
+            let (_, nonce) = self.awaiting.take()?;
+            return Some(self.refusal(nonce, format!("Envoy: {}", error.message)));
+        }
+        if request.response_nonce == self.secrets_sent.to_string() {
+            self.taken_generation = self.given_generation;
+        }
+        self.acknowledgement(identity)
     }
 
     /// Reads the files that Envoy asks for by name; whether they hold something else than before. What can't be read stays
@@ -265,15 +332,7 @@ impl Relay {
             self.identity = newest;
         }
         let (requests, mut responses) = self.upstream().await?;
-        let mut conversation = Conversation {
-            secrets: Vec::new(),
-            secrets_sent: 0,
-            names_asked: false,
-            given: BTreeMap::new(),
-            asked: Vec::new(),
-            answered: Default::default(),
-            files: BTreeMap::new(),
-        };
+        let mut conversation = Conversation::default();
         let mut look = tokio::time::interval(FILES_LOOK);
         let gone = |_| Status::unavailable("the other side has gone");
         loop {
@@ -281,11 +340,14 @@ impl Relay {
                 request = envoy.next() => {
                     let Some(request) = request.transpose()? else { return Ok(()) };
                     if request.type_url == type_url::SECRET {
+                        if let Some(answer) = conversation.hear(&request, &self.identity) {
+                            requests.send(answer).await.map_err(gone)?;
+                        }
                         if let Some(response) = self.secrets(&mut conversation, &request) {
                             if let Some(more) = conversation.ask() {
                                 requests.send(more).await.map_err(gone)?;
                             }
-                            answers.send(Ok(response)).await.map_err(|_| Status::cancelled("Envoy has gone"))?;
+                            tell(answers, response).await?;
                         }
                         continue;
                     }
@@ -303,24 +365,25 @@ impl Relay {
                     if response.type_url == type_url::NAME_TABLE {
                         requests.send(self.take_names(response)).await.map_err(gone)?;
                     } else if response.type_url == type_url::SECRET {
-                        requests.send(conversation.take(response)).await.map_err(gone)?;
-                        let response = self.secret_response(&mut conversation);
-                        answers.send(Ok(response)).await.map_err(|_| Status::cancelled("Envoy has gone"))?;
+                        if let Some(answer) = conversation.take(response, &self.store, &self.identity) {
+                            requests.send(answer).await.map_err(gone)?;
+                        }
+                        if !conversation.given.is_empty() {
+                            tell(answers, self.secret_response(&mut conversation)).await?;
+                        }
                     } else {
-                        answers.send(Ok(response)).await.map_err(|_| Status::cancelled("Envoy has gone"))?;
+                        tell(answers, response).await?;
                     }
                 }
                 _ = look.tick() => {
                     if conversation.read_files() {
-                        let response = self.secret_response(&mut conversation);
-                        answers.send(Ok(response)).await.map_err(|_| Status::cancelled("Envoy has gone"))?;
+                        tell(answers, self.secret_response(&mut conversation)).await?;
                     }
                 }
                 newer = self.store.newer_than(self.identity.generation) => {
                     self.identity = newer.ok_or_else(|| Status::internal("the identity's owner has ended"))?;
                     if !conversation.secrets.is_empty() {
-                        let response = self.secret_response(&mut conversation);
-                        answers.send(Ok(response)).await.map_err(|_| Status::cancelled("Envoy has gone"))?;
+                        tell(answers, self.secret_response(&mut conversation)).await?;
                     }
                 }
             }
@@ -333,8 +396,7 @@ impl Relay {
         conversation: &mut Conversation,
         request: &DiscoveryRequest,
     ) -> Option<DiscoveryResponse> {
-        if let Some(error) = &request.error_detail {
-            tracing::warn!(reason = %error.message, "Envoy refused its certificate");
+        if request.error_detail.is_some() {
             return None;
         }
         let mut wanted = request.resource_names.clone();
@@ -349,6 +411,7 @@ impl Relay {
 
     fn secret_response(&self, conversation: &mut Conversation) -> DiscoveryResponse {
         conversation.secrets_sent += 1;
+        conversation.given_generation = self.identity.generation;
         let encode = |name: &String| {
             let elsewhere = conversation
                 .given
@@ -390,13 +453,27 @@ impl Relay {
             type_url: type_url::NAME_TABLE.into(),
             version_info: response.version_info,
             response_nonce: response.nonce,
-            error_detail: error.map(|message| rajut_proto::google::rpc::Status {
-                code: 3,
-                message,
-                details: Vec::new(),
-            }),
+            error_detail: error.map(refused),
             ..Default::default()
         }
+    }
+}
+
+/// Sends to Envoy.
+async fn tell(
+    answers: &mpsc::Sender<Result<DiscoveryResponse, Status>>,
+    response: DiscoveryResponse,
+) -> Result<(), Status> {
+    let gone = |_| Status::cancelled("Envoy has gone");
+    answers.send(Ok(response)).await.map_err(gone)
+}
+
+/// The words of a refusal, as xDS has them.
+fn refused(message: String) -> rajut_proto::google::rpc::Status {
+    rajut_proto::google::rpc::Status {
+        code: 3,
+        message,
+        details: Vec::new(),
     }
 }
 
@@ -427,11 +504,11 @@ fn of_files(name: &str) -> Option<Secret> {
 fn secret(identity: &Identity, name: &str) -> Option<Secret> {
     let inline = |text: String| DataSource::Inline(text.into());
     let value = match name {
-        "default" => SecretValue::Certificate(TlsCertificate {
+        OWN_CERTIFICATE => SecretValue::Certificate(TlsCertificate {
             chain: inline(identity.chain_pem()),
             key: inline(identity.key.secret_pem()),
         }),
-        "ROOTCA" => SecretValue::Validation(ValidationContext {
+        MESH_ROOTS => SecretValue::Validation(ValidationContext {
             trusted_ca: Some(inline(identity.roots.to_pem())),
             ..ValidationContext::default()
         }),

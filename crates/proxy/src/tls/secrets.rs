@@ -44,6 +44,11 @@ impl Secrets {
         self.generation
     }
 
+    /// The own certificate, and whom to believe.
+    pub fn identity(&self) -> Option<&Arc<Identity>> {
+        self.identity.as_ref()
+    }
+
     /// Whether there is an own certificate.
     pub fn has_identity(&self) -> bool {
         self.identity.is_some()

@@ -89,6 +89,7 @@ impl Plane {
             address: member("address")?,
             server_name: member("serverName")?,
             roots: TrustBundle::from_pem(&std::fs::read(member("rootCert")?)?)?,
+            roots_file: None,
         })
     }
 

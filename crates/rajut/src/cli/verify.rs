@@ -124,7 +124,8 @@ async fn look(
     to: &WorkloadRecord,
     address: SocketAddr,
 ) -> anyhow::Result<Findings> {
-    let identity = identity_of(place, mesh, from).await?;
+    let who = (&*from.namespace, &*from.service_account, &*from.name);
+    let identity = enrolled(place, mesh, who, CERTIFICATE_LIFE).await?;
     let domain = TrustDomain::new(trust_domain(&to.identity));
     Ok(Findings {
         from: from.name.clone(),
@@ -150,16 +151,15 @@ fn trust_domain(identity: &str) -> &str {
     rest.split('/').next().unwrap_or(rest)
 }
 
-/// A certificate of a workload's identity.
-async fn identity_of(
+/// A certificate of a workload's identity: of its namespace, service account and name.
+pub(super) async fn enrolled(
     place: &Place,
     mesh: &MeshRecord,
-    workload: &WorkloadRecord,
+    (namespace, account, workload): (&str, &str, &str),
+    ttl: Duration,
 ) -> anyhow::Result<Identity> {
     let control = place.control()?;
-    let who = json!({
-        "namespace": workload.namespace, "serviceAccount": workload.service_account, "workload": workload.name,
-    });
+    let who = json!({"namespace": namespace, "serviceAccount": account, "workload": workload});
     let answer = control.json("POST", "/v1/tokens", Some(&who)).await?;
     let token = answer
         .get("token")
@@ -171,9 +171,10 @@ async fn identity_of(
             address: mesh.discovery.to_string(),
             server_name: rajut_local::commands::CONTROL_SERVER_NAME.to_owned(),
             roots: TrustBundle::from_pem(&roots)?,
+            roots_file: None,
         },
         token: Token::Given(token.to_owned()),
-        ttl: CERTIFICATE_LIFE,
+        ttl,
     };
     Ok(enrol(&options, None, &Clock::system()).await?)
 }

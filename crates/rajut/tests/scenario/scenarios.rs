@@ -24,6 +24,7 @@ mod protocols;
 mod rate_limits;
 mod resilience;
 mod rootless;
+mod roots;
 mod routes;
 mod scaling;
 mod security;
@@ -87,6 +88,7 @@ fn waiting() -> Vec<Scenario> {
         locality::SCENARIOS,
         sidecars::SCENARIOS,
         streams::SCENARIOS,
+        roots::SCENARIOS,
         tracing::SCENARIOS,
         folders::SCENARIOS,
         console::SCENARIOS,

@@ -40,7 +40,7 @@ pub const SCENARIOS: &[Scenario] = &[
 /// What certificates live in the second scenario; they are renewed at half of that.
 const LIFE: &str = "20s";
 
-fn two() -> Setup {
+pub(super) fn two() -> Setup {
     let one = |name| {
         lab::yaml(&Workload {
             name,
@@ -57,14 +57,14 @@ fn two() -> Setup {
 }
 
 /// An answer that comes line by line for as long as it is read, from `client` to `web`.
-struct Stream {
+pub(super) struct Stream {
     child: Child,
     lines: Arc<AtomicU64>,
     last: Arc<Mutex<String>>,
 }
 
 impl Stream {
-    fn open(mesh: &Mesh) -> Result<Self> {
+    pub(super) fn open(mesh: &Mesh) -> Result<Self> {
         // An hour: longer than any test.
         let url = "http://web:8080/stream?chunks=180000&interval=20";
         Self::of(mesh, &["curl", "-sSN", "--fail", url])
@@ -94,7 +94,7 @@ impl Stream {
     }
 
     /// More lines come.
-    fn goes_on(&self) -> Result<u64> {
+    pub(super) fn goes_on(&self) -> Result<u64> {
         let before = self.lines.load(Ordering::Relaxed);
         let more = || {
             let now = self.lines.load(Ordering::Relaxed);
