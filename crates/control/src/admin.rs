@@ -4,6 +4,7 @@
 //! Bounds: [`CONNECTIONS_MAX`] connections, [`BODY_BYTES_MAX`] per body. The routes stand in [`route`]; each answers JSON but
 //! `/metrics`. An error is `{"error": "…"}`, with `"diagnostics"` where configuration is at fault.
 
+mod alarms;
 mod answer;
 mod edges;
 mod identity;
@@ -24,7 +25,7 @@ use rajut_runtime::{
 };
 use tokio::sync::Semaphore;
 
-use crate::{ca::SharedAuthority, discovery::Discovery, observe::Observer, orders::Orders};
+use crate::{ca::SharedAuthority, discovery::Discovery, notify::Notifier, observe::Observer, orders::Orders};
 
 /// Connections at once.
 const CONNECTIONS_MAX: usize = 64;
@@ -40,6 +41,8 @@ pub struct Admin {
     pub discovery: Discovery,
     /// What the mesh does.
     pub observer: Observer,
+    /// Who is told of alarms, where somebody is.
+    pub notifier: Option<Notifier>,
     /// Issuer.
     pub authority: SharedAuthority,
     /// Whether everything has started.
@@ -65,10 +68,13 @@ pub async fn serve(listener: UnixListener, owner: u32, admin: Admin) {
                 continue;
             }
         };
-        if let Err(error) = check_owner(&stream, owner) {
-            tracing::warn!(%error, "admin connection refused");
-            continue;
-        }
+        let uid = match check_owner(&stream, owner) {
+            Ok(uid) => uid,
+            Err(error) => {
+                tracing::warn!(%error, "admin connection refused");
+                continue;
+            }
+        };
         let Ok(permit) = Arc::clone(&connections).acquire_owned().await else {
             return;
         };
@@ -76,7 +82,7 @@ pub async fn serve(listener: UnixListener, owner: u32, admin: Admin) {
         tokio::spawn(async move {
             let service = service_fn(move |request: http::Request<Incoming>| {
                 let admin = Arc::clone(&admin);
-                async move { Ok::<_, std::convert::Infallible>(route::route(&admin, request).await) }
+                async move { Ok::<_, std::convert::Infallible>(route::route(&admin, uid, request).await) }
             });
             let connection =
                 hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
@@ -129,10 +135,11 @@ pub async fn serve_metrics(listener: TcpListener, admin: Admin) {
     }
 }
 
-fn check_owner(stream: &UnixStream, owner: u32) -> io::Result<()> {
+/// Whose connection it is.
+fn check_owner(stream: &UnixStream, owner: u32) -> io::Result<u32> {
     let peer = peer_credentials(stream)?;
     if peer.uid == owner || peer.uid == 0 {
-        return Ok(());
+        return Ok(peer.uid);
     }
     Err(io::Error::new(
         io::ErrorKind::PermissionDenied,

@@ -12,6 +12,8 @@
 //! | [`node`] | from an xDS node to the proxy that is translated for |
 //! | [`judge`] | what becomes of a call at the workload that is called, and who may call what |
 //! | `keys` | the public keys of token issuers, fetched for everybody |
+//! | [`notify`] | alarms to an Alertmanager |
+//! | `outside` | HTTP to others than the mesh |
 //! | [`orders`] | what the supervisor of a local mesh is to do |
 //! | [`admin`] | the operator's door: HTTP and JSON on a Unix socket |
 //! | [`reach`] | who can reach what, by which rule, and whether it is encrypted |
@@ -28,8 +30,10 @@ pub mod discovery;
 pub mod judge;
 mod keys;
 pub mod node;
+pub mod notify;
 pub mod observe;
 pub mod orders;
+mod outside;
 pub mod reach;
 pub mod run;
 mod time;

@@ -11,12 +11,14 @@
 //! proxy is counted once, also when it is sent again; of Envoy's, what was under way when its stream broke is lost.
 //!
 //! Bounds: those of [`store`]; a report at most every second, fewer where a proxy has many clusters ([`interval`]).
-//! History lives in memory and ends with the process.
+//! History lives in memory and ends with the process; alarms and silences are kept ([`kept`]).
 
 pub mod alarm;
 pub mod anomaly;
 pub mod edge;
+pub mod kept;
 pub mod series;
+pub mod silence;
 pub mod store;
 
 #[cfg(test)]
@@ -24,7 +26,9 @@ mod tests;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -43,9 +47,11 @@ use tonic::{Extensions, Status};
 use self::{
     alarm::Alarm,
     edge::{Caller, EdgeKey, Target},
+    kept::Kept,
+    silence::{NoSilence, Silence, Wish},
     store::{Counts, EdgeView, History, Store},
 };
-use crate::{accept::PeerInfo, node::parse_node};
+use crate::{accept::PeerInfo, ca::unix_seconds, node::parse_node};
 
 /// Time between two reports of a proxy with few clusters.
 pub const INTERVAL: Duration = Duration::from_secs(1);
@@ -64,6 +70,25 @@ struct Shared {
     snapshots: watch::Receiver<Arc<Snapshot>>,
     clock: Clock,
     began: (Instant, SystemTime),
+    /// Where alarms and silences are kept.
+    folder: OnceLock<PathBuf>,
+    /// (what of them is on disk, whether writing failed).
+    written: tokio::sync::Mutex<(u64, bool)>,
+}
+
+/// What was noticed, and who has said what to it.
+#[derive(Debug, Clone)]
+pub struct Noticed {
+    /// The time of this answer.
+    pub now: SystemTime,
+    /// What is called until then is ordinary.
+    pub learning_until: SystemTime,
+    /// All that are kept, the newest last, each with the silence that holds for it.
+    pub alarms: Vec<(Alarm, Option<u64>)>,
+    /// All that are kept, the newest last.
+    pub silences: Vec<Silence>,
+    /// How many alarms there were in this process.
+    pub raised: u64,
 }
 
 /// The edges over a window.
@@ -93,6 +118,8 @@ impl Observer {
             snapshots,
             began: (clock.now(), clock.wall()),
             clock,
+            folder: OnceLock::new(),
+            written: tokio::sync::Mutex::default(),
         }))
     }
 
@@ -120,14 +147,83 @@ impl Observer {
         (self.0.wall(now), history)
     }
 
-    /// (when learning ends, what was noticed after it).
-    pub fn alarms(&self) -> (SystemTime, Vec<Alarm>) {
+    /// Goes on with the alarms and silences of that state folder, and keeps them there.
+    pub fn keep_in(&self, state_dir: &Path) {
+        if self.0.folder.set(state_dir.to_owned()).is_ok() {
+            let epoch = unix_seconds(self.0.began.1);
+            self.0.lock().alarms_mut().go_on(Kept::read(state_dir), epoch);
+        }
+    }
+
+    /// What was noticed.
+    pub fn noticed(&self) -> Noticed {
+        let now = self.0.second();
         let store = self.0.lock();
         let alarms = store.alarms();
-        (
-            self.0.wall(alarms.learning_ends()),
-            alarms.all().cloned().collect(),
-        )
+        let unix = alarms.unix(now);
+        let silence = |alarm: &Alarm| alarms.silences().of(alarm, unix).map(|silence| silence.id);
+        Noticed {
+            now: self.0.wall(now),
+            learning_until: self.0.wall(alarms.learning_ends()),
+            alarms: alarms
+                .all()
+                .map(|alarm| (alarm.clone(), silence(alarm)))
+                .collect(),
+            silences: alarms.silences().all().to_vec(),
+            raised: alarms.raised().iter().sum(),
+        }
+    }
+
+    /// Rises with every change of [`noticed`](Self::noticed) but those that time brings.
+    pub fn changes(&self) -> u64 {
+        self.0.lock().alarms().changes()
+    }
+
+    /// Somebody has seen an alarm; `None`: it is not kept.
+    pub fn acknowledge(&self, number: u64, by: Text, why: Text) -> Option<Alarm> {
+        let now = self.0.second();
+        let mut store = self.0.lock();
+        store.alarms_mut().acknowledge(number, by, why, now).cloned()
+    }
+
+    /// Nobody is to be told of some alarms for a while.
+    pub fn silence(&self, wish: Wish, by: Text) -> Result<Silence, NoSilence> {
+        let now = self.0.second();
+        self.0.lock().alarms_mut().silence(wish, by, now)
+    }
+
+    /// Ends a silence; `None`: none of that number holds.
+    pub fn end_silence(&self, id: u64) -> Option<Silence> {
+        let now = self.0.second();
+        self.0.lock().alarms_mut().end_silence(id, now)
+    }
+
+    /// Puts alarms and silences on disk, if something has changed.
+    pub async fn save(&self) -> io::Result<()> {
+        let Some(folder) = self.0.folder.get().cloned() else {
+            return Ok(());
+        };
+        let mut written = self.0.written.lock().await;
+        let (changes, kept) = {
+            let store = self.0.lock();
+            if store.alarms().changes() == written.0 {
+                return Ok(());
+            }
+            (store.alarms().changes(), store.alarms().to_keep())
+        };
+        let done = tokio::task::spawn_blocking(move || kept.write(&folder)).await;
+        let done = done.map_err(io::Error::other).flatten();
+        match &done {
+            Ok(()) => *written = (changes, false),
+            Err(error) => {
+                // Said once; it is tried again every second.
+                if !written.1 {
+                    tracing::warn!(%error, "alarms and silences are not kept over a restart");
+                }
+                written.1 = true;
+            }
+        }
+        done
     }
 
     /// Looks at everything once, for what is far from its own past.
@@ -143,6 +239,8 @@ impl Observer {
         loop {
             every.tick().await;
             self.watch();
+            // It says so itself.
+            let _ = self.save().await;
         }
     }
 

@@ -33,6 +33,7 @@ use crate::{
     ca::{CertificateAuthority, IssueError, KeystoreError, SERVER_NAME},
     discovery::Discovery,
     keys,
+    notify::{Alertmanager, Notifier},
     observe::{Observer, alarm::LEARNING},
     orders::Orders,
     trust,
@@ -64,6 +65,8 @@ pub struct ControlOptions {
     /// A supervisor tells which workloads run, after each start: until it has, proxies are told nothing and keep what
     /// they have, since half a mesh would take the other half from them.
     pub awaits_workloads: bool,
+    /// Who is told of alarms.
+    pub alertmanager: Option<Alertmanager>,
     /// How long after its start a workload's first call of a service is no alarm.
     pub learning: Duration,
     /// Time.
@@ -83,6 +86,7 @@ impl ControlOptions {
             trust_domain: TrustDomain::default(),
             certificate_ttl: Duration::from_hours(24),
             awaits_workloads: false,
+            alertmanager: None,
             learning: LEARNING,
             clock: Clock::system(),
         }
@@ -159,17 +163,16 @@ pub async fn start(options: ControlOptions) -> Result<Control, ControlError> {
     let serving = readiness.gate("listeners");
     let workloads = workloads_gate(&readiness, &options);
     let discovery = Discovery::new(clock.clone());
-    let observer = Observer::new(registry.snapshots(), clock.clone(), options.learning);
+    let observer = observer(&registry, &options);
     discovery.spawn_push(registry.snapshots(), readiness.clone());
     registry_watch::spawn(registry.clone(), &options.paths);
-    let keeping = keys::keep(registry.clone(), state_dir.clone());
 
     let (listener, address) = tcp_listener(options.listen)?;
     let (identity, newest) = watch::channel(Arc::new(authority.own_identity(address.ip(), 1)?));
     let accepted = spawn_acceptor(listener, newest, trust_domains(&options, &registry));
     let mut tasks = JoinSet::new();
-    tasks.spawn(keeping);
-    tasks.spawn(observer.clone().keep_watch());
+    tasks.spawn(keys::keep(registry.clone(), state_dir.clone()));
+    let notifier = watch_and_tell(&mut tasks, &observer, &options);
     tasks.spawn(renew_own(
         Arc::clone(&authority),
         address.ip(),
@@ -191,6 +194,7 @@ pub async fn start(options: ControlOptions) -> Result<Control, ControlError> {
         registry,
         discovery,
         observer,
+        notifier,
         authority,
         readiness,
         orders: Orders::default(),
@@ -212,6 +216,25 @@ pub async fn start(options: ControlOptions) -> Result<Control, ControlError> {
         tasks,
         drain: trigger,
     })
+}
+
+/// Goes on with the alarms of the state folder.
+fn observer(registry: &Registry, options: &ControlOptions) -> Observer {
+    let observer = Observer::new(registry.snapshots(), options.clock.clone(), options.learning);
+    observer.keep_in(&options.state_dir);
+    observer
+}
+
+/// Looks for what is out of the ordinary, and tells it where somebody is to be told.
+fn watch_and_tell(
+    tasks: &mut JoinSet<()>,
+    observer: &Observer,
+    options: &ControlOptions,
+) -> Option<Notifier> {
+    tasks.spawn(observer.clone().keep_watch());
+    let notifier = Notifier::new(options.alertmanager.clone()?);
+    tasks.spawn(notifier.clone().keep_telling(observer.clone()));
+    Some(notifier)
 }
 
 /// Whose workloads are of this mesh.

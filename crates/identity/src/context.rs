@@ -344,9 +344,19 @@ const SYSTEM_BUNDLES: [&str; 5] = [
 
 /// A client of servers that the machine's own roots vouch for, by their names, as browsers are.
 pub fn system_client(alpn: &[&str]) -> Result<Arc<ClientConfig>, TlsContextError> {
+    client_that_believes(&system_roots()?, alpn)
+}
+
+/// The same of servers that the roots of a file (PEM) vouch for, and no others.
+pub fn client_of(roots: &Path, alpn: &[&str]) -> Result<Arc<ClientConfig>, TlsContextError> {
+    let roots = TrustBundle::from_pem(&read_file(&roots.to_string_lossy())?)?;
+    client_that_believes(&roots, alpn)
+}
+
+fn client_that_believes(roots: &TrustBundle, alpn: &[&str]) -> Result<Arc<ClientConfig>, TlsContextError> {
     let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_protocol_versions(&[&TLS13, &TLS12])?
-        .with_root_certificates(Arc::clone(system_roots()?.anchors()))
+        .with_root_certificates(Arc::clone(roots.anchors()))
         .with_no_client_auth();
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
     Ok(Arc::new(config))

@@ -23,6 +23,19 @@ pub struct ControlCommand {
     pub sources: Vec<PathBuf>,
     /// The namespace of documents without one.
     pub namespace: String,
+    /// Who is told of alarms.
+    pub alertmanager: Option<AlertmanagerCommand>,
+}
+
+/// Who is told of alarms.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AlertmanagerCommand {
+    /// Its URL.
+    pub url: String,
+    /// Who vouches for it.
+    pub roots: Option<PathBuf>,
+    /// The file with the header `authorization`.
+    pub authorization: Option<PathBuf>,
 }
 
 /// The port of the control plane's own metrics; Istio's.
@@ -54,6 +67,20 @@ pub fn control(command: &ControlCommand, state: &StateDir) -> Vec<String> {
         command.namespace.clone(),
         "--await-workloads".to_owned(),
     ];
+    if let Some(AlertmanagerCommand {
+        url,
+        roots,
+        authorization,
+    }) = &command.alertmanager
+    {
+        arguments.extend(["--alertmanager".to_owned(), url.clone()]);
+        for (option, path) in [
+            ("--alertmanager-ca", roots),
+            ("--alertmanager-authorization", authorization),
+        ] {
+            arguments.extend(path.iter().flat_map(|path| [option.to_owned(), text(path)]));
+        }
+    }
     arguments.push("--".to_owned());
     arguments.extend(command.sources.iter().map(|path| text(path)));
     arguments

@@ -71,7 +71,7 @@ pub(crate) enum Command {
     /// Who calls whom, how much, how well and how fast, live
     Top(top::TopArgs),
     /// What is out of the ordinary, without a rule: first calls, fan-out, refusals, rate, errors, latency, bytes
-    Alarms(OutputFormat),
+    Alarms(alarms::AlarmsArgs),
     /// The console in a browser: the live service graph, services, coverage, findings, alarms, and a page for auditors
     Dashboard(dashboard::DashboardArgs),
     /// What a workload, its sidecar or the control plane wrote
@@ -155,7 +155,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Down => lifecycle::down(&place?),
         Command::Status(args) => status::status(&place?, args.format),
         Command::Top(args) => top::top(&place?, &args),
-        Command::Alarms(output) => alarms::alarms(&place?, output),
+        Command::Alarms(args) => alarms::alarms(&place?, &args),
         Command::Dashboard(args) => dashboard::dashboard(&place?, &args),
         Command::Logs(args) => logs::logs(&place?, &args),
         Command::Restart(args) => restart::restart(&place?, &args),

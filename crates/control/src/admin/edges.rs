@@ -1,5 +1,5 @@
 //! `GET /v1/edges?windowSeconds=60`: who calls whom, how much, how well and how fast. `GET /v1/history?host=H&windowSeconds=300`:
-//! the same for one service, or for all, slot by slot. `GET /v1/alarms`: what was noticed without a rule.
+//! the same for one service, or for all, slot by slot.
 //!
 //! What is not known is `null`, never 0: response times and mTLS where the caller's proxy does not tell them (Envoy), rates
 //! where nobody reported in the window, shares of nothing.
@@ -10,7 +10,6 @@ use super::{Admin, answer::Refused, route::Query};
 use crate::{
     observe::{
         Observer,
-        alarm::{Alarm, Evidence},
         edge::{Caller, Target},
         series::Amounts,
         store::{EdgeView, Point},
@@ -129,43 +128,7 @@ fn to_json(observer: &Observer, window: u32) -> Value {
     })
 }
 
-pub(super) fn alarms(observer: &Observer) -> Value {
-    let (learned, alarms) = observer.alarms();
-    let one = |alarm: &Alarm| {
-        json!({
-            "number": alarm.number,
-            "kind": alarm.kind.name(),
-            "at": rfc3339_of(observer.wall(alarm.at)),
-            "open": alarm.ended.is_none(),
-            "endedAt": alarm.ended.map(|ended| rfc3339_of(observer.wall(ended))),
-            "source": source(&alarm.caller),
-            "destination": alarm.target.as_ref().map(destination),
-            "evidence": alarm.evidence.as_ref().map(|found| evidence(alarm, found)),
-            "runbook": alarm.kind.runbook(),
-        })
-    };
-    json!({
-        "now": rfc3339_of(observer.view(1).now),
-        "learningUntil": rfc3339_of(learned),
-        "raised": observer.counts().alarms.iter().sum::<u64>(),
-        "alarms": alarms.iter().map(one).collect::<Vec<_>>(),
-    })
-}
-
-fn evidence(alarm: &Alarm, found: &Evidence) -> Value {
-    json!({
-        "measure": alarm.kind.measure(),
-        "before": found.before,
-        "usualFrom": found.usual.0,
-        "usualTo": found.usual.1,
-        "now": found.now,
-        "windowSeconds": found.window,
-        "hosts": found.hosts.iter().map(|host| &**host).collect::<Vec<_>>(),
-        "firstCalls": found.first_calls,
-    })
-}
-
-fn source(caller: &Caller) -> Value {
+pub(super) fn source(caller: &Caller) -> Value {
     json!({
         "namespace": &*caller.namespace,
         "workload": &*caller.workload,
@@ -173,7 +136,7 @@ fn source(caller: &Caller) -> Value {
     })
 }
 
-fn destination(target: &Target) -> Value {
+pub(super) fn destination(target: &Target) -> Value {
     json!({
         "host": &*target.host,
         "namespace": target.namespace(),

@@ -7,6 +7,7 @@ use super::Admin;
 use crate::{
     ca::rotation::Step,
     discovery::Totals,
+    notify::Notifier,
     observe::{alarm::Kind, store::Counts},
 };
 
@@ -157,6 +158,16 @@ const FIRST_CALLS_UNWATCHED: Metric = (
     "counter",
     "First calls that raised no alarm since too many pairs are known.",
 );
+const TOLD: Metric = (
+    "rajut_control_alarm_notifications_total",
+    "counter",
+    "Requests to the Alertmanager, by result.",
+);
+const UNTOLD: Metric = (
+    "rajut_control_alarms_untold_total",
+    "counter",
+    "Alarms that were pushed out by newer ones before the Alertmanager could be told of them.",
+);
 const PUSHES: Metric = ("pilot_xds_pushes", "counter", "Responses sent, by type.");
 const REJECTS_BY_TYPE: Metric = (
     "rajut_control_xds_rejects_total",
@@ -211,6 +222,7 @@ pub(super) fn text(admin: &Admin) -> String {
         let _ = writeln!(text, "{} {value}", metric.0);
     }
     alarms(&mut text, &observed);
+    notifications(&mut text, admin);
     head(&mut text, PUSHES);
     for (kind, totals) in &totals {
         let _ = writeln!(text, "{}{{type=\"{kind}\"}} {}", PUSHES.0, totals.pushes);
@@ -243,6 +255,20 @@ fn root_step(admin: &Admin) -> u64 {
         Some(Step::Reissue) => 2,
         Some(Step::Retire) => 3,
     }
+}
+
+/// Nothing where nobody is to be told.
+fn notifications(text: &mut String, admin: &Admin) {
+    let Some(counts) = admin.notifier.as_ref().map(Notifier::counts) else {
+        return;
+    };
+    head(text, TOLD);
+    for (result, count) in [("success", counts.sent), ("failure", counts.failed)] {
+        // Writing to a String can't fail.
+        let _ = writeln!(text, "{}{{result=\"{result}\"}} {count}", TOLD.0);
+    }
+    head(text, UNTOLD);
+    let _ = writeln!(text, "{} {}", UNTOLD.0, counts.dropped);
 }
 
 /// What this process uses; nothing where the system does not say.

@@ -21,7 +21,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    Admin, BODY_BYTES_MAX,
+    Admin, BODY_BYTES_MAX, alarms,
     answer::{Answer, Refused, json_answer, text_answer},
     edges, identity, metrics, reach, view,
 };
@@ -33,7 +33,8 @@ const WAIT_MAX: Duration = Duration::from_mins(5);
 /// How long a supervisor's question stays open.
 const SUPERVISION_WAIT: Duration = Duration::from_secs(20);
 
-pub(super) async fn route(admin: &Admin, request: Request<Incoming>) -> Answer {
+/// `uid`: who asks.
+pub(super) async fn route(admin: &Admin, uid: u32, request: Request<Incoming>) -> Answer {
     let (parts, body) = request.into_parts();
     let query = parse_query(parts.uri.query().unwrap_or_default());
     let path: Vec<&str> = parts
@@ -51,6 +52,15 @@ pub(super) async fn route(admin: &Admin, request: Request<Incoming>) -> Answer {
             found.map(|body| json_answer(StatusCode::OK, &body))
         }
         (&Method::GET, _) => read(admin, &path, &query),
+        (&Method::POST, ["v1", "alarms", number, "acknowledge"]) => match read_json(body).await {
+            Ok(said) => alarms::acknowledge(admin, uid, number, said).await,
+            Err(refused) => Err(refused),
+        },
+        (&Method::POST, ["v1", "silences"]) => match read_json(body).await {
+            Ok(wish) => alarms::silence(admin, uid, wish).await,
+            Err(refused) => Err(refused),
+        },
+        (&Method::DELETE, ["v1", "silences", id]) => alarms::end_silence(admin, uid, id).await,
         (&Method::PUT, ["v1", "workloads"]) => put_workloads(admin, body).await,
         (&Method::PATCH, ["v1", "workloads", namespace, name]) => {
             patch_workload(admin, (namespace, name), &query, body).await
@@ -88,7 +98,7 @@ fn read(admin: &Admin, path: &[&str], query: &Query) -> Result<Answer, Refused> 
         ["v1", "certificates"] => view::certificates(admin),
         ["v1", "identity"] => identity::identity(admin),
         ["v1", "diagnostics"] => view::diagnostics(admin),
-        ["v1", "alarms"] => edges::alarms(&admin.observer),
+        ["v1", "alarms"] => alarms::alarms(&admin.observer),
         ["v1", "edges"] => edges::edges(admin, query)?,
         ["v1", "history"] => edges::history(admin, query)?,
         ["v1", "service"] => reach::service(admin, query)?,

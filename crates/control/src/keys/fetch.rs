@@ -1,25 +1,18 @@
 //! One key set over HTTP/1.1: `GET`, no redirections, no credentials, nothing but the answer's body and how long it holds.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper::{Request, Uri, client::conn::http1, header};
-use hyper_util::rt::TokioIo;
+use http_body_util::Full;
+use hyper::{Request, StatusCode, header};
 use rajut_config::{
     key_set::{self, KeySetError},
     model::KeySource,
 };
-use rajut_identity::{
-    context::{TlsContextError, system_client},
-    rustls::{ClientConfig, pki_types::ServerName},
-};
-use rajut_platform::socket::{ConnectOptions, TcpStream, connect, lookup_host};
 use rajut_types::Text;
-use tokio::sync::OnceCell;
-use tokio_rustls::TlsConnector;
 
 use super::ANSWER_MAX;
+use crate::outside::{Outside, OutsideError};
 
 /// Why there is no key set.
 #[derive(Debug, thiserror::Error)]
@@ -27,27 +20,12 @@ pub(super) enum FetchError {
     /// No answer in time.
     #[error("no answer within {0:?}")]
     Timeout(Duration),
-    /// The name has no address.
-    #[error("{0} has no address")]
-    NoAddress(String),
-    /// Not reached.
-    #[error("not reached: {0}")]
-    Connect(#[source] io::Error),
-    /// The machine's roots can't be read.
+    /// No answer.
     #[error(transparent)]
-    Roots(#[from] Arc<TlsContextError>),
-    /// No HTTP.
-    #[error("no answer: {0}")]
-    Http(#[from] hyper::Error),
-    /// Too long, or cut off.
-    #[error("the answer can't be read: {0}")]
-    Body(String),
+    Outside(#[from] OutsideError),
     /// Another status than 200.
     #[error("the answer is {0}")]
     Status(u16),
-    /// The URL is none that can be asked.
-    #[error("not a URL that can be asked")]
-    Url,
     /// The issuer's description names no key set.
     #[error("the issuer's description has no `jwks_uri`")]
     NoUri,
@@ -61,7 +39,7 @@ pub(super) type Fetched = Result<(Text, Option<Duration>), FetchError>;
 
 /// What fetching needs; cloned freely.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Fetcher(Arc<OnceCell<Arc<ClientConfig>>>);
+pub(super) struct Fetcher(Outside);
 
 impl Fetcher {
     /// The key set of a source.
@@ -90,89 +68,17 @@ impl Fetcher {
     }
 
     async fn fetch(&self, url: &str) -> Result<(Bytes, Option<Duration>), FetchError> {
-        let uri: Uri = url.parse().map_err(|_| FetchError::Url)?;
-        let authority = uri.authority().ok_or(FetchError::Url)?;
-        let host = authority
-            .host()
-            .trim_start_matches('[')
-            .trim_end_matches(']')
-            .to_owned();
-        let is_tls = match uri.scheme_str() {
-            Some("https") => true,
-            Some("http") => false,
-            _ => return Err(FetchError::Url),
-        };
-        let port = authority.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
-        let stream = dial(&host, port).await?;
-        let target = uri.path_and_query().map_or("/", |it| it.as_str());
-        let request = Request::get(target)
-            .header(header::HOST, authority.as_str())
+        let request = Request::get(url)
             .header(header::ACCEPT, "application/json")
-            .header(header::USER_AGENT, "rajut")
-            .body(Empty::<Bytes>::new())
-            .map_err(|_| FetchError::Url)?;
-        if !is_tls {
-            return ask(stream, request).await;
+            .body(Full::default())
+            .map_err(|_| OutsideError::Url)?;
+        let answer = Box::pin(self.0.exchange(request, ANSWER_MAX)).await?;
+        if answer.status() != StatusCode::OK {
+            return Err(FetchError::Status(answer.status().as_u16()));
         }
-        let config = self.0.get_or_try_init(system_tls).await?;
-        let name = ServerName::try_from(host).map_err(|_| FetchError::Url)?;
-        let connector = TlsConnector::from(Arc::clone(config));
-        let stream = connector
-            .connect(name, stream)
-            .await
-            .map_err(FetchError::Connect)?;
-        Box::pin(ask(stream, request)).await
+        let max_age = answer.headers().get(header::CACHE_CONTROL).and_then(max_age);
+        Ok((answer.into_body(), max_age))
     }
-}
-
-/// Reading the machine's roots takes some milliseconds.
-async fn system_tls() -> Result<Arc<ClientConfig>, FetchError> {
-    let read = tokio::task::spawn_blocking(|| system_client(&["http/1.1"])).await;
-    match read {
-        Ok(Ok(config)) => Ok(config),
-        Ok(Err(error)) => Err(Arc::new(error).into()),
-        Err(error) => Err(FetchError::Connect(io::Error::other(error))),
-    }
-}
-
-/// The first address that answers.
-async fn dial(host: &str, port: u16) -> Result<TcpStream, FetchError> {
-    let addresses: Vec<SocketAddr> = lookup_host((host, port))
-        .await
-        .map_err(FetchError::Connect)?
-        .collect();
-    let mut failure = FetchError::NoAddress(host.to_owned());
-    for address in addresses {
-        match connect(address, &ConnectOptions::default()).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => failure = FetchError::Connect(error),
-        }
-    }
-    Err(failure)
-}
-
-async fn ask(
-    stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
-    request: Request<Empty<Bytes>>,
-) -> Result<(Bytes, Option<Duration>), FetchError> {
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    // It ends with the sender, at the end of this function.
-    let serving = tokio::spawn(connection);
-    let answered = sender.send_request(request).await;
-    let body = match answered {
-        Ok(answer) if answer.status() == hyper::StatusCode::OK => {
-            let max_age = answer.headers().get(header::CACHE_CONTROL).and_then(max_age);
-            let body = Limited::new(answer.into_body(), ANSWER_MAX).collect().await;
-            match body {
-                Ok(body) => Ok((body.to_bytes(), max_age)),
-                Err(error) => Err(FetchError::Body(error.to_string())),
-            }
-        }
-        Ok(answer) => Err(FetchError::Status(answer.status().as_u16())),
-        Err(error) => Err(error.into()),
-    };
-    serving.abort();
-    body
 }
 
 /// `max-age` of `cache-control` (RFC 9111 §5.2.2.1).

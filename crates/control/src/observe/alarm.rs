@@ -1,5 +1,6 @@
 //! The alarms: what was noticed without anybody writing a rule, when it began and ended, and by which figures. First calls are
-//! decided here, the rest by [`anomaly`](super::anomaly). Pure; time is the number of seconds since the store began.
+//! decided here, the rest by [`anomaly`](super::anomaly). Pure; the time now is the number of seconds since the store began, the times of
+//! an alarm, which may be older than that, are Unix seconds.
 //!
 //! A first call: a workload calls a service which it has never called before. What is called while the control plane learns (from
 //! its start, [`LEARNING`] unless said otherwise) is ordinary, the first call of any other pair after that is an alarm, once. A
@@ -15,8 +16,13 @@ use std::{
 };
 
 use rajut_types::Text;
+use serde::{Deserialize, Serialize};
 
-use super::edge::{Caller, Target};
+use super::{
+    edge::{Caller, Target},
+    kept::Kept,
+    silence::{NoSilence, Silence, Silences, Wish},
+};
 
 /// How long it learns.
 pub const LEARNING: Duration = Duration::from_mins(10);
@@ -32,7 +38,8 @@ pub const HOSTS_MAX: usize = 10;
 pub const FIRST_CALL_LASTS: u32 = 3_600;
 
 /// What was noticed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// A pair that was never seen.
     FirstCall,
@@ -103,7 +110,8 @@ impl Kind {
 }
 
 /// The figures that made it an alarm.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Evidence {
     /// The middle of the own recent past.
     pub before: f64,
@@ -120,22 +128,37 @@ pub struct Evidence {
 }
 
 /// See the module.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Alarm {
     /// Rises by one with each.
     pub number: u64,
     /// What was noticed.
     pub kind: Kind,
-    /// When it was noticed, seconds.
-    pub at: u32,
+    /// When it was noticed.
+    pub at: u64,
     /// When it was over; `None`: it is not.
-    pub ended: Option<u32>,
+    pub ended: Option<u64>,
     /// Who called.
     pub caller: Caller,
     /// What; `None` where it is about all that it called.
     pub target: Option<Target>,
     /// By which figures.
     pub evidence: Option<Evidence>,
+    /// Who has seen it.
+    pub acknowledged: Option<Acknowledged>,
+}
+
+/// Somebody has seen an alarm.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Acknowledged {
+    /// When.
+    pub at: u64,
+    /// Who.
+    pub by: Text,
+    /// What they say of it; may be empty.
+    pub why: Text,
 }
 
 /// First calls of a caller in the minute that runs.
@@ -158,6 +181,11 @@ pub struct Alarms {
     kept: VecDeque<Alarm>,
     raised: [u64; Kind::ALL.len()],
     numbers: u64,
+    /// Of the second 0.
+    epoch: u64,
+    /// Rises with every change of what is kept.
+    changes: u64,
+    silences: Silences,
     /// First calls that nobody was told of, since there were too many pairs.
     pub unwatched: u64,
 }
@@ -172,8 +200,81 @@ impl Alarms {
             kept: VecDeque::new(),
             raised: [0; Kind::ALL.len()],
             numbers: 0,
+            epoch: 0,
+            changes: 0,
+            silences: Silences::default(),
             unwatched: 0,
         }
+    }
+
+    /// Goes on from what another process kept; the second 0 was at `epoch`. What was open is over: whoever watched it is gone.
+    pub fn go_on(&mut self, kept: Kept, epoch: u64) {
+        let Kept {
+            last,
+            alarms,
+            silences,
+            ..
+        } = kept;
+        self.numbers = last;
+        self.epoch = epoch;
+        self.silences = silences;
+        self.silences.forget(epoch);
+        let beyond = alarms.len().saturating_sub(ALARMS_MAX);
+        self.kept = alarms.into_iter().skip(beyond).collect();
+        for alarm in &mut self.kept {
+            alarm.ended.get_or_insert(epoch);
+        }
+    }
+
+    /// Rises with every change of what is kept.
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// What is to outlive the process.
+    pub fn to_keep(&self) -> Kept {
+        Kept::new(
+            self.numbers,
+            self.kept.iter().cloned().collect(),
+            self.silences.clone(),
+        )
+    }
+
+    /// All silences.
+    pub fn silences(&self) -> &Silences {
+        &self.silences
+    }
+
+    /// One more silence.
+    pub fn silence(&mut self, wish: Wish, by: Text, now: u32) -> Result<Silence, NoSilence> {
+        let now = self.unix(now);
+        let silence = self.silences.add(wish, by, now)?.clone();
+        self.changes += 1;
+        Ok(silence)
+    }
+
+    /// Ends a silence; `None`: none of that number holds.
+    pub fn end_silence(&mut self, id: u64, now: u32) -> Option<Silence> {
+        let now = self.unix(now);
+        let silence = self.silences.end(id, now)?.clone();
+        self.changes += 1;
+        Some(silence)
+    }
+
+    /// When a second was.
+    pub fn unix(&self, second: u32) -> u64 {
+        self.epoch.saturating_add(second.into())
+    }
+
+    /// Somebody has seen an alarm; a first call is over by that. `None`: it is not kept.
+    pub fn acknowledge(&mut self, number: u64, by: Text, why: Text, now: u32) -> Option<&Alarm> {
+        let at = self.unix(now);
+        let alarm = self.of_number(number)?;
+        alarm.acknowledged = Some(Acknowledged { at, by, why });
+        if alarm.kind == Kind::FirstCall {
+            alarm.ended.get_or_insert(at);
+        }
+        Some(alarm)
     }
 
     /// When learning ends, or has ended.
@@ -239,6 +340,7 @@ impl Alarms {
         now: u32,
     ) -> &Alarm {
         self.numbers += 1;
+        self.changes += 1;
         self.raised[kind as usize] += 1;
         if self.kept.len() >= ALARMS_MAX {
             self.kept.pop_front();
@@ -246,30 +348,35 @@ impl Alarms {
         self.kept.push_back(Alarm {
             number: self.numbers,
             kind,
-            at: now,
+            at: self.epoch.saturating_add(now.into()),
             ended: None,
             caller: caller.clone(),
             target: target.cloned(),
             evidence,
+            acknowledged: None,
         });
         // It was pushed just now.
         &self.kept[self.kept.len() - 1]
     }
 
-    /// An alarm that is kept.
+    /// An alarm that is kept, to be changed.
     pub fn of_number(&mut self, number: u64) -> Option<&mut Alarm> {
-        // Numbers rise by one from the front.
-        let first = self.kept.front()?.number;
-        let place = usize::try_from(number.checked_sub(first)?).ok()?;
+        let place = self
+            .kept
+            .binary_search_by_key(&number, |alarm| alarm.number)
+            .ok()?;
+        self.changes += 1;
         self.kept.get_mut(place)
     }
 
     /// Ends what is an event and was open long enough, and forgets who had first calls long ago.
     pub fn sweep(&mut self, now: u32) {
+        let at = self.unix(now);
         let events = self.kept.iter_mut();
         for alarm in events.filter(|alarm| alarm.kind == Kind::FirstCall && alarm.ended.is_none()) {
-            if now >= alarm.at.saturating_add(FIRST_CALL_LASTS) {
-                alarm.ended = Some(now);
+            if at >= alarm.at.saturating_add(FIRST_CALL_LASTS.into()) {
+                alarm.ended = Some(at);
+                self.changes += 1;
             }
         }
         self.firsts

@@ -1,12 +1,14 @@
 //! Who calls whom. Pure.
 
 use rajut_types::Text;
+use serde::{Deserialize, Serialize};
 
 /// Clusters that stand for no service and yet lead somewhere, or for what a proxy could not name.
 const NAMED_BY_THEMSELVES: [&str; 4] = ["PassthroughCluster", "BlackHoleCluster", "unknown", "other"];
 
 /// The workload that calls, all of its instances together.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Caller {
     /// Its namespace.
     pub namespace: Text,
@@ -17,7 +19,8 @@ pub struct Caller {
 }
 
 /// What is called.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Target {
     /// The service's host, or the name of a cluster that stands for none.
     pub host: Text,

@@ -187,6 +187,11 @@ impl Store {
         &self.alarms
     }
 
+    /// The same, to be acknowledged and silenced.
+    pub fn alarms_mut(&mut self) -> &mut Alarms {
+        &mut self.alarms
+    }
+
     /// A proxy begins to report.
     pub fn opened(&mut self, caller: &Caller, instance: &Text, now: u32) -> Result<(), Status> {
         if self.instances.len() >= REPORTERS_MAX && !self.instances.contains_key(instance) {

@@ -183,16 +183,24 @@ fn a_workload_that_calls_what_it_never_called_raises_one_alarm() {
     reporter.report(vec![told(HOST, 1, 0)], 0);
     clock.advance(Duration::from_mins(2));
     reporter.report(vec![told(HOST, 1, 0)], 0);
-    let (learned, alarms) = observer.alarms();
-    assert_eq!(learned, UNIX_EPOCH + Duration::from_secs(1_000_060));
-    assert!(alarms.is_empty(), "{alarms:?}");
+    let noticed = observer.noticed();
+    assert_eq!(
+        noticed.learning_until,
+        UNIX_EPOCH + Duration::from_secs(1_000_060)
+    );
+    assert!(noticed.alarms.is_empty(), "{noticed:?}");
     for _ in 0..2 {
         reporter.report(
             vec![told("outbound|3306||records.clinic.svc.cluster.local", 0, 1)],
             0,
         );
     }
-    let (_, alarms) = observer.alarms();
+    let alarms: Vec<_> = observer
+        .noticed()
+        .alarms
+        .into_iter()
+        .map(|(alarm, _)| alarm)
+        .collect();
     assert_eq!(alarms.len(), 1);
     assert_eq!(
         (
@@ -202,4 +210,59 @@ fn a_workload_that_calls_what_it_never_called_raises_one_alarm() {
         ("web-0", Some(3306))
     );
     assert_eq!(observer.counts().alarms, [1, 0, 0, 0, 0, 0, 0]);
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_and_silenced_stays_so_in_another_process() {
+    let folder = std::env::temp_dir().join(format!("rajut-observer-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let peer = peer(Some(principal("clinic", "web")));
+    let node = node("web-0", "clinic", Value::Null);
+    let wish = Wish {
+        kind: None,
+        caller: "web-0".into(),
+        service: "records".into(),
+        seconds: 3_600,
+        why: "a rehearsal".into(),
+    };
+    {
+        let (observer, clock) = observer();
+        observer.keep_in(&folder);
+        let mut reporter = observer.open(&peer, &node).expect("its own");
+        clock.advance(Duration::from_mins(2));
+        reporter.report(
+            vec![told("outbound|80||records.clinic.svc.cluster.local", 1, 0)],
+            0,
+        );
+        reporter.report(vec![told(HOST, 1, 0)], 0);
+        let seen = observer.acknowledge(2, "me (uid 0)".into(), "it is new".into());
+        assert!(
+            seen.is_some_and(|alarm| alarm.ended.is_some()),
+            "an event is over when it was seen"
+        );
+        assert!(observer.acknowledge(3, "me".into(), "".into()).is_none());
+        observer.silence(wish, "me (uid 0)".into()).expect("a silence");
+        observer.save().await.expect("written");
+    }
+    let (observer, clock) = observer();
+    clock.advance(Duration::from_mins(3));
+    observer.keep_in(&folder);
+    let noticed = observer.noticed();
+    let told: Vec<_> = noticed
+        .alarms
+        .iter()
+        .map(|(alarm, silence)| {
+            (
+                alarm.number,
+                alarm.ended.is_some(),
+                alarm.acknowledged.is_some(),
+                *silence,
+            )
+        })
+        .collect();
+    assert_eq!(told, [(1, true, false, Some(1)), (2, true, true, None)]);
+    let by = noticed.alarms[1].0.acknowledged.as_ref().expect("seen");
+    assert_eq!((&*by.by, &*by.why, by.at), ("me (uid 0)", "it is new", 1_000_120));
+    assert!(observer.end_silence(1).is_some() && observer.end_silence(1).is_none());
+    let _ = std::fs::remove_dir_all(&folder);
 }

@@ -1,20 +1,208 @@
-//! `rajut alarms`: what the control plane noticed without a rule.
+//! `rajut alarms`: what the control plane noticed without a rule, and what people say to it.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
-use serde_json::Value;
+use rajut_runtime::env::parse_duration;
+use serde_json::{Value, json};
 
 use super::{OutputFormat, block_on, mesh::Place, top::plain};
 use crate::output::{self, Format, Table};
 
-pub(crate) fn alarms(place: &Place, output: OutputFormat) -> anyhow::Result<ExitCode> {
+/// `rajut alarms`
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  rajut alarms ack 17 --why 'the import of this morning'
+  rajut alarms silence --edge import.clinic:records --for 2h --why 'migration, ticket 4711'
+  rajut alarms silences
+  rajut alarms expire 3")]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct AlarmsArgs {
+    #[command(subcommand)]
+    command: Option<AlarmsCommand>,
+    #[command(flatten)]
+    output: OutputFormat,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum AlarmsCommand {
+    /// Say that somebody has seen an alarm; a first call is over by that
+    Ack {
+        /// The alarm's number
+        number: u64,
+        /// What is known of it
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        why: String,
+        /// Your name, beside the user that the system knows
+        #[arg(long, value_name = "NAME")]
+        by: Option<String>,
+        #[command(flatten)]
+        output: OutputFormat,
+    },
+    /// Tell nobody of some alarms for a while; they are raised, listed and logged as ever
+    Silence {
+        /// Who calls whom: WORKLOAD[.NAMESPACE] (or a SPIFFE identity) and a service's host or its beginning; `*` is any
+        #[arg(long, value_name = "CALLER:SERVICE", default_value = "*:*", value_parser = edge)]
+        edge: (String, String),
+        /// Only of this kind
+        #[arg(long, value_name = "KIND", value_parser = ["first-call", "fan-out", "denials", "rate", "errors", "latency", "bytes"])]
+        kind: Option<String>,
+        /// How long, such as 30m or 2h, at most 720h
+        #[arg(long = "for", value_name = "TIME", value_parser = time)]
+        time: Duration,
+        /// Why
+        #[arg(long, value_name = "TEXT")]
+        why: String,
+        /// Your name, beside the user that the system knows
+        #[arg(long, value_name = "NAME")]
+        by: Option<String>,
+        #[command(flatten)]
+        output: OutputFormat,
+    },
+    /// List the silences, also those that were over in the last three days
+    Silences(OutputFormat),
+    /// End a silence
+    Expire {
+        /// The silence's number
+        id: u64,
+        #[command(flatten)]
+        output: OutputFormat,
+    },
+}
+
+/// The last colon: identities have some of their own.
+fn edge(text: &str) -> Result<(String, String), String> {
+    match text.rsplit_once(':') {
+        Some((caller, service))
+            if !caller.is_empty() && !service.is_empty() && !service.starts_with("//") =>
+        {
+            Ok((caller.to_owned(), service.to_owned()))
+        }
+        _ => Err(
+            "CALLER:SERVICE is expected, as in --edge import.clinic:records or --edge 'import:*'".to_owned(),
+        ),
+    }
+}
+
+fn time(text: &str) -> Result<Duration, String> {
+    parse_duration(text).ok_or_else(|| "a time with its unit is expected, as in --for 2h".to_owned())
+}
+
+pub(crate) fn alarms(place: &Place, args: &AlarmsArgs) -> anyhow::Result<ExitCode> {
     let control = place.control()?;
-    let answer = block_on(async move { Ok(control.json("GET", "/v1/alarms", None).await?) })?;
+    let mut told: fn(&Value) -> String = text;
+    let (method, path, body, output) = match &args.command {
+        None => ("GET", "/v1/alarms".to_owned(), None, args.output),
+        Some(AlarmsCommand::Silences(output)) => {
+            told = silences;
+            ("GET", "/v1/alarms".to_owned(), None, *output)
+        }
+        Some(AlarmsCommand::Ack {
+            number,
+            why,
+            by,
+            output,
+        }) => {
+            told = acknowledged;
+            let body = json!({"why": why, "by": by});
+            let path = format!("/v1/alarms/{number}/acknowledge");
+            ("POST", path, Some(body), *output)
+        }
+        Some(AlarmsCommand::Silence {
+            edge: (caller, service),
+            kind,
+            time,
+            why,
+            by,
+            output,
+        }) => {
+            told = silenced;
+            let body = json!({
+                "caller": caller, "service": service, "kind": kind, "seconds": time.as_secs(), "why": why, "by": by,
+            });
+            ("POST", "/v1/silences".to_owned(), Some(body), *output)
+        }
+        Some(AlarmsCommand::Expire { id, output }) => {
+            told = silenced;
+            ("DELETE", format!("/v1/silences/{id}"), None, *output)
+        }
+    };
+    let answer = block_on(async move { Ok(control.json(method, &path, body.as_ref()).await?) })?;
     match output.format {
         Format::Json => output::print_json(&answer)?,
-        Format::Text => output::print(&text(&answer))?,
+        Format::Text => output::print(&told(&answer))?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn of<'a>(value: &'a Value, pointer: &str) -> &'a str {
+    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+fn acknowledged(alarm: &Value) -> String {
+    let (number, by) = (
+        alarm["number"].as_u64().unwrap_or_default(),
+        of(alarm, "/acknowledged/by"),
+    );
+    format!("alarm {number} is acknowledged by {}\n", plain(by))
+}
+
+fn silenced(silence: &Value) -> String {
+    let (id, until) = (
+        silence["id"].as_u64().unwrap_or_default(),
+        plain(of(silence, "/until")),
+    );
+    if silence["holds"] == true {
+        format!("silence {id} holds until {until}; rajut alarms expire {id} ends it\n")
+    } else {
+        format!("silence {id} is over\n")
+    }
+}
+
+fn silences(answer: &Value) -> String {
+    let mut table = Table::new(&[
+        "ID", "FROM", "UNTIL", "STATE", "KIND", "CALLER", "SERVICE", "BY", "WHY",
+    ]);
+    let silences = answer.get("silences").and_then(Value::as_array);
+    let mut rows = 0;
+    for silence in silences.into_iter().flatten().rev() {
+        rows += 1;
+        let told = |pointer: &str| plain(of(silence, pointer));
+        let state = if silence["holds"] == true { "holds" } else { "over" };
+        let kind = Some(told("/kind")).filter(|kind| !kind.is_empty());
+        table.row([
+            silence["id"].as_u64().unwrap_or_default().to_string(),
+            told("/from"),
+            told("/until"),
+            state.to_owned(),
+            kind.unwrap_or_else(|| "*".to_owned()),
+            told("/caller"),
+            told("/service"),
+            told("/by"),
+            told("/why"),
+        ]);
+    }
+    if rows > 0 {
+        table.render()
+    } else {
+        "no silences\n".to_owned()
+    }
+}
+
+/// Open, or since when not; who has seen it, and what keeps it quiet.
+fn state(alarm: &Value) -> String {
+    let mut text = match alarm.get("open").and_then(Value::as_bool) {
+        Some(true) => "open".to_owned(),
+        _ => plain(of(alarm, "/endedAt")),
+    };
+    let by = of(alarm, "/acknowledged/by");
+    if !by.is_empty() {
+        append!(text, ", seen by {}", plain(by));
+    }
+    if let Some(silence) = alarm.get("silence").and_then(Value::as_u64) {
+        append!(text, ", silence {silence}");
+    }
+    text
 }
 
 fn text(answer: &Value) -> String {
@@ -44,13 +232,12 @@ fn text(answer: &Value) -> String {
             told(alarm, "/source/workload"),
             told(alarm, "/source/namespace")
         );
+        let number = alarm.get("number").and_then(Value::as_u64);
         table.row([
+            number.unwrap_or_default().to_string(),
             told(alarm, "/at"),
             told(alarm, "/kind"),
-            match alarm.get("open").and_then(Value::as_bool) {
-                Some(true) => "open".to_owned(),
-                _ => told(alarm, "/endedAt"),
-            },
+            state(alarm),
             caller,
             told(alarm, "/source/principal"),
             service,

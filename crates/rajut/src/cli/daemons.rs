@@ -8,8 +8,8 @@ use std::{
     time::Duration,
 };
 
-use rajut_control::ControlOptions;
-use rajut_local::commands::CONTROL_SERVER_NAME;
+use rajut_control::{ControlOptions, notify::Alertmanager};
+use rajut_local::commands::{AlertmanagerCommand, CONTROL_SERVER_NAME};
 use rajut_platform::{memory, signals::ShutdownSignals};
 use rajut_proxy::{
     agent::{AgentOptions, grpc::GrpcOptions},
@@ -30,6 +30,8 @@ pub(crate) struct ControlArgs {
     /// Where a scraper reads the control plane's own metrics, at `/metrics` and nothing else; without it nowhere
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) metrics: Option<SocketAddr>,
+    #[command(flatten)]
+    pub(crate) alertmanager: AlertmanagerArgs,
     /// The namespace of documents without one
     #[arg(short = 'n', long, default_value = "default")]
     pub(crate) namespace: String,
@@ -39,6 +41,59 @@ pub(crate) struct ControlArgs {
     /// Files and folders, read again when they change
     #[arg(value_name = "PATH")]
     pub(crate) paths: Vec<PathBuf>,
+}
+
+/// Who is told of alarms.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct AlertmanagerArgs {
+    /// An Alertmanager that is told of alarms; its URL without /api/v2/alerts
+    #[arg(long, value_name = "URL")]
+    pub(crate) alertmanager: Option<String>,
+    /// The roots (PEM) that vouch for an Alertmanager at https, instead of this machine's own
+    #[arg(long, value_name = "FILE", requires = "alertmanager")]
+    pub(crate) alertmanager_ca: Option<PathBuf>,
+    /// A file with the value of the header `authorization` for it, such as `Bearer …`; read for each request
+    #[arg(long, value_name = "FILE", requires = "alertmanager")]
+    pub(crate) alertmanager_authorization: Option<PathBuf>,
+}
+
+impl AlertmanagerArgs {
+    /// `None`: nobody is told.
+    pub(crate) fn parsed(&self) -> anyhow::Result<Option<Alertmanager>> {
+        let Some(url) = &self.alertmanager else {
+            return Ok(None);
+        };
+        for path in [&self.alertmanager_ca, &self.alertmanager_authorization]
+            .into_iter()
+            .flatten()
+        {
+            if !path.is_file() {
+                return Err(WrongUsage(format!("there is no file `{}`", path.display())).into());
+            }
+        }
+        let (roots, header) = (
+            self.alertmanager_ca.clone(),
+            self.alertmanager_authorization.clone(),
+        );
+        // The URL itself is not repeated: it may hold what is wrong with it.
+        Alertmanager::new(url, roots, header)
+            .map(Some)
+            .map_err(|error| WrongUsage(format!("--alertmanager: {error}")).into())
+    }
+
+    /// The same for a control plane that is started.
+    pub(crate) fn command(&self) -> anyhow::Result<Option<AlertmanagerCommand>> {
+        self.parsed()?;
+        let whole = |path: Option<&PathBuf>| path.map(std::path::absolute).transpose();
+        let Some(url) = self.alertmanager.clone() else {
+            return Ok(None);
+        };
+        Ok(Some(AlertmanagerCommand {
+            url,
+            roots: whole(self.alertmanager_ca.as_ref())?,
+            authorization: whole(self.alertmanager_authorization.as_ref())?,
+        }))
+    }
 }
 
 /// What `proxy` and `agent` share: how the workload's identity is obtained, and its names.
@@ -192,6 +247,7 @@ pub(crate) fn control(place: &Place, args: &ControlArgs) -> anyhow::Result<ExitC
         default_namespace: args.namespace.as_str().into(),
         listen: args.listen,
         metrics: args.metrics,
+        alertmanager: args.alertmanager.parsed()?,
         awaits_workloads: args.await_workloads,
         ..ControlOptions::new(place.state.path())
     };
@@ -256,7 +312,7 @@ pub(crate) fn agent(place: &Place, args: &AgentArgs) -> anyhow::Result<ExitCode>
 mod tests {
     use clap::Parser;
     use rajut_local::{
-        commands::{self, ControlCommand, SidecarCommand},
+        commands::{self, AlertmanagerCommand, ControlCommand, SidecarCommand},
         state::StateDir,
     };
 
@@ -274,12 +330,21 @@ mod tests {
             listen: "127.10.255.1:15012".parse().unwrap(),
             sources: vec!["/a".into(), "-odd".into()],
             namespace: "clinic".into(),
+            alertmanager: Some(AlertmanagerCommand {
+                url: "https://a.example".into(),
+                roots: Some("/roots.pem".into()),
+                authorization: Some("/header".into()),
+            }),
         };
         let Command::Control(parsed) = parse(commands::control(&control, &state)) else {
             panic!()
         };
         assert_eq!((parsed.listen, &parsed.paths), (control.listen, &control.sources));
         assert_eq!(parsed.metrics, Some(control.metrics()));
+        let told = &parsed.alertmanager;
+        assert_eq!(told.alertmanager.as_deref(), Some("https://a.example"));
+        assert_eq!(told.alertmanager_ca, Some("/roots.pem".into()));
+        assert_eq!(told.alertmanager_authorization, Some("/header".into()));
         let sidecar = SidecarCommand {
             folder: "/s/sidecars/a.b".into(),
             control: control.listen,

@@ -12,7 +12,7 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use rajut_local::{process, state::StateError};
 
-use super::mesh::Place;
+use super::{daemons::AlertmanagerArgs, mesh::Place};
 use crate::output;
 
 /// How long `down` waits for a supervisor: its applications, sidecars and control plane have bounds of their own,
@@ -57,6 +57,8 @@ pub(crate) struct UpArgs {
     /// Refuse whoever no AuthorizationPolicy lets through, in the whole mesh
     #[arg(long)]
     pub(crate) default_deny: bool,
+    #[command(flatten)]
+    pub(crate) alertmanager: AlertmanagerArgs,
     /// Return when everything is ready, and leave it running
     #[arg(short = 'd', long)]
     pub(crate) detach: bool,

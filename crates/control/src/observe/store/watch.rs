@@ -200,7 +200,8 @@ fn judge_caller(
         found.first_calls = first_calls;
         hosts.extend(current.services.iter().map(|host| (*host).clone()));
         found.hosts = hosts_of(hosts.iter());
-        if let Phase::Open { number, .. } = watch.fan_out
+        if first_calls > 0
+            && let Phase::Open { number, .. } = watch.fan_out
             && let Some(known) = alarms.of_number(number)
             && let Some(known) = &mut known.evidence
         {
@@ -254,8 +255,9 @@ fn turn(
             *phase = Phase::open(alarm.number, past, now);
         }
         Some(Change::Ended(number)) => {
+            let at = alarms.unix(now);
             if let Some(alarm) = alarms.of_number(number) {
-                alarm.ended = Some(now);
+                alarm.ended = Some(at);
                 tracing::info!(
                     alarm = number, kind = kind.name(), caller = %caller.workload, namespace = %caller.namespace,
                     "the alarm is over"

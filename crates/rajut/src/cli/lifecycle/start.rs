@@ -266,6 +266,7 @@ fn setup(place: &Place, args: &UpArgs, mode: CaptureMode, voice: &mut Voice) -> 
             listen: block.control(),
             sources: paths,
             namespace,
+            alertmanager: args.alertmanager.command()?,
         },
         gateway: Gateway {
             address: gateway,

@@ -13,13 +13,15 @@ export const alarmsPage = {
   },
 };
 
-function update(body, { alarms, now, learningUntil, raised }) {
+function update(body, { alarms, silences, now, learningUntil, raised }) {
   const learns = now < learningUntil;
   const rows = [...alarms].reverse().map((one) => {
     const { host, port } = one.destination ?? {};
     const to = host && h("a", { href: `#/graph?select=${encodeURIComponent(host)}&focus=${encodeURIComponent(host)}`, "data-key": `alarm ${one.number}` }, `${shortHost(host)}${port ? `:${port}` : ""}`);
-    const until = one.open ? t("alarms.open") : moment(one.endedAt);
-    return [moment(one.at), [one.open ? "warn" : "", t(`alarm.${one.kind}`)], until, `${one.source.workload}.${one.source.namespace}`, h("code", {}, one.source.principal), to ?? "", evidence(one), h("code", {}, one.runbook)];
+    const until = [one.open ? t("alarms.open") : moment(one.endedAt)];
+    if (one.acknowledged) until.push(t("alarms.acknowledged", { by: one.acknowledged.by, at: moment(one.acknowledged.at) }));
+    if (one.silence) until.push(t("alarms.silenced", { id: one.silence }));
+    return [moment(one.at), [one.open ? "warn" : "", t(`alarm.${one.kind}`)], until.join(" · "), `${one.source.workload}.${one.source.namespace}`, h("code", {}, one.source.principal), to ?? "", evidence(one), h("code", {}, one.runbook)];
   });
   replace(
     body,
@@ -27,7 +29,15 @@ function update(body, { alarms, now, learningUntil, raised }) {
     table(t("nav.alarms"), [[t("time"), ""], [t("alarms.kind"), ""], [t("alarms.until"), ""], [t("caller"), ""], [t("identity"), ""], [t("service"), ""], [t("alarms.evidence"), ""], [t("alarms.runbook"), ""]], rows, t("alarms.none")),
     raised > alarms.length && h("p", { class: "hint" }, t("alarms.older", { count: raised - alarms.length })),
     h("p", { class: "hint" }, t("alarms.kinds")),
+    silences.length > 0 && h("h2", {}, t("alarms.silences")),
+    silences.length > 0 && table(t("alarms.silences"), SILENCE.map((key) => [t(key), ""]), [...silences].reverse().map(silence), ""),
   );
+}
+
+const SILENCE = ["alarms.silence", "alarms.until", "alarms.kind", "caller", "service", "alarms.by", "alarms.why"];
+
+function silence({ id, until, holds, kind, caller, service, by, why }) {
+  return [String(id), holds ? moment(until) : t("alarms.over", { at: moment(until) }), kind ? t(`alarm.${kind}`) : "*", caller, service, by, why];
 }
 
 // What it was and what it is.

@@ -1,6 +1,12 @@
 //! Alarms that nobody wrote a rule for, and what an operator does about one.
 
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
 
 use serde_json::Value;
 
@@ -10,12 +16,19 @@ use crate::{
     runner::{OURS, Outcome, Plane, Result, Scenario},
 };
 
-pub const SCENARIOS: &[Scenario] = &[Scenario {
-    name: "a_burst_of_refusals_and_a_look_around_raise_one_alarm_each_within_seconds",
-    // Envoy's load reports do not tell refusals from answers.
-    planes: OURS,
-    run: noticed,
-}];
+// Envoy's load reports do not tell refusals from answers.
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "a_burst_of_refusals_and_a_look_around_raise_one_alarm_each_within_seconds",
+        planes: OURS,
+        run: noticed,
+    },
+    Scenario {
+        name: "alarms_reach_an_alertmanager_and_silences_and_acknowledgements_outlive_the_control_plane",
+        planes: OURS,
+        run: told,
+    },
+];
 
 /// Long enough for the caller's ordinary calls to be known.
 const LEARN_FOR: &str = "20s";
@@ -57,7 +70,7 @@ spec:
 ";
 
 /// `web`, which `nurse` calls, and services that nobody calls.
-pub fn ward() -> Setup {
+fn ward() -> Setup {
     let workload = |name| {
         lab::yaml(&Workload {
             name,
@@ -84,7 +97,7 @@ pub fn ward() -> Setup {
 }
 
 /// Started, and past learning, in which `nurse` called `web`.
-pub fn learned(mesh: &Mesh, plane: Plane, more: &[&str]) -> Result {
+fn learned(mesh: &Mesh, plane: Plane, more: &[&str]) -> Result {
     let folder = mesh.folder.display().to_string();
     let mut up = vec![
         "up",
@@ -116,14 +129,14 @@ pub fn learned(mesh: &Mesh, plane: Plane, more: &[&str]) -> Result {
     Err(format!("ordinary calls are alarms: {alarms:#?}").into())
 }
 
-pub fn call(mesh: &Mesh, times: u32, urls: &[&str]) -> Result<String> {
+fn call(mesh: &Mesh, times: u32, urls: &[&str]) -> Result<String> {
     let (python, times) = (python(), times.to_string());
     let mut program = vec![&*python, "-c", CALLS, &times];
     program.extend(urls);
     Ok(mesh.exec("nurse-0.lab", &program)?.trim().to_owned())
 }
 
-pub fn alarms(mesh: &Mesh) -> Result<Vec<Value>> {
+fn alarms(mesh: &Mesh) -> Result<Vec<Value>> {
     let answer = mesh.json(&["alarms"])?;
     Ok(answer["alarms"].as_array().cloned().unwrap_or_default())
 }
@@ -201,4 +214,179 @@ fn noticed(plane: Plane) -> Result<Outcome> {
     }
     mesh.down()?;
     Ok(Outcome::Passed)
+}
+
+/// A process that takes alerts.
+struct Receiver {
+    process: Child,
+    file: PathBuf,
+    port: u16,
+}
+
+impl Receiver {
+    fn start(folder: &Path, port: u16) -> Result<Self> {
+        let file = folder.with_file_name("alerts.jsonl");
+        let mut process = Command::new(python())
+            .arg(lab::app("alert_receiver.py"))
+            .arg(&file)
+            .arg(port.to_string())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut line = String::new();
+        let output = process.stdout.take().ok_or("it has no output")?;
+        BufReader::new(output).read_line(&mut line)?;
+        Ok(Self {
+            process,
+            file,
+            port: line.trim().parse()?,
+        })
+    }
+
+    /// Alerts of that name, in the order in which they came.
+    fn alerts(&self, name: &str) -> Vec<Value> {
+        let text = fs::read_to_string(&self.file).unwrap_or_default();
+        let all = text.lines().filter_map(|line| serde_json::from_str(line).ok());
+        all.filter(|alert: &Value| alert["labels"]["alertname"] == name)
+            .collect()
+    }
+
+    /// Waits for one of that name and service, and what holds of it.
+    fn wait(&self, name: &str, host: &str, what: &str, holds: impl Fn(&Value) -> bool) -> Result<Value> {
+        eventually(&format!("{name} of {host} {what}"), GOAL * 10, || {
+            let is_it = |alert: &Value| alert["labels"]["destination_service"] == host && holds(alert);
+            self.alerts(name).into_iter().find(is_it)
+        })
+    }
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+const SECRET: &str = "Bearer c0ffee-c0ffee";
+
+fn host(number: u32) -> String {
+    format!("file-{number}.lab.svc.cluster.local")
+}
+
+fn told(plane: Plane) -> Result<Outcome> {
+    let mesh = Mesh::prepare(plane, &ward())?;
+    let receiver = Receiver::start(&mesh.folder, 0)?;
+    let header = mesh.folder.with_file_name("header");
+    fs::write(&header, format!("{SECRET}\n"))?;
+    let url = format!("http://127.0.0.1:{}", receiver.port);
+    let header = header.display().to_string();
+    learned(
+        &mesh,
+        plane,
+        &["--alertmanager", &url, "--alertmanager-authorization", &header],
+    )?;
+    let began = Instant::now();
+    call(&mesh, 40, &["http://web:8080/secret"])?;
+    let web = "web.lab.svc.cluster.local";
+    let alert = receiver.wait("MeshDenialsBurst", web, "is told", |_| true)?;
+    println!(
+        "    told {:.1} s after the first of the refused calls was asked for",
+        began.elapsed().as_secs_f32()
+    );
+    let times = (alert["startsAt"].as_str(), alert["endsAt"].as_str());
+    if alert["authorization"] != SECRET || times.0 >= times.1 || alert["labels"]["source_workload"] != "nurse"
+    {
+        return Err(format!("{alert:#}").into());
+    }
+
+    // What is silenced is raised and not told; what is acknowledged is over.
+    mesh.rajut(&[
+        "alarms",
+        "silence",
+        "--edge",
+        "nurse.lab:file-0",
+        "--for",
+        "1h",
+        "--why",
+        "a rehearsal",
+    ])?;
+    call(&mesh, 1, &["http://file-0:8080/", "http://file-1:8080/"])?;
+    receiver.wait("MeshFirstCall", &host(1), "is told", |_| true)?;
+    let of = |number: u32| -> Option<Value> {
+        let mut all = alarms(&mesh).ok()?.into_iter();
+        all.find(|alarm| alarm["kind"] == "first-call" && alarm["destination"]["host"] == *host(number))
+    };
+    let (silent, told) = (of(0).ok_or("no alarm")?, of(1).ok_or("no alarm")?);
+    if silent["silence"] != 1 || silent["open"] != true {
+        return Err(format!("it is not silenced: {silent:#}").into());
+    }
+    mesh.rajut(&[
+        "alarms",
+        "ack",
+        &told["number"].to_string(),
+        "--why",
+        "it is new",
+        "--by",
+        "sari",
+    ])?;
+    let over = |alert: &Value| {
+        alert["annotations"]["acknowledged"]
+            .as_str()
+            .is_some_and(|by| by.contains("sari (uid "))
+    };
+    receiver.wait("MeshFirstCall", &host(1), "is over", over)?;
+
+    // The receiver is away for a while.
+    let port = receiver.port;
+    drop(receiver);
+    call(&mesh, 1, &["http://file-2:8080/"])?;
+    eventually("that nobody is told is in the log", GOAL * 10, || {
+        let log = mesh.rajut(&["logs", "control"]).ok()?;
+        log.contains("alarms are not told").then_some(())
+    })?;
+    let receiver = Receiver::start(&mesh.folder, port)?;
+    receiver.wait("MeshFirstCall", &host(2), "is told later", |_| true)?;
+    let of_silent = receiver.alerts("MeshFirstCall");
+    if of_silent
+        .iter()
+        .any(|alert| alert["labels"]["destination_service"] == *host(0))
+    {
+        return Err("somebody was told of what is silenced".into());
+    }
+    remembered(&mesh, &told)?;
+    let log = mesh.rajut(&["logs", "control"])? + &mesh.rajut(&["logs", "supervisor"])?;
+    if log.contains("c0ffee") {
+        return Err("the secret is in the log".into());
+    }
+    mesh.down()?;
+    Ok(Outcome::Passed)
+}
+
+/// Another control plane knows who has said what.
+fn remembered(mesh: &Mesh, told: &Value) -> Result {
+    let before = mesh.status()?["controlPlane"]["restarts"].as_u64().unwrap_or(0);
+    let pid = mesh.status()?["controlPlane"]["pid"].to_string();
+    Command::new("kill").args(["-9", &pid]).status()?;
+    eventually("the control plane is back", Duration::from_mins(1), || {
+        let status = mesh.status().ok()?;
+        let row = &status["controlPlane"];
+        (row["restarts"].as_u64() > Some(before) && row["running"] == true).then_some(())
+    })?;
+    let all = eventually("it answers", Duration::from_secs(20), || alarms(mesh).ok())?;
+    let known = all.iter().find(|alarm| alarm["number"] == told["number"]);
+    let seen = known.map(|alarm| &alarm["acknowledged"]);
+    let silences = mesh.json(&["alarms", "silences"])?;
+    let silence = &silences["silences"][0];
+    if seen.is_none_or(|seen| seen["why"] != "it is new" || !seen["at"].is_string())
+        || silence["holds"] != true
+        || silence["why"] != "a rehearsal"
+        || !silence["by"].as_str().is_some_and(|by| by.starts_with("uid "))
+    {
+        return Err(format!("what was said is not known: {seen:?} {silence:#}").into());
+    }
+    mesh.rajut(&["alarms", "expire", "1"])?;
+    let table = mesh.rajut(&["alarms", "silences"])?;
+    if !table.contains("over") {
+        return Err(format!("it is not over:\n{table}").into());
+    }
+    Ok(())
 }

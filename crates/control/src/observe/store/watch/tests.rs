@@ -265,7 +265,7 @@ fn each_kind_is_noticed_within_seconds_once_with_its_figures() {
         let end = world.now + 60 + CALM_FOR;
         world.until(end);
         let ended = world.alarms()[0].ended.expect("it is over");
-        assert!(ended >= alarm.at + CALM_FOR);
+        assert!(ended >= alarm.at + u64::from(CALM_FOR));
         world.until(end + 600);
         assert_eq!(world.alarms().len(), 1, "{:#?}", world.alarms());
     }
@@ -294,7 +294,7 @@ fn what_comes_and_goes_is_one_alarm_and_what_stays_is_ordinary_in_the_end() {
     assert!(
         alarms[0]
             .ended
-            .is_some_and(|ended| ended <= alarms[0].at + OPEN_MAX)
+            .is_some_and(|ended| ended <= alarms[0].at + u64::from(OPEN_MAX))
     );
 }
 
@@ -362,7 +362,7 @@ fn a_caller_that_looks_around_raises_some_first_calls_and_one_fan_out() {
         .find(|alarm| alarm.kind == Kind::FanOut)
         .expect("one");
     let found = fan_out.evidence.as_ref().expect("figures");
-    assert_eq!((fan_out.at - begun, found.first_calls), (1, 195));
+    assert_eq!((fan_out.at - u64::from(begun), found.first_calls), (1, 195));
     assert_eq!(
         (found.hosts.len(), found.now, found.before),
         (HOSTS_MAX, 201.0, 1.0)
