@@ -10,6 +10,7 @@ mod edges;
 mod identity;
 mod metrics;
 mod reach;
+mod recording;
 mod route;
 mod view;
 
@@ -25,7 +26,10 @@ use rajut_runtime::{
 };
 use tokio::sync::Semaphore;
 
-use crate::{ca::SharedAuthority, discovery::Discovery, notify::Notifier, observe::Observer, orders::Orders};
+use crate::{
+    ca::SharedAuthority, discovery::Discovery, notify::Notifier, observe::Observer, orders::Orders,
+    recorder::Recorder,
+};
 
 /// Connections at once.
 const CONNECTIONS_MAX: usize = 64;
@@ -43,6 +47,8 @@ pub struct Admin {
     pub observer: Observer,
     /// Who is told of alarms, where somebody is.
     pub notifier: Option<Notifier>,
+    /// What was recorded of requests.
+    pub recorder: Recorder,
     /// Issuer.
     pub authority: SharedAuthority,
     /// Whether everything has started.

@@ -32,6 +32,7 @@ use rcgen::{
 
 use keystore::Keystore;
 pub use keystore::KeystoreError;
+pub(crate) use keystore::secret_bytes;
 pub use record::Issued;
 use rotation::{Rotation, Step};
 use tokio::sync::watch;
@@ -105,7 +106,7 @@ impl CertificateAuthority {
         clock: Clock,
     ) -> Result<Self, KeystoreError> {
         let keystore = Keystore::open(folder, &trust_domain, &clock)?;
-        let tokens = token::TokenKey::new(keystore::secret_bytes(&folder.join("token.key"))?);
+        let tokens = token::TokenKey::new(secret_bytes(&folder.join("token.key"))?);
         let record = record::Record::open(&folder.join("issued.jsonl"), clock.wall())?;
         Ok(Self {
             keystore: watch::Sender::new(Arc::new(keystore)),

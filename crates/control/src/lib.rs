@@ -16,6 +16,7 @@
 //! | `outside` | HTTP to others than the mesh |
 //! | [`orders`] | what the supervisor of a local mesh is to do |
 //! | [`admin`] | the operator's door: HTTP and JSON on a Unix socket |
+//! | [`recorder`] | what proxies tell of requests, kept on disk |
 //! | [`reach`] | who can reach what, by which rule, and whether it is encrypted |
 //! | `trust` | whom the mesh believes, told to everybody; the change to another root |
 //! | [`why`] | what a request meets, for people |
@@ -35,6 +36,7 @@ pub mod observe;
 pub mod orders;
 mod outside;
 pub mod reach;
+pub mod recorder;
 pub mod run;
 mod time;
 mod trust;

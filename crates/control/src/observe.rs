@@ -272,7 +272,7 @@ impl Shared {
 }
 
 /// Whom a proxy speaks for: nobody but the workload that its certificate is of.
-fn caller(proxy: &Proxy, snapshot: &Snapshot) -> Result<Caller, Status> {
+pub(crate) fn caller(proxy: &Proxy, snapshot: &Snapshot) -> Result<Caller, Status> {
     let key = (proxy.namespace.clone(), proxy.workload.clone());
     let known = snapshot.workloads.get(&key);
     if let Some(workload) = known

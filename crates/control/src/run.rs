@@ -36,6 +36,7 @@ use crate::{
     notify::{Alertmanager, Notifier},
     observe::{Observer, alarm::LEARNING},
     orders::Orders,
+    recorder::Recorder,
     trust,
     wire::serve_grpc,
 };
@@ -152,12 +153,7 @@ pub async fn start(options: ControlOptions) -> Result<Control, ControlError> {
         .create(&state_dir)
         .map_err(at("can't make the state folder", &state_dir))?;
     let clock = options.clock.clone();
-    let authority = Arc::new(CertificateAuthority::open(
-        &state_dir.join("ca"),
-        options.trust_domain.clone(),
-        options.certificate_ttl,
-        clock.clone(),
-    )?);
+    let authority = open_authority(&options)?;
     let registry = open_registry(&options, trust::told(&authority)).await?;
     let readiness = Readiness::default();
     let serving = readiness.gate("listeners");
@@ -173,6 +169,7 @@ pub async fn start(options: ControlOptions) -> Result<Control, ControlError> {
     let mut tasks = JoinSet::new();
     tasks.spawn(keys::keep(registry.clone(), state_dir.clone()));
     let notifier = watch_and_tell(&mut tasks, &observer, &options);
+    let recorder = open_recorder(&mut tasks, &options, &registry).await?;
     tasks.spawn(renew_own(
         Arc::clone(&authority),
         address.ip(),
@@ -185,7 +182,7 @@ pub async fn start(options: ControlOptions) -> Result<Control, ControlError> {
         accepted,
         discovery.clone(),
         Arc::clone(&authority),
-        observer.clone(),
+        (observer.clone(), recorder.clone()),
         clock.clone(),
         drain,
     ));
@@ -195,14 +192,14 @@ pub async fn start(options: ControlOptions) -> Result<Control, ControlError> {
         discovery,
         observer,
         notifier,
+        recorder,
         authority,
         readiness,
         orders: Orders::default(),
         workloads,
         clock,
     };
-    let socket = state_dir.join("control.sock");
-    let (listener, owner) = admin_listener(&socket, &state_dir)?;
+    let (listener, owner) = admin_listener(&state_dir.join("control.sock"), &state_dir)?;
     tasks.spawn(admin::serve(listener, owner, admin.clone()));
     trust::spawn(&mut tasks, &admin);
     spawn_metrics(&mut tasks, options.metrics, &admin);
@@ -278,6 +275,12 @@ impl Control {
     }
 }
 
+fn open_authority(options: &ControlOptions) -> Result<Arc<CertificateAuthority>, KeystoreError> {
+    let folder = options.state_dir.join("ca");
+    let (domain, life) = (options.trust_domain.clone(), options.certificate_ttl);
+    CertificateAuthority::open(&folder, domain, life, options.clock.clone()).map(Arc::new)
+}
+
 async fn open_registry(options: &ControlOptions, roots: Text) -> Result<Registry, ControlError> {
     let registry = RegistryOptions {
         paths: options.paths.clone(),
@@ -299,6 +302,25 @@ async fn open_registry(options: &ControlOptions, roots: Text) -> Result<Registry
         .await
         .map_err(|error| at("reading failed", &path)(io::Error::other(error)))?
         .map_err(ControlError::from)
+}
+
+/// What was recorded before is looked at on a thread that may wait.
+async fn open_recorder(
+    tasks: &mut JoinSet<()>,
+    options: &ControlOptions,
+    registry: &Registry,
+) -> Result<Recorder, ControlError> {
+    let (state, snapshots, clock) = (
+        options.state_dir.clone(),
+        registry.snapshots(),
+        options.clock.clone(),
+    );
+    let path = state.clone();
+    let (recorder, keeping) = tokio::task::spawn_blocking(move || Recorder::open(&state, snapshots, clock))
+        .await
+        .map_err(|error| at("opening the records failed", &path)(io::Error::other(error)))?;
+    tasks.spawn(keeping);
+    Ok(recorder)
 }
 
 /// The mesh works without: somebody else's port is no reason to have none.

@@ -27,7 +27,8 @@ use rajut_runtime::{Clock, drain::Drain};
 use rajut_translate::Outbound;
 use rajut_types::{PersistentMap, Text};
 use rajut_xds::{
-    Payload, Resource, ResourceSet, TypeSet, load::LoadServer, resource::Layer, server::AdsServer,
+    Payload, Resource, ResourceSet, TypeSet, load::LoadServer, recording::RecordServer, resource::Layer,
+    server::AdsServer,
 };
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -38,6 +39,7 @@ use crate::{
     ca::{CertificateAuthorityService, SharedAuthority},
     discovery::Discovery,
     observe::Observer,
+    recorder::Recorder,
 };
 
 /// Resources of one kind, by name.
@@ -46,12 +48,12 @@ type Named<T> = PersistentMap<Text, Arc<T>>;
 /// HTTP/2 pings, so that a proxy whose machine is gone is noticed.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
 
-/// Serves discovery, the issuer and the observer on the accepted connections until the drain begins.
+/// Serves discovery, the issuer, the observer and the recorder on the accepted connections until the drain begins.
 pub async fn serve_grpc(
     accepted: mpsc::Receiver<io::Result<Accepted>>,
     discovery: Discovery,
     authority: SharedAuthority,
-    observer: Observer,
+    (observer, recorder): (Observer, Recorder),
     clock: Clock,
     drain: Drain,
 ) {
@@ -63,6 +65,7 @@ pub async fn serve_grpc(
             authority,
         )))
         .add_service(LoadServer::new(Arc::new(observer)))
+        .add_service(RecordServer::new(Arc::new(recorder)))
         .serve_with_incoming_shutdown(
             ReceiverStream::new(accepted),
             async move { drain.started().await },

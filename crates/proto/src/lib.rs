@@ -3,6 +3,7 @@
 //! - [`envoy`], [`google`], [`xds`]: the types that the package `envoy-types` carries, under their own names; the
 //!   short modules ([`core`], [`listener`], …) are those that `ir`'s `wire` and `xds` use most.
 //! - [`nds`], [`ca`], [`stats`]: the few messages of Istio that nobody packages, written by hand.
+//! - [`recorder`]: our own service, which Envoy has no counterpart for.
 //! - [`type_url`]: the type URLs of the resources.
 //! - [`schema`]: constant tables of all messages and fields, to scan wire bytes (unknown fields, fields that are set)
 //!   and to put maps in order; costs no heap.
@@ -21,6 +22,7 @@
 
 pub mod ca;
 pub mod nds;
+pub mod recorder;
 pub mod reflect;
 pub mod schema;
 pub mod stats;

@@ -38,6 +38,7 @@ pub mod http;
 pub mod last_known;
 pub mod listener;
 pub mod on_demand;
+mod recorder;
 pub mod resolver;
 pub mod run;
 pub mod sockets;

@@ -60,6 +60,7 @@ use crate::{
     epoch::Config,
     last_known::{GRACE, LastKnown, SAVE_EVERY},
     on_demand::OnDemand,
+    recorder,
     resolver::Resolver,
     stats::{Registry, istio::EdgeLoads},
     tls::secrets::Secrets,
@@ -430,6 +431,9 @@ impl Main {
         }
         if let Some(load) = self.load.take() {
             options.load = Some(Box::new(load));
+            // Whoever takes reports of load may take recordings, too; a control plane that does not says so.
+            let source = recorder::Source::new(self.registry.recorder(), self.clock.clone());
+            options.recording = Some(Box::new(source));
         }
         self.registry.control().lost(self.clock.now());
         let (handle, events) = client::spawn(options);

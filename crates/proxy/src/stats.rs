@@ -20,7 +20,10 @@ use rajut_telemetry::{log::Writers, names, workload::Workload};
 use rajut_types::Text;
 use tokio::sync::watch;
 
-use crate::http::trace::export::{Exporter, Exporters};
+use crate::{
+    http::trace::export::{Exporter, Exporters},
+    recorder::Recorder,
+};
 
 /// Most distinct prefixes of connection managers.
 pub const PREFIXES_MAX: usize = 4096;
@@ -512,6 +515,7 @@ pub struct Registry {
     istio: Arc<istio::Store>,
     writers: Writers,
     control: ControlLink,
+    recorder: Arc<Recorder>,
 }
 
 impl Registry {
@@ -526,6 +530,7 @@ impl Registry {
             istio: Arc::default(),
             writers: Writers::default(),
             control: ControlLink::default(),
+            recorder: Arc::new(Recorder::new(workers)),
         })
     }
 
@@ -582,6 +587,11 @@ impl Registry {
     /// What the control plane is told of this proxy's edges.
     pub(crate) fn edges(&self, config: watch::Receiver<Arc<crate::epoch::Config>>) -> istio::EdgeLoads {
         istio::EdgeLoads::new(self.istio.clone(), config)
+    }
+
+    /// What requests are recorded by.
+    pub(crate) fn recorder(&self) -> Arc<Recorder> {
+        self.recorder.clone()
     }
 
     /// The way to a collector of spans.
@@ -654,6 +664,9 @@ impl Registry {
             &[],
             self.writers.dropped(),
         ));
+        let (recorded, dropped) = self.recorder.counts();
+        out.push(Row::counter(names::RECORDED, &[], recorded));
+        out.push(Row::counter(names::RECORDER_DROPPED, &[], dropped));
         out.push(Row::counter(names::METRICS_FOLDED, &[], self.istio.folded()));
         out.push(Row::counter(
             names::CLUSTER_FIRST_USE_FAILURES,

@@ -6,6 +6,7 @@
 //! - [`trace`]: trace contexts (W3C, B3); [`otlp`]: spans as bytes. Both pure; the proxy decides and sends.
 //! - [`workload`]: who stands at an end of a call, and how two proxies tell each other.
 //! - [`load`]: what a proxy tells the control plane of each of its edges.
+//! - [`recording`]: what a proxy tells the control plane of a request, so that it can be judged again.
 //! - [`log`]: one thread per sink writes what workers have buffered; a full buffer drops lines and counts them.
 //!
 //! ```
@@ -19,5 +20,6 @@ pub mod load;
 pub mod log;
 pub mod names;
 pub mod otlp;
+pub mod recording;
 pub mod trace;
 pub mod workload;

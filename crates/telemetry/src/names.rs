@@ -187,6 +187,8 @@ names! {
     ISTIO_TCP_SENT = "istio_tcp_sent_bytes_total", "Bytes that opaque connections passed back to clients.";
     ISTIO_TCP_RECEIVED = "istio_tcp_received_bytes_total", "Bytes that opaque connections passed on from clients.";
     METRICS_FOLDED = "rajut_metrics_folded_total", "Requests and connections that Istio's metrics count under `other`, since there was no room for another series.";
+    RECORDED = "rajut_recorder_requests_total", "Requests whose facts were recorded for the control plane.";
+    RECORDER_DROPPED = "rajut_recorder_dropped_total", "Requests that were to be recorded and found no room.";
     ACCESS_LOG_DROPPED = "rajut_access_log_dropped_total", "Lines of access logs that found no room.";
     LISTENER_CX_TOTAL = "envoy_listener_downstream_cx_total", "Connections accepted.";
     LISTENER_CX_ACTIVE = "envoy_listener_downstream_cx_active", "Connections open.";

@@ -12,6 +12,7 @@
 //! | [`server`] | one stream's machine, the tonic service, waiting for acknowledgements |
 //! | [`client`] | the machine, and the task that keeps it connected |
 //! | [`load`] | load reports, both ends |
+//! | [`recording`] | recorded requests, both ends |
 //! | [`limits`] | every cap |
 //!
 //! ```
@@ -29,6 +30,7 @@ pub mod client;
 pub mod limits;
 pub mod load;
 pub mod message;
+pub mod recording;
 pub mod resource;
 pub mod server;
 mod wire;

@@ -89,7 +89,12 @@ pub(crate) fn string(field: &Field<'_>) -> Option<StringMatch> {
 /// A regular expression that compiles. The syntax is RE2's, which `regex` shares.
 pub(crate) fn regex(field: &Field<'_>) -> Option<Text> {
     let text = field.non_empty_text()?;
-    if let Err(error) = regex::RegexBuilder::new(&text).size_limit(MAX_REGEX).build() {
+    compiles(field, &text).then_some(text)
+}
+
+/// Whether `text`, which stands in `field`, compiles as a regular expression; where not, it is said.
+pub(crate) fn compiles(field: &Field<'_>, text: &str) -> bool {
+    if let Err(error) = regex::RegexBuilder::new(text).size_limit(MAX_REGEX).build() {
         let why = match &error {
             regex::Error::CompiledTooBig(_) => "it compiles to more than 1 MiB".to_owned(),
             // The last line of the multi-line message says what is wrong; the others draw the expression.
@@ -106,9 +111,9 @@ pub(crate) fn regex(field: &Field<'_>) -> Option<Text> {
             format!("the regular expression does not compile: {why}"),
             "the syntax is RE2's: no look-around, no back-references",
         );
-        return None;
+        return false;
     }
-    Some(text)
+    true
 }
 
 /// Header conditions; names in lower case.

@@ -2,6 +2,7 @@
 
 mod authorizers;
 mod providers;
+mod recording;
 
 use rajut_types::{Severity, TrustDomain};
 

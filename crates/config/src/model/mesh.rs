@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rajut_types::{Hostname, Labels, Origin, Percent, Text, TrustDomain};
 
-use super::{Authorizer, ConnectionPool, LocalitySetting, Retries, SpanTag};
+use super::{Authorizer, ConnectionPool, LocalitySetting, Recording, Retries, SpanTag};
 
 /// Settings of the whole mesh. Source: Istio `MeshConfig` (ConfigMap `istio`, key `mesh`).
 #[derive(Debug, Clone, PartialEq)]
@@ -53,6 +53,8 @@ pub struct MeshConfig {
     pub max_path_length: u32,
     /// What logs and spans never show.
     pub redaction: Redaction,
+    /// What the recorder keeps of requests.
+    pub recording: Recording,
     /// Default exports of services, virtual services and destination rules.
     pub default_export: [Visibility; 3],
     /// Path normalisation; default BASE.
@@ -84,6 +86,7 @@ impl Default for MeshConfig {
             span_tags: Vec::new(),
             max_path_length: 256,
             redaction: Redaction::default(),
+            recording: Recording::default(),
             default_export: [Visibility::All, Visibility::All, Visibility::All],
             path_normalization: PathNormalization::Base,
         }

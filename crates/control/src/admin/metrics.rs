@@ -168,6 +168,36 @@ const UNTOLD: Metric = (
     "counter",
     "Alarms that were pushed out by newer ones before the Alertmanager could be told of them.",
 );
+const RECORDS: Metric = (
+    "rajut_control_records_total",
+    "counter",
+    "Requests that were recorded on disk.",
+);
+const RECORDS_LOST: Metric = (
+    "rajut_control_records_lost_total",
+    "counter",
+    "Requests that proxies told and that could not be kept.",
+);
+const RECORDS_DROPPED: Metric = (
+    "rajut_control_records_dropped_total",
+    "counter",
+    "Requests that were to be recorded and for which proxies had no room.",
+);
+const RECORDS_REFUSED: Metric = (
+    "rajut_control_records_refused_total",
+    "counter",
+    "Streams of recordings that were refused for who opened them.",
+);
+const RECORDS_BYTES: Metric = (
+    "rajut_control_records_bytes",
+    "gauge",
+    "Size of what is recorded.",
+);
+const RECORDS_STOPPED: Metric = (
+    "rajut_control_recording_stopped",
+    "gauge",
+    "1 while the disk takes no records.",
+);
 const PUSHES: Metric = ("pilot_xds_pushes", "counter", "Responses sent, by type.");
 const REJECTS_BY_TYPE: Metric = (
     "rajut_control_xds_rejects_total",
@@ -182,6 +212,7 @@ pub(super) fn text(admin: &Admin) -> String {
     let totals = admin.discovery.totals();
     let work = admin.discovery.work();
     let observed = admin.observer.counts();
+    let recorded = admin.recorder.counts();
     let size = |length: usize| u64::try_from(length).unwrap_or(u64::MAX);
     let sum = |pick: fn(&Totals) -> u64| totals.values().map(pick).sum();
     let single = [
@@ -213,6 +244,12 @@ pub(super) fn text(admin: &Admin) -> String {
         (LEFT_OUT, observed.left_out),
         (LOAD_REFUSED, observed.refused),
         (FIRST_CALLS_UNWATCHED, observed.first_calls_unwatched),
+        (RECORDS, recorded.recorded),
+        (RECORDS_LOST, recorded.lost),
+        (RECORDS_DROPPED, recorded.dropped),
+        (RECORDS_REFUSED, recorded.refused),
+        (RECORDS_BYTES, recorded.bytes),
+        (RECORDS_STOPPED, recorded.stopped.into()),
     ];
     let mut text = String::new();
     process(&mut text);

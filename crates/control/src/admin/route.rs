@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use super::{
     Admin, BODY_BYTES_MAX, alarms,
     answer::{Answer, Refused, json_answer, text_answer},
-    edges, identity, metrics, reach, view,
+    edges, identity, metrics, reach, recording, view,
 };
 use crate::why::{Question, find_proxy, follow};
 
@@ -50,6 +50,15 @@ pub(super) async fn route(admin: &Admin, uid: u32, request: Request<Incoming>) -
             let admin = admin.clone();
             let found = blocking(move || reach::reach(&admin, &query)).await;
             found.map(|body| json_answer(StatusCode::OK, &body))
+        }
+        (&Method::GET, ["v1", "records"]) => {
+            let (recorder, recording) = (
+                admin.recorder.clone(),
+                admin.registry.snapshot().mesh.recording.clone(),
+            );
+            let now = admin.clock.wall();
+            let found = blocking(move || recording::records(&recorder, &recording, now, &query)).await;
+            found.and_then(|read| Ok(json_answer(StatusCode::OK, &read?)))
         }
         (&Method::GET, _) => read(admin, &path, &query),
         (&Method::POST, ["v1", "alarms", number, "acknowledge"]) => match read_json(body).await {

@@ -403,7 +403,7 @@ fn forget(folder: &Path) -> Result<(), KeystoreError> {
 }
 
 /// 32 secret random bytes that are made at the first time.
-pub(super) fn secret_bytes(path: &Path) -> Result<[u8; 32], KeystoreError> {
+pub(crate) fn secret_bytes(path: &Path) -> Result<[u8; 32], KeystoreError> {
     if !path.exists() {
         let mut secret = [0_u8; 32];
         SystemRandom::new()

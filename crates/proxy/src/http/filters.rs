@@ -229,6 +229,12 @@ impl Chain {
         Ok(Passed::All)
     }
 
+    /// Whether one of them looks at tokens.
+    pub(crate) fn looks_at_tokens(&self) -> bool {
+        let is_on = |filter: &Filter| !filter.disabled && matches!(filter.kind, Kind::Jwt(_));
+        self.filters.iter().any(is_on)
+    }
+
     /// Why the listener's access control refuses a request that it has let pass before, if it does now.
     pub(crate) fn refusal(&self, record: &Record) -> Option<Text> {
         let mut controls = self.filters.iter().filter(|filter| !filter.disabled);

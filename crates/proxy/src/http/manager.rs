@@ -15,6 +15,7 @@ use super::{
 use crate::{
     access_log::{self, Log, OpenError},
     epoch::Config,
+    recorder::Recorder,
     stats::{ManagerStats, Registry, istio::Meter},
 };
 
@@ -28,6 +29,7 @@ pub struct Manager {
     filters: Chain,
     tracer: Option<Tracer>,
     meter: Option<Meter>,
+    recorder: Option<Arc<Recorder>>,
     suppresses_envoy_headers: bool,
 }
 
@@ -66,6 +68,7 @@ impl Manager {
             filters,
             tracer: ir.tracing.as_ref().map(|it| Tracer::new(it, registry)),
             meter,
+            recorder: (direction == Direction::Inbound).then(|| registry.recorder()),
             suppresses_envoy_headers,
             ir,
         }))
@@ -94,6 +97,11 @@ impl Manager {
     /// What it counts Istio's metrics by.
     pub(crate) const fn meter(&self) -> Option<&Meter> {
         self.meter.as_ref()
+    }
+
+    /// What its requests are recorded by.
+    pub(crate) const fn recorder(&self) -> Option<&Arc<Recorder>> {
+        self.recorder.as_ref()
     }
 
     /// Its access logs.

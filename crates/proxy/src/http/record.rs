@@ -123,7 +123,8 @@ pub(crate) enum Details {
 }
 
 impl Details {
-    fn as_str(&self) -> &str {
+    /// As it is written.
+    pub(crate) fn as_str(&self) -> &str {
         match self {
             Self::Fixed(text) => text,
             Self::Text(text) => text,
@@ -397,6 +398,9 @@ impl Record {
         trace::finish(self);
         if let Some(meter) = self.manager.meter() {
             self.measure(meter);
+        }
+        if let Some(recorder) = self.manager.recorder() {
+            recorder.request(self);
         }
         for log in self.manager.logs() {
             log.write(worker, self);

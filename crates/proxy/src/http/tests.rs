@@ -10,5 +10,6 @@ mod http1;
 mod http2;
 mod limits;
 mod metrics;
+mod recording;
 mod resilience;
 mod upgrade;

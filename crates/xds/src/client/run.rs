@@ -24,6 +24,7 @@ use crate::{
     limits::{MESSAGE_BYTES_MAX, RECONNECT, REPORT_RETRY, RESPONSES_QUEUED_MAX, UPDATES_QUEUED_MAX},
     load::{self, LoadSource, Reporter},
     message::{Node, Protocol, Request, Response},
+    recording::{self, RecordSource, Recorder},
     wire,
 };
 
@@ -39,6 +40,8 @@ pub struct ClientOptions {
     pub backoff: Backoff,
     /// What is reported of the proxy's load over the same connections; `None`: nothing.
     pub load: Option<Box<dyn LoadSource>>,
+    /// What is recorded of requests, over the same connections; `None`: nothing.
+    pub recording: Option<Box<dyn RecordSource>>,
 }
 
 impl std::fmt::Debug for ClientOptions {
@@ -47,6 +50,7 @@ impl std::fmt::Debug for ClientOptions {
             .field("node", &self.node)
             .field("protocol", &self.protocol)
             .field("load", &self.load.is_some())
+            .field("recording", &self.recording.is_some())
             .finish_non_exhaustive()
     }
 }
@@ -60,6 +64,7 @@ impl ClientOptions {
             connector,
             backoff: Backoff::seeded(RECONNECT.0, RECONNECT.1),
             load: None,
+            recording: None,
         }
     }
 }
@@ -155,10 +160,12 @@ async fn keep_connected(
         connector,
         mut backoff,
         load,
+        recording,
     } = options;
     let process = Clock::system().wall().duration_since(SystemTime::UNIX_EPOCH);
     let process = format!("{:x}", process.unwrap_or_default().as_nanos());
     let mut reporter = load.map(|source| Reporter::new(source, &process));
+    let mut recorder = recording.map(Recorder::new);
     let reporting_node = node.clone();
     let mut machine = ClientMachine::new(protocol, node);
     loop {
@@ -168,7 +175,8 @@ async fn keep_connected(
                 let channel = stream.channel.clone();
                 tokio::select! {
                     end = converse(stream, &mut machine, &mut commands, &events) => end,
-                    never = keep_reporting(channel, &reporting_node, reporter.as_mut()) => match never {},
+                    never = keep_reporting(channel.clone(), &reporting_node, reporter.as_mut()) => match never {},
+                    never = keep_recording(channel, &reporting_node, recorder.as_mut()) => match never {},
                 }
             }
             Err(end) => end,
@@ -206,15 +214,34 @@ async fn keep_reporting(channel: Channel, node: &Node, reporter: Option<&mut Rep
         loop {
             // Boxed: it lives as long as the stream, and most of that it waits.
             let ended = Box::pin(load::report(channel.clone(), node, reporter)).await;
-            tracing::debug!(reason = %status_text(&ended), "load reports ended");
-            // Nobody takes them, or not from here: the next connection asks again.
-            if matches!(ended.code(), Code::Unimplemented | Code::PermissionDenied) {
+            if !may_try_again(&ended, "load reports ended") {
                 break;
             }
             tokio::time::sleep(backoff.pause()).await;
         }
     }
     std::future::pending().await
+}
+
+/// The same of recorded requests.
+async fn keep_recording(channel: Channel, node: &Node, recorder: Option<&mut Recorder>) -> Infallible {
+    if let Some(recorder) = recorder {
+        let mut backoff = Backoff::seeded(REPORT_RETRY.0, REPORT_RETRY.1);
+        loop {
+            let ended = Box::pin(recording::record(channel.clone(), node, recorder)).await;
+            if !may_try_again(&ended, "recording ended") {
+                break;
+            }
+            tokio::time::sleep(backoff.pause()).await;
+        }
+    }
+    std::future::pending().await
+}
+
+/// `false`: nobody takes them, or not from here: the next connection asks again.
+fn may_try_again(ended: &tonic::Status, what: &str) -> bool {
+    tracing::debug!(reason = %status_text(ended), "{what}");
+    !matches!(ended.code(), Code::Unimplemented | Code::PermissionDenied)
 }
 
 struct OpenStream {

@@ -3,7 +3,7 @@
 
 use rajut_types::Text;
 
-use super::authorizers;
+use super::{authorizers, recording};
 use crate::{
     api::telemetry,
     codes,
@@ -256,6 +256,7 @@ fn read_proxy(config: &Object<'_>, mesh: &mut MeshConfig) {
                     .collect();
             }
             Redaction::QUERY_KEY => mesh.redaction.query = names(),
+            key if recording::read(key, &value, &mut mesh.recording) => {}
             _ => value.warn(
                 codes::NOT_SUPPORTED,
                 format!(

@@ -59,6 +59,11 @@ impl Told {
         found.map(|(_, claims)| &**claims)
     }
 
+    /// Who has issued what is said.
+    pub(crate) fn issuers(&self) -> impl Iterator<Item = &Text> {
+        self.0.iter().filter_map(|(_, claims)| claims.at(["iss"])?.text())
+    }
+
     fn set(&mut self, name: &Text, claims: Arc<Claim>) {
         match self.0.iter_mut().find(|(known, _)| known == name) {
             Some((_, known)) => *known = claims,
