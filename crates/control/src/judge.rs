@@ -11,6 +11,7 @@
 //! route does.
 
 pub mod matrix;
+pub mod recorded;
 pub mod row;
 pub mod scan;
 
@@ -35,7 +36,7 @@ use rajut_ir::{
     jwt::{Claim, JwtAuthn, JwtProvider, Requirement},
     listener::{ChainAction, FilterChain, Listener, TransportProtocol},
     path,
-    rbac::{Action, CallView, PeerNames, Rbac},
+    rbac::{Action, CallView, PeerNames, Rbac, Rules},
 };
 use rajut_translate::Translator;
 use rajut_types::{Locality, Origin, Text};
@@ -424,10 +425,7 @@ fn judged(view: &WorkloadView, chain: &FilterChain, tls: bool, call: &Call) -> R
 
 /// Who is asked about a call, if the access control notes that somebody is.
 fn asks(view: &WorkloadView, rbac: &Rbac, seen: &Seen<'_>) -> Option<Because> {
-    let rules = rbac
-        .shadow
-        .as_ref()
-        .filter(|_| &*rbac.shadow_stat_prefix == rajut_translate::ASKED_PREFIX)?;
+    let rules = rule_asked(rbac)?;
     let (name, _) = rules.policies().get(rules.evaluate(seen).policy?)?;
     let Because::Rule { policy, .. } = of_rule(view, name)? else {
         return None;
@@ -441,6 +439,12 @@ fn asks(view: &WorkloadView, rbac: &Rbac, seen: &Seen<'_>) -> Option<Because> {
         provider: meant?.provider.clone()?,
         policy,
     })
+}
+
+/// The rules that note about what a provider is asked.
+fn rule_asked(rbac: &Rbac) -> Option<&Arc<Rules>> {
+    let shadow = rbac.shadow.as_ref();
+    shadow.filter(|_| &*rbac.shadow_stat_prefix == rajut_translate::ASKED_PREFIX)
 }
 
 /// What one access control makes of a call.

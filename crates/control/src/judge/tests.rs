@@ -1,6 +1,7 @@
 //! Rows against what they must come to, and random policies against a plain reading of what Istio says of them ([`model`]).
 
 mod model;
+mod recorded;
 
 use std::sync::OnceLock;
 

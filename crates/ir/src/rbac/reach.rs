@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use super::{Permission, Policy, Principal, Rule, path_matches};
+use super::{Action, Outcome, Permission, Policy, Principal, Rule, Rules, path_matches};
 use crate::{
     decide::{RequestView, header_matches},
     matcher::StringMatcher,
@@ -60,6 +60,43 @@ impl RequestView for Known<'_> {
     }
     fn header(&self, _: &str) -> Option<Cow<'_, [u8]>> {
         None
+    }
+}
+
+impl Rules {
+    /// [`Rules::evaluate`] of a call of which not all is known, by what each condition comes to (`None`: it depends on what is not
+    /// known). `None`: the outcome depends on it, too. Walks all policies.
+    pub fn weigh(
+        &self,
+        permission: &impl Fn(&Permission) -> Option<bool>,
+        principal: &impl Fn(&Principal) -> Option<bool>,
+    ) -> Option<Outcome> {
+        let mut depends = false;
+        let mut found = None;
+        for (at, (_, policy)) in self.policies.iter().enumerate() {
+            let who = or(policy.principals.iter().map(|rule| rule.judge(principal)));
+            let applies = and([who].into_iter().chain(std::iter::once_with(|| {
+                or(policy.permissions.iter().map(|rule| rule.judge(permission)))
+            })));
+            match applies {
+                Some(true) => {
+                    found = Some(at);
+                    break;
+                }
+                Some(false) => {}
+                None => depends = true,
+            }
+        }
+        let allowed = match self.action {
+            Action::Log => true,
+            _ if found.is_none() && depends => return None,
+            Action::Allow => found.is_some(),
+            Action::Deny => found.is_none(),
+        };
+        Some(Outcome {
+            allowed,
+            policy: found,
+        })
     }
 }
 
@@ -192,6 +229,36 @@ mod tests {
         let both = Rule::And(vec![of_web, Rule::Not(Box::new(either))]);
         assert_eq!(reach(&both, Rule::Any, web), Reach::Never);
     }
+    #[test]
+    fn an_outcome_is_known_where_what_is_unknown_can_not_change_it() {
+        let remote = || Rule::Is(Principal::RemoteIp("10.0.0.0/8".parse().expect("a net")));
+        let web = is("web");
+        let rules = |action, principals: Vec<Rule<Principal>>| {
+            let policies = principals.into_iter().enumerate();
+            let named = policies.map(|(at, it)| (at.to_string().into(), policy(it, Rule::Any)));
+            Rules::compile(action, named.collect())
+        };
+        let weigh = |rules: &Rules, who: bool| {
+            let principal = |leaf: &Principal| matches!(leaf, Principal::Authenticated(_)).then_some(who);
+            rules.weigh(&|_| None, &principal)
+        };
+        let outcome = |allowed, policy| Some(Outcome { allowed, policy });
+        let either = rules(Action::Allow, vec![remote(), web.clone()]);
+        assert_eq!(weigh(&either, true), outcome(true, Some(1)));
+        assert_eq!(weigh(&either, false), None);
+        let denied = rules(Action::Deny, vec![remote(), web.clone()]);
+        assert_eq!(weigh(&denied, true), outcome(false, Some(1)));
+        assert_eq!(weigh(&denied, false), None);
+        let both = rules(Action::Allow, vec![Rule::And(vec![web.clone(), remote()])]);
+        assert_eq!(weigh(&both, false), outcome(false, None));
+        assert_eq!(weigh(&both, true), None);
+        assert_eq!(
+            weigh(&rules(Action::Log, vec![remote()]), false),
+            outcome(true, None)
+        );
+        assert_eq!(weigh(&rules(Action::Deny, vec![]), false), outcome(true, None));
+    }
+
     #[test]
     fn a_method_and_a_path_that_are_known_are_judged() {
         let anybody = Rule::Any;

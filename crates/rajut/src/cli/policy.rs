@@ -3,6 +3,7 @@
 //! All of it judges with `rajut_control::judge`, which is what the proxy runs.
 
 mod matrix;
+mod replay;
 mod suggest;
 mod test;
 
@@ -23,6 +24,8 @@ pub(crate) enum PolicyCommand {
     Test(test::TestArgs),
     /// Who may call whom: every identity, workload, port and path that a policy names
     Matrix(matrix::MatrixArgs),
+    /// Judge what was recorded of the running mesh by other policies: what would newly be refused or allowed
+    Replay(replay::ReplayArgs),
     /// Write the least policies that let through what was seen in the running mesh
     Suggest(suggest::SuggestArgs),
 }
@@ -31,6 +34,7 @@ pub(crate) fn policy(place: &Place, command: &PolicyCommand) -> anyhow::Result<E
     match command {
         PolicyCommand::Test(args) => test::test(args),
         PolicyCommand::Matrix(args) => matrix::matrix(place, args),
+        PolicyCommand::Replay(args) => replay::replay(place, args),
         PolicyCommand::Suggest(args) => suggest::suggest(place, args),
     }
 }

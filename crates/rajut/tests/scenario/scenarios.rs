@@ -22,6 +22,7 @@ mod on_demand;
 mod operation;
 mod protocols;
 mod rate_limits;
+mod recording;
 mod resilience;
 mod rootless;
 mod roots;
@@ -93,6 +94,7 @@ fn waiting() -> Vec<Scenario> {
         folders::SCENARIOS,
         console::SCENARIOS,
         monitoring::SCENARIOS,
+        recording::SCENARIOS,
     ]
     .concat()
 }
