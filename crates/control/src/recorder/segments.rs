@@ -164,7 +164,7 @@ impl Segments {
 
     /// Appends records, all or, where an error comes back, none of them.
     pub(crate) fn append(&mut self, records: &[Vec<u8>], now: SystemTime) -> io::Result<()> {
-        let fits = |record: &&Vec<u8>| record.len() <= RECORD_BYTES_MAX;
+        let fits = |record: &&Vec<u8>| (1..=RECORD_BYTES_MAX).contains(&record.len());
         let sizes = records.iter().map(|record| PREFIX + record.len());
         let mut frames = Vec::with_capacity(sizes.sum());
         for record in records.iter().filter(fits) {
@@ -330,14 +330,14 @@ pub(crate) fn read(path: &Path) -> io::Result<Page> {
     Ok(page)
 }
 
-/// The record of the first frame, and what follows it.
+/// The record of the first frame, and what follows it. Zeroes, which a file system may leave behind its end, are no frames.
 fn frame(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, rest) = bytes.split_first_chunk::<4>()?;
     let (sum, rest) = rest.split_first_chunk::<4>()?;
     let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
     let (record, rest) = rest
         .split_at_checked(length)
-        .filter(|_| length <= RECORD_BYTES_MAX)?;
+        .filter(|_| (1..=RECORD_BYTES_MAX).contains(&length))?;
     (crc32c(record) == u32::from_le_bytes(*sum)).then_some((record, rest))
 }
 

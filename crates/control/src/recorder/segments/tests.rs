@@ -1,5 +1,8 @@
 use std::os::unix::fs::PermissionsExt as _;
 
+use proptest::{collection::vec, prelude::*};
+use rajut_telemetry::recording::Tuple;
+
 use super::*;
 
 struct Folder(PathBuf);
@@ -98,6 +101,20 @@ fn a_torn_tail_is_cut_off_wherever_it_was_torn() {
             fs::remove_file(left).expect("removed");
         }
     }
+}
+
+#[test]
+fn zeroes_behind_the_end_are_cut_off() {
+    let folder = Folder::new("zeroes");
+    let mut segments = Segments::open(&folder.0, LIMITS).expect("opens");
+    segments.append(&[record(1), Vec::new()], at(0)).expect("appends");
+    drop(segments);
+    let file = folder.files().remove(0);
+    let mut bytes = fs::read(&file).expect("a file");
+    bytes.extend([0; 4096]);
+    fs::write(&file, &bytes).expect("written");
+    let segments = Segments::open(&folder.0, LIMITS).expect("opens");
+    assert_eq!((all(&segments), segments.cut()), ((vec![record(1)], 0), 4096));
 }
 
 #[test]
@@ -201,4 +218,39 @@ fn only_segments_that_may_hold_something_of_the_time_are_read() {
         .expect("opens")
         .expire(at(1_000_000));
     assert_eq!(folder.files(), [folder.0.join("notes.txt")]);
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_are_too_strange_to_be_read(
+        records in vec(vec(any::<u8>(), 1..200), 0..6),
+        changes in vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let mut bytes = MAGIC.to_vec();
+        for record in &records {
+            let length = u32::try_from(record.len()).expect("short");
+            bytes.extend(length.to_le_bytes());
+            bytes.extend(crc32c(record).to_le_bytes());
+            bytes.extend(record);
+        }
+        let whole = bytes.len();
+        for (at, with) in &changes {
+            let at = at.index(whole);
+            bytes[at] ^= with;
+        }
+        bytes.truncate(MAGIC.len() + cut.index(whole - MAGIC.len() + 1));
+        let mut rest = &bytes[MAGIC.len()..];
+        let mut read = Vec::new();
+        while let Some((record, behind)) = frame(rest) {
+            // What a frame holds may be anything, too.
+            drop(Tuple::decode(record));
+            read.push(record.to_vec());
+            rest = behind;
+        }
+        // What is read is what was written, up to the first change.
+        prop_assert!(records.starts_with(&read), "{read:?} of {records:?}");
+        let is_whole = bytes.len() == whole && changes.iter().all(|(_, with)| *with == 0);
+        prop_assert!(!is_whole || (read == records && rest.is_empty()));
+    }
 }
