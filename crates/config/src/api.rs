@@ -11,6 +11,7 @@ pub(crate) mod deployment;
 pub(crate) mod destination_rule;
 pub(crate) mod fault;
 pub(crate) mod gateway;
+pub(crate) mod health_check;
 pub(crate) mod local_workload;
 pub(crate) mod locality;
 pub(crate) mod matches;

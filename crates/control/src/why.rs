@@ -13,7 +13,7 @@ use rajut_config::{
 use rajut_ir::{
     Resources,
     chain::{ChainMatcher, ConnectionView},
-    cluster::{Cluster, Discovery},
+    cluster::{Cluster, Discovery, HealthCheck, HealthQuestion},
     decide::{Chosen, ChosenCluster, Decision, RequestView, RouteTable, Step as Tried, explain},
     endpoint::{Endpoint, EndpointAddress, LoadAssignment, LocalityEndpoints},
     fault::AbortStatus,
@@ -86,6 +86,20 @@ pub enum Unanswerable {
     /// Not a URL.
     #[error("`{0}` is not a URL like http://service:8080/path")]
     To(String),
+}
+
+/// What the caller's proxy asks the endpoints, and what follows.
+fn checked(check: &HealthCheck) -> String {
+    let question = match &check.question {
+        HealthQuestion::Http { path, .. } => format!("GET {path}"),
+        HealthQuestion::Tcp => "a connection".to_owned(),
+        HealthQuestion::Grpc { service, .. } if service.is_empty() => "gRPC health".to_owned(),
+        HealthQuestion::Grpc { service, .. } => format!("gRPC health of {service}"),
+    };
+    format!(
+        "{question} every {:?}: out after {} failures, back after {} successes",
+        check.interval, check.unhealthy_threshold, check.healthy_threshold
+    )
 }
 
 /// Localities that a line names.
@@ -645,6 +659,9 @@ impl Way<'_> {
             shown.join(", ")
         );
         self.say("endpoints", text, None);
+        if let Some(check) = &cluster.health_check {
+            self.say("health check", checked(check), None);
+        }
         if let Some(text) = assignment.and_then(places) {
             self.say("places", text, None);
         }

@@ -1,6 +1,6 @@
 //! Clusters: named groups of endpoints and how they are spoken to.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, ops::Range, time::Duration};
 
 use rajut_types::{Labels, Origin, Percent, Text};
 
@@ -28,6 +28,8 @@ pub struct Cluster {
     pub circuit_breakers: CircuitBreakers,
     /// Ejection of endpoints that fail.
     pub outlier_detection: Option<OutlierDetection>,
+    /// Endpoints are asked whether they are well.
+    pub health_check: Option<HealthCheck>,
     /// TLS towards every endpoint that no entry of `tls_matches` claims.
     pub tls: Option<UpstreamTls>,
     /// The first entry whose labels the endpoint carries decides (`None` in it: plaintext).
@@ -197,6 +199,50 @@ pub struct OutlierDetection {
     pub max_ejection_time: Duration,
     /// Share of endpoints out at once (default 10 %), a hard cap: Envoy 1.40 never rounds it up.
     pub max_ejection_percent: Percent,
+}
+
+/// Endpoints are asked whether they are well, and get no requests while they are not. Source: Envoy `core.v3.HealthCheck`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// How long an answer may take, the connection included.
+    pub timeout: Duration,
+    /// Time between two checks of an endpoint.
+    pub interval: Duration,
+    /// Up to so much is added to each interval, at random.
+    pub interval_jitter: Duration,
+    /// Failures in a row that take an endpoint out; the first check of all decides alone.
+    pub unhealthy_threshold: u32,
+    /// Successes in a row that bring it back.
+    pub healthy_threshold: u32,
+    /// What is asked.
+    pub question: HealthQuestion,
+}
+
+/// What an endpoint is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HealthQuestion {
+    /// A GET.
+    Http {
+        /// The request's authority; empty takes the cluster's name.
+        host: Text,
+        /// Path and query.
+        path: Text,
+        /// Over HTTP/2, by prior knowledge on plaintext.
+        http2: bool,
+        /// Statuses of endpoints that are well.
+        expected: Vec<Range<u16>>,
+        /// Other statuses that count as one failure; all others take the endpoint out at once.
+        retriable: Vec<Range<u16>>,
+    },
+    /// A connection, after TLS where the endpoint has it.
+    Tcp,
+    /// `grpc.health.v1.Health/Check`. An answer other than `SERVING` takes the endpoint out at once.
+    Grpc {
+        /// The service that is asked for; empty is the server.
+        service: Text,
+        /// The request's authority; empty takes the cluster's name.
+        authority: Text,
+    },
 }
 
 /// TLS for endpoints that carry labels. Source: Envoy `cluster.v3.Cluster.TransportSocketMatch`.

@@ -35,6 +35,7 @@ mod endpoint;
 mod ext_authz;
 mod fault;
 mod filter;
+mod health_check;
 mod http;
 mod jwt;
 mod listener;

@@ -8,6 +8,7 @@
 pub mod breaker;
 pub mod demand;
 pub mod dns;
+pub mod health;
 pub mod host;
 pub mod outlier;
 pub mod pick;
@@ -112,6 +113,7 @@ impl Cluster {
         let hosts = host::collect(assignment, &ir, previous.map(|cluster| cluster.hosts.as_slice()));
         let outlier = previous.map_or_else(Arc::default, |cluster| cluster.outlier.clone());
         outlier.recount(&hosts, ir.outlier_detection.as_ref());
+        health::recount(&outlier, &hosts, ir.health_check.as_ref());
         let breakers = previous.map_or_else(
             || Arc::new(Breakers::default()),
             |cluster| cluster.breakers.clone(),
@@ -195,7 +197,8 @@ impl Cluster {
     /// Whether a host still belongs to the cluster and may get new requests on open connections.
     pub fn keeps(&self, host: &Host) -> bool {
         !host.record.is_removed()
-            && (!self.ir.close_connections_on_host_health_failure || host.health() != Health::Unhealthy)
+            && (!self.ir.close_connections_on_host_health_failure
+                || (host.health() != Health::Unhealthy && !host.record.is_unwell()))
     }
 
     /// The rows of a scrape.

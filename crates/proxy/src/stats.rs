@@ -151,6 +151,10 @@ counters! {
         Rq5xx,
         /// Endpoints ejected.
         Ejections,
+        /// Active health checks.
+        HealthChecks,
+        /// Those that an endpoint did not pass.
+        HealthCheckFailures,
         /// Bytes received.
         RxBytes,
         /// Bytes sent.
@@ -241,6 +245,8 @@ impl ClusterStats {
             (names::CLUSTER_RQ_TX_RESET, C::RqTxReset),
             (names::CLUSTER_NONE_HEALTHY, C::NoneHealthy),
             (names::CLUSTER_EJECTIONS_TOTAL, C::Ejections),
+            (names::CLUSTER_HEALTH_CHECKS, C::HealthChecks),
+            (names::CLUSTER_HEALTH_CHECK_FAILURES, C::HealthCheckFailures),
             (names::CLUSTER_RX_BYTES, C::RxBytes),
             (names::CLUSTER_TX_BYTES, C::TxBytes),
         ] {

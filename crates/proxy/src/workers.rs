@@ -199,8 +199,9 @@ fn run_worker(start: Start, mut commands: mpsc::Receiver<Command>) {
             tokio::task::spawn_local(serve_handed(worker.clone(), handed, share.permits.clone()));
         }
         if index == 0 {
-            // One sweep brings ejected endpoints back, for all workers.
+            // One sweep brings ejected endpoints back, and one checker asks each endpoint, for all workers.
             tokio::task::spawn_local(crate::cluster::outlier::sweep_forever(worker.clone()));
+            tokio::task::spawn_local(crate::cluster::health::check_forever(worker.clone()));
         }
         while let Some(command) = commands.recv().await {
             match command {

@@ -103,6 +103,8 @@ names! {
     CLUSTER_NONE_HEALTHY = "envoy_cluster_upstream_cx_none_healthy", "Requests without a healthy endpoint.";
     CLUSTER_EJECTIONS_ACTIVE = "envoy_cluster_outlier_detection_ejections_active", "Endpoints that are ejected.";
     CLUSTER_EJECTIONS_TOTAL = "envoy_cluster_outlier_detection_ejections_enforced_total", "Endpoints ejected so far.";
+    CLUSTER_HEALTH_CHECKS = "envoy_cluster_health_check_attempt", "Active health checks.";
+    CLUSTER_HEALTH_CHECK_FAILURES = "envoy_cluster_health_check_failure", "Active health checks that an endpoint did not pass.";
     CLUSTER_MEMBERSHIP_TOTAL = "envoy_cluster_membership_total", "Endpoints.";
     CLUSTER_MEMBERSHIP_HEALTHY = "envoy_cluster_membership_healthy", "Endpoints that may be used.";
     CLUSTER_CX_OPEN = "envoy_cluster_circuit_breakers_default_cx_open", "1 while `max_connections` is reached.";

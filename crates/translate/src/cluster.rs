@@ -4,14 +4,15 @@
 
 use rajut_config::{
     model::{
-        DestinationRule, HashTable, LbAlgorithm, LocalitySetting, MeshConfig, Protocol, Resolution, Service,
-        ServicePort, SubsetRule,
+        DestinationRule, HashTable, HealthQuestion as Asked, LbAlgorithm, LocalitySetting, MeshConfig,
+        Protocol, Resolution, Service, ServicePort, SubsetRule,
     },
     snapshot::{ServiceView, Shared},
 };
 use rajut_ir::cluster::{
-    CircuitBreakers, Cluster, Discovery, DnsSettings, Http1Options, Http2Options, LbPolicy, OutlierDetection,
-    RetryBudget, ServiceRef, TcpKeepalive, TlsMatch, UpstreamBind, UpstreamProtocol,
+    CircuitBreakers, Cluster, Discovery, DnsSettings, HealthCheck, HealthQuestion, Http1Options,
+    Http2Options, LbPolicy, OutlierDetection, RetryBudget, ServiceRef, TcpKeepalive, TlsMatch, UpstreamBind,
+    UpstreamProtocol,
 };
 use rajut_ir::endpoint::LoadAssignment;
 use rajut_types::{Labels, Origin, Percent, Principal, Text};
@@ -120,6 +121,12 @@ pub(crate) fn outbound(view: &ClusterView) -> Option<Cluster> {
     } else {
         lb_policy(&algorithm)
     };
+    let health_check = view
+        .rule
+        .as_ref()
+        .and_then(|rule| rule.health_check.as_ref())
+        .filter(|_| !matches!(discovery, Discovery::OriginalDst))
+        .and_then(|check| health_check(check, port.protocol, &protocol, &service.host.text()));
     let by_dns = matches!(discovery, Discovery::StrictDns(_) | Discovery::LogicalDns(_));
     let pool = &policy.pool;
     let origin = subset.map(|subset| subset.origin.clone());
@@ -138,6 +145,7 @@ pub(crate) fn outbound(view: &ClusterView) -> Option<Cluster> {
         ),
         circuit_breakers: circuit_breakers(&policy),
         outlier_detection: policy.outlier.as_ref().map(outlier_detection),
+        health_check,
         tls,
         tls_matches,
         protocol,
@@ -283,6 +291,50 @@ fn outlier_detection(outlier: &rajut_config::model::OutlierDetection) -> Outlier
     }
 }
 
+/// The check of a port's endpoints; `None` where the port does not speak what is asked.
+fn health_check(
+    check: &rajut_config::model::HealthCheck,
+    declared: Protocol,
+    upstream: &UpstreamProtocol,
+    host: &Text,
+) -> Option<HealthCheck> {
+    // All that an answer may be but what is expected: it counts towards the threshold, as no answer does.
+    let any_status = std::iter::once(100..600).collect();
+    let question = match &check.question {
+        Asked::Tcp if declared != Protocol::Udp => HealthQuestion::Tcp,
+        Asked::Grpc { service } if matches!(declared, Protocol::Grpc | Protocol::Http2) => {
+            HealthQuestion::Grpc {
+                service: service.clone(),
+                authority: host.clone(),
+            }
+        }
+        Asked::Http { path, statuses }
+            if !matches!(
+                declared,
+                Protocol::Tcp | Protocol::Udp | Protocol::Tls | Protocol::Https
+            ) =>
+        {
+            HealthQuestion::Http {
+                host: host.clone(),
+                path: path.clone(),
+                http2: matches!(upstream, UpstreamProtocol::Http2(_)),
+                expected: statuses.iter().map(|(from, to)| *from..to + 1).collect(),
+                retriable: any_status,
+            }
+        }
+        Asked::Tcp | Asked::Grpc { .. } | Asked::Http { .. } => return None,
+    };
+    Some(HealthCheck {
+        timeout: check.timeout,
+        interval: check.interval,
+        // So that the clients of an endpoint do not ask in step.
+        interval_jitter: check.interval / 10,
+        unhealthy_threshold: check.unhealthy_threshold,
+        healthy_threshold: check.healthy_threshold,
+        question,
+    })
+}
+
 fn upstream_protocol(declared: Protocol, policy: &Effective, mesh: &MeshConfig) -> UpstreamProtocol {
     let pool = &policy.pool;
     let http1 = Http1Options {
@@ -324,6 +376,7 @@ pub(crate) fn plain(name: Text, discovery: Discovery, mesh: &MeshConfig, origin:
         locality_weighted: false,
         circuit_breakers: CircuitBreakers::UNLIMITED,
         outlier_detection: None,
+        health_check: None,
         tls: None,
         tls_matches: Vec::new(),
         protocol: UpstreamProtocol::UseDownstream(

@@ -179,6 +179,7 @@ fn adapt_cluster(
         tls: (mtls && !view.service.external).then(|| client_tls(client, &view.members)),
         tls_matches: Vec::new(),
         tcp_keepalive: None,
+        health_check: None,
         ..cluster.clone()
     })
 }

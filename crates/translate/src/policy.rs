@@ -143,6 +143,7 @@ mod tests {
                 policy: subset,
                 origin: origin.clone(),
             }],
+            health_check: None,
             export_to: Visibility::All,
             workload_selector: None,
             origin,

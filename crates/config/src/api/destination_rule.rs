@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use rajut_types::{Percent, Severity};
 
 use super::{
-    locality,
+    health_check, locality,
     meta::{self, NameForm},
     peer_authentication::match_labels,
     pool,
@@ -37,6 +37,7 @@ pub(crate) fn read(root: &Object<'_>, defaults: &Defaults) -> Option<Destination
     let subsets = subsets(&spec);
     let [_, _, default_export] = &defaults.mesh.default_export;
     let export_to = meta::export_to(&spec, &namespace, default_export);
+    let health_check = health_check::read(root);
     let workload_selector = spec.object("workloadSelector").and_then(|o| match_labels(&o));
     let meta = meta?;
     Some(DestinationRule {
@@ -45,6 +46,7 @@ pub(crate) fn read(root: &Object<'_>, defaults: &Defaults) -> Option<Destination
         namespace: meta.namespace,
         policy,
         subsets,
+        health_check,
         export_to,
         workload_selector,
         origin: root.field().origin(),

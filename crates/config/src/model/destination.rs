@@ -19,6 +19,8 @@ pub struct DestinationRule {
     pub policy: TrafficPolicy,
     /// Named groups of endpoints.
     pub subsets: Vec<SubsetRule>,
+    /// Endpoints are asked whether they are well (annotations `mesh.rajut.dev/health-check…`).
+    pub health_check: Option<HealthCheck>,
     /// Who may use it.
     pub export_to: Visibility,
     /// Only for client workloads with these labels in the same namespace.
@@ -27,6 +29,40 @@ pub struct DestinationRule {
     pub origin: Origin,
     /// Smaller is older.
     pub age: u64,
+}
+
+/// Active health checks of a host's endpoints, by each of its clients. Ours: Istio has no field for them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// What is asked.
+    pub question: HealthQuestion,
+    /// Time between two checks of an endpoint.
+    pub interval: Duration,
+    /// How long an answer may take.
+    pub timeout: Duration,
+    /// Failures in a row that take an endpoint out.
+    pub unhealthy_threshold: u32,
+    /// Successes in a row that bring it back.
+    pub healthy_threshold: u32,
+}
+
+/// What an endpoint is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HealthQuestion {
+    /// A GET, on ports that speak HTTP.
+    Http {
+        /// Path and query.
+        path: Text,
+        /// Statuses of endpoints that are well, from and to.
+        statuses: Vec<(u16, u16)>,
+    },
+    /// A connection.
+    Tcp,
+    /// `grpc.health.v1.Health/Check`, on ports of gRPC and HTTP/2.
+    Grpc {
+        /// Of this service; empty is the server.
+        service: Text,
+    },
 }
 
 /// A named group of endpoints.

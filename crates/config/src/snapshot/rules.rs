@@ -137,6 +137,9 @@ fn merge(older: &DestinationRule, newer: &DestinationRule) -> DestinationRule {
     if merged.policy == TrafficPolicy::default() {
         merged.policy = newer.policy.clone();
     }
+    if merged.health_check.is_none() {
+        merged.health_check.clone_from(&newer.health_check);
+    }
     for subset in &newer.subsets {
         if merged.subsets.iter().all(|known| known.name != subset.name) {
             merged.subsets.push(subset.clone());
@@ -180,6 +183,7 @@ mod tests {
                     origin: origin.clone(),
                 })
                 .collect(),
+            health_check: None,
             export_to: Visibility::All,
             workload_selector: None,
             origin,

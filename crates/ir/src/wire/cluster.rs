@@ -1,6 +1,6 @@
 //! Clusters.
 //!
-//! Rejected: active health checks, subset load balancing, slow start, custom cluster types, typed load-balancing policies,
+//! Rejected: subset load balancing, slow start, custom cluster types, typed load-balancing policies,
 //! partial enforcement of outlier detection. Limits of the HIGH priority are ignored: this proxy has one priority.
 //! Success-rate ejection, which Envoy does by default on large clusters, is not done; asking for it is refused.
 
@@ -24,7 +24,7 @@ use rajut_proto::{
 use rajut_types::Percent;
 
 use super::{
-    DecodeResult, Encoded, endpoint, http, listener, origin,
+    DecodeResult, Encoded, endpoint, health_check, http, listener, origin,
     read::{self, Place, Reader, number},
     tls, write,
 };
@@ -64,6 +64,13 @@ pub(super) fn to_message(cluster: &Cluster) -> pb::Cluster {
         )]
         .into(),
         outlier_detection: cluster.outlier_detection.as_ref().map(encode_outlier),
+        health_checks: cluster
+            .health_check
+            .iter()
+            .map(health_check::to_message)
+            .collect(),
+        // Who leaves gets no new request, whatever it answers (this proxy does so anyhow).
+        ignore_health_on_host_removal: cluster.health_check.is_some(),
         upstream_bind_config: cluster.bind.as_ref().map(encode_bind),
         common_lb_config: Some(CommonLbConfig {
             healthy_panic_threshold: Some(write::percent(cluster.panic_threshold)),
@@ -305,6 +312,7 @@ pub(super) fn from_message(reader: &mut Reader, place: &Place<'_>, message: &pb:
         locality_weighted: is_locality_weighted(message.common_lb_config.as_ref()),
         circuit_breakers: decode_breakers(reader, place, message.circuit_breakers.as_ref()),
         outlier_detection: decode_outlier(reader, place, message.outlier_detection.as_ref()),
+        health_check: health_check::from_messages(reader, place, &message.health_checks),
         tls: socket,
         tls_matches,
         protocol: options.protocol,

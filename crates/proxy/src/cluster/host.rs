@@ -61,6 +61,10 @@ pub struct HostRecord {
     /// Out of service until the sweep after this time, ms of [`super::outlier::now_ms`]; 0 is in service.
     pub(super) ejected_until: AtomicU64,
     pub(super) ejections: AtomicU32,
+    /// Its health checks have failed.
+    unwell: AtomicBool,
+    /// What the last of them said; read by people only.
+    why_unwell: Mutex<Box<str>>,
     pub(super) consecutive_5xx: AtomicU32,
     pub(super) consecutive_gateway: AtomicU32,
     pub(super) consecutive_local: AtomicU32,
@@ -83,6 +87,8 @@ impl HostRecord {
             removed: AtomicBool::new(false),
             ejected_until: AtomicU64::new(0),
             ejections: AtomicU32::new(0),
+            unwell: AtomicBool::new(false),
+            why_unwell: Mutex::default(),
             consecutive_5xx: AtomicU32::new(0),
             consecutive_gateway: AtomicU32::new(0),
             consecutive_local: AtomicU32::new(0),
@@ -99,6 +105,35 @@ impl HostRecord {
     /// Whether outlier detection has taken it out.
     pub fn is_ejected(&self) -> bool {
         self.ejected_until.load(Ordering::Relaxed) != 0
+    }
+
+    /// Whether its health checks have failed.
+    pub fn is_unwell(&self) -> bool {
+        self.unwell.load(Ordering::Relaxed)
+    }
+
+    /// Whether this proxy has found that it gets no requests, by ejection or by health checks.
+    pub(super) fn is_out(&self) -> bool {
+        self.is_ejected() || self.is_unwell()
+    }
+
+    /// Says whether its health checks have failed, and what they said.
+    pub(super) fn set_unwell(&self, why: Option<&str>) {
+        *self.why_unwell.lock().unwrap_or_else(PoisonError::into_inner) = why.unwrap_or_default().into();
+        self.unwell.store(why.is_some(), Ordering::Relaxed);
+    }
+
+    /// What the failed health check said; empty while it is well.
+    pub fn why_unwell(&self) -> Box<str> {
+        self.why_unwell
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Of the proxy's memory of this address, whichever cluster's update it outlived.
+    pub(super) const fn id(&self) -> u64 {
+        self.id
     }
 
     /// Whether it left the cluster: idle connections are closed, busy ones finish.
@@ -150,7 +185,7 @@ impl Host {
 
     /// Whether new requests may go there.
     pub fn is_usable(&self) -> bool {
-        self.health().is_usable() && !self.record.is_ejected()
+        self.health().is_usable() && !self.record.is_out()
     }
 
     /// Requests in flight, of all workers.

@@ -42,10 +42,11 @@ pub enum Outcome {
     LocalFailure,
 }
 
-/// The ejected hosts of a cluster.
+/// The hosts of a cluster that are out: ejected here, or found unwell by health checks ([`super::health`]).
 #[derive(Debug, Default)]
 pub struct Ejections {
     ejected: AtomicU32,
+    unwell: AtomicU32,
     next_sweep: AtomicU64,
 }
 
@@ -57,6 +58,18 @@ impl Ejections {
     /// How many hosts are out.
     pub fn active(&self) -> u32 {
         self.ejected.load(Ordering::Relaxed)
+    }
+
+    /// Whether every host is in service, as far as this proxy has found.
+    pub(super) fn is_empty(&self) -> bool {
+        self.ejected.load(Ordering::Relaxed) == 0 && self.unwell.load(Ordering::Relaxed) == 0
+    }
+
+    /// Counts the hosts anew whose health checks have failed.
+    pub(super) fn recount_unwell(&self, hosts: &[Arc<Host>]) {
+        let unwell = hosts.iter().filter(|host| host.record.is_unwell()).count();
+        self.unwell
+            .store(u32::try_from(unwell).unwrap_or(u32::MAX), Ordering::Relaxed);
     }
 
     /// After an update: ejected hosts that stay are counted; without outlier detection all come back.

@@ -187,7 +187,7 @@ impl Cluster {
         {
             return Ok(host);
         }
-        let all_in_service = self.outlier.active() == 0;
+        let all_in_service = self.outlier.is_empty();
         if let [first, ..] = self.priorities.as_slice()
             && all_in_service
             && first.healthy.len() == first.all.len()
@@ -226,12 +226,12 @@ impl Cluster {
         self.choose_in(self.priorities.get(choice.level)?, choice.hosts, context)
     }
 
-    /// How many of these are not ejected.
+    /// How many of these are in service.
     fn usable(&self, hosts: &[Arc<Host>]) -> usize {
-        if self.outlier.active() == 0 {
+        if self.outlier.is_empty() {
             return hosts.len();
         }
-        hosts.iter().filter(|host| !host.record.is_ejected()).count()
+        hosts.iter().filter(|host| !host.record.is_out()).count()
     }
 
     /// A host of a priority.
@@ -291,7 +291,7 @@ impl Cluster {
         fresh.or_else(|| of_locality(after.first()?, false))
     }
 
-    /// A host of a list by the policy. `in_service`: ejected hosts are left out; `fresh`: those that were tried, too.
+    /// A host of a list by the policy. `in_service`: those that are out are left out; `fresh`: those that were tried, too.
     fn choose(
         &self,
         hosts: &[Arc<Host>],
@@ -300,7 +300,7 @@ impl Cluster {
         context: &PickContext<'_>,
     ) -> Option<Arc<Host>> {
         let eligible = |host: &Host| {
-            let out = in_service && host.record.is_ejected();
+            let out = in_service && host.record.is_out();
             let tried = fresh && context.exclude.contains(&host.id);
             !(out || tried)
         };

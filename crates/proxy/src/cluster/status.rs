@@ -31,6 +31,7 @@ pub(super) fn gauges(cluster: &Cluster, name: &Text, out: &mut Vec<Row>) {
 fn health_flags(host: &Host) -> String {
     let mut flags = String::new();
     for (set, flag) in [
+        (host.record.is_unwell(), "/failed_active_hc"),
         (host.record.is_ejected(), "/failed_outlier_check"),
         (
             matches!(host.health(), Health::Unhealthy | Health::Draining),
@@ -81,6 +82,10 @@ impl Cluster {
             }
             let _ = writeln!(out, "{name}::{address}::hostname::{}", host.hostname);
             let _ = writeln!(out, "{name}::{address}::health_flags::{}", health_flags(host));
+            if host.record.is_unwell() {
+                let why = host.record.why_unwell();
+                let _ = writeln!(out, "{name}::{address}::health_check_failure::{why}");
+            }
             let _ = writeln!(out, "{name}::{address}::weight::{}", host.weight);
             let _ = writeln!(out, "{name}::{address}::region::{}", host.locality.region);
             let _ = writeln!(out, "{name}::{address}::zone::{}", host.locality.zone);
@@ -138,6 +143,11 @@ fn host_json(host: &Host) -> Value {
     let mut health = json!({"eds_health_status": eds});
     if host.record.is_ejected() {
         health["failed_outlier_check"] = Value::Bool(true);
+    }
+    if host.record.is_unwell() {
+        health["failed_active_health_check"] = Value::Bool(true);
+        // Ours: what the check said.
+        health["rajut_health_check_failure"] = Value::String(host.record.why_unwell().into());
     }
     json!({
         "address": address,

@@ -6,6 +6,7 @@ mod current;
 mod external;
 mod faults;
 mod harness;
+mod health;
 mod http1;
 mod http2;
 mod limits;

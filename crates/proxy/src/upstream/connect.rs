@@ -124,7 +124,8 @@ fn proven(stream: &Stream, originator: &Originator) -> Ends {
     }
 }
 
-async fn dial(
+/// Makes a connection that is in no books: for health checks. The caller bounds the time.
+pub(crate) async fn dial(
     worker: &Rc<Worker>,
     cluster: &Cluster,
     host: &Host,

@@ -250,11 +250,11 @@ fn endpoint_table(clusters: &Value) -> Table {
                 ),
                 None => text_at(host, "/address/pipe/path"),
             };
-            let health = text_at(host, "/health_status/eds_health_status");
-            let ejected = host
-                .pointer("/health_status/failed_outlier_check")
-                .and_then(Value::as_bool)
-                .unwrap_or(false);
+            let mut health = text_at(host, "/health_status/eds_health_status");
+            if let Some(why) = failed_check(host) {
+                health = why;
+            }
+            let ejected = is_ejected(host);
             table.row([
                 text_at(cluster, "/name"),
                 address,
@@ -269,6 +269,45 @@ fn endpoint_table(clusters: &Value) -> Table {
         }
     }
     table
+}
+
+fn is_ejected(host: &Value) -> bool {
+    host.pointer("/health_status/failed_outlier_check") == Some(&Value::Bool(true))
+}
+
+/// What the health check said that a host does not pass.
+fn failed_check(host: &Value) -> Option<String> {
+    let failed = host.pointer("/health_status/failed_active_health_check") == Some(&Value::Bool(true));
+    let why = text_at(host, "/health_status/rajut_health_check_failure");
+    failed.then(|| {
+        if why.is_empty() {
+            "FAILED CHECK".to_owned()
+        } else {
+            format!("FAILED CHECK: {why}")
+        }
+    })
+}
+
+/// Which endpoints of a cluster a proxy has taken out of service, and why: the proxy alone knows.
+pub(crate) fn endpoints_out(statuses: &Value, cluster: &str) -> Vec<String> {
+    let mut out = Vec::new();
+    let all = items(statuses, "/cluster_statuses");
+    for found in all.iter().filter(|it| text_at(it, "/name") == cluster) {
+        for host in items(found, "/host_statuses") {
+            let address = format!(
+                "{}:{}",
+                text_at(host, "/address/socket_address/address"),
+                text_at(host, "/address/socket_address/port_value")
+            );
+            if let Some(why) = failed_check(host) {
+                out.push(format!("{address}: {}", why.to_ascii_lowercase()));
+            }
+            if is_ejected(host) {
+                out.push(format!("{address}: ejected by outlier detection"));
+            }
+        }
+    }
+    out
 }
 
 fn secret_table(found: &[(String, Value)], certs: &Value) -> Table {

@@ -4,7 +4,11 @@ use std::{process::ExitCode, time::Duration};
 
 use serde_json::{Value, json};
 
-use super::{OutputFormat, answer, block_on, mesh::Place};
+use super::{
+    OutputFormat, admin, answer, block_on,
+    mesh::{Place, workload},
+    proxies::endpoints_out,
+};
 use crate::output::{self, Format};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -55,6 +59,8 @@ pub(crate) fn why(place: &Place, args: &WhyArgs) -> anyhow::Result<ExitCode> {
             .await?;
         Ok(serde_json::from_slice(&body)?)
     })?;
+    let mut found = found;
+    add_what_is_out(place, args, &mut found);
     match args.output.format {
         Format::Json => output::print_json(&found)?,
         Format::Text => output::print(&explanation(&found))?,
@@ -66,6 +72,27 @@ pub(crate) fn why(place: &Place, args: &WhyArgs) -> anyhow::Result<ExitCode> {
             .or_else(|| found.get("allowed").and_then(Value::as_bool))
             .unwrap_or(false),
     ))
+}
+
+/// Which endpoints the caller's sidecar has taken out, where it can be asked: the control plane does not know.
+fn add_what_is_out(place: &Place, args: &WhyArgs, found: &mut Value) {
+    let Some(cluster) = found.get("cluster").and_then(Value::as_str).map(str::to_owned) else {
+        return;
+    };
+    let Ok(mesh) = place.running() else { return };
+    let Ok(admin) = workload(&mesh, &args.from).map(|it| it.admin) else {
+        return;
+    };
+    let asked = block_on(async { admin::json(admin, "/clusters?format=json").await });
+    let Ok(statuses) = asked else { return };
+    let steps = found.get_mut("steps").and_then(Value::as_array_mut);
+    if let Some(steps) = steps {
+        let out = endpoints_out(&statuses, &cluster);
+        steps.extend(
+            out.into_iter()
+                .map(|text| json!({"stage": "out of service", "text": text})),
+        );
+    }
 }
 
 /// One line per step, with where it is written; then the verdict.

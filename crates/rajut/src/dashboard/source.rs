@@ -420,9 +420,14 @@ impl Seen {
                     .entry((format!("{address}:{port}"), subset.to_owned()))
                     .or_default();
                 known.seen_by += 1;
-                let health = endpoint
-                    .pointer("/health_status/eds_health_status")
-                    .and_then(Value::as_str);
+                let failed = endpoint.pointer("/health_status/failed_active_health_check");
+                let health = if failed == Some(&Value::Bool(true)) {
+                    Some("FAILED CHECK")
+                } else {
+                    endpoint
+                        .pointer("/health_status/eds_health_status")
+                        .and_then(Value::as_str)
+                };
                 if let Some(health) = health.filter(|health| *health != "HEALTHY") {
                     health.clone_into(&mut known.health);
                 } else if known.health.is_empty() {

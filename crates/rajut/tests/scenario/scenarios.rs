@@ -3,6 +3,7 @@
 mod alarms;
 mod authorization;
 mod bulk;
+mod checks;
 mod clinic;
 mod console;
 mod egress;
@@ -67,6 +68,7 @@ fn working() -> Vec<Scenario> {
         limits::SCENARIOS,
         workers::SCENARIOS,
         resilience::SCENARIOS,
+        checks::SCENARIOS,
         routes::SCENARIOS,
         gateways::SCENARIOS,
         wiretap::SCENARIOS,

@@ -90,6 +90,7 @@ pub(super) fn rule(name: &str, policy: TrafficPolicy, subsets: &[&str]) -> Desti
                 origin: origin.clone(),
             })
             .collect(),
+        health_check: None,
         export_to: Visibility::All,
         workload_selector: None,
         origin,

@@ -157,7 +157,7 @@ fn every_fault_of_a_file_is_told_with_its_place() {
         )
         .replace(
             "lb_policy: LEAST_REQUEST",
-            "lb_policy: LEAST_REQUEST\n    health_checks: [{timeout: 1s}]",
+            "lb_policy: LEAST_REQUEST\n    health_checks: [{timeout: 1s, interval: 5s, unhealthy_threshold: 3, healthy_threshold: 1, custom_health_check: {name: mine}}]",
         )
         .replace(
             "path: /health",
@@ -176,7 +176,7 @@ fn every_fault_of_a_file_is_told_with_its_place() {
     );
     assert!(
         starts(
-            "static_resources.clusters[0].health_checks[0]: `envoy.config.cluster.v3.Cluster.health_checks` is not supported"
+            "static_resources.clusters[0].health_checks[0].custom_health_check: `envoy.config.core.v3.HealthCheck.custom_health_check` is not supported"
         ),
         "{faults:#?}"
     );

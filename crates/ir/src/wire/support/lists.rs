@@ -92,14 +92,13 @@ lists! {
         "dns_lookup_family" "outlier_detection" "upstream_bind_config" "ring_hash_lb_config" "maglev_lb_config"
         "original_dst_lb_config" "least_request_lb_config" "round_robin_lb_config" "common_lb_config"
         "transport_socket" "metadata" "upstream_connection_options" "close_connections_on_host_health_failure"
-        "filters"
+        "filters" "health_checks" "ignore_health_on_host_removal"
     ] ignorable [
         "stats_matcher" "per_connection_buffer_high_watermark_timeout" "dns_jitter" "dns_failure_refresh_rate"
         "use_tcp_for_dns_lookups" "typed_dns_resolver_config" "wait_for_warm_on_init" "cleanup_interval"
-        "ignore_health_on_host_removal" "track_timeout_budgets" "track_cluster_stats" "preconnect_policy"
+        "track_timeout_budgets" "track_cluster_stats" "preconnect_policy"
         "lrs_report_endpoint_metrics"
     ] instead [
-        "health_checks" = "endpoints are judged by outlier_detection and by what EDS says"
         "lb_subset_config" = "write a cluster for each subset"
         "cluster_type" = "write type"
         "load_balancing_policy" = "write lb_policy"
@@ -223,6 +222,43 @@ lists! {
     "envoy.config.core.v3.HeaderValueOption": [
         "header" "append" "append_action" "keep_empty_value"
     ] ignorable [] instead [];
+    "envoy.config.core.v3.HealthCheck": [
+        "timeout" "interval" "interval_jitter" "unhealthy_threshold" "healthy_threshold" "http_health_check"
+        "tcp_health_check" "grpc_health_check" "reuse_connection" "no_traffic_interval"
+    ] ignorable [
+        "initial_jitter" "no_traffic_healthy_interval" "event_log_path" "event_logger" "event_service"
+        "always_log_health_check_failures" "always_log_health_check_success"
+    ] instead [
+        "interval_jitter_percent" = "write interval_jitter"
+        "alt_port" = "the endpoint's own port is asked"
+        "unhealthy_interval" = "write one interval"
+        "unhealthy_edge_interval" = "write one interval"
+        "healthy_edge_interval" = "write one interval"
+        "custom_health_check" = "write http_health_check, tcp_health_check or grpc_health_check"
+        "tls_options" = "the cluster's TLS is used"
+        "transport_socket_match_criteria" = "the endpoint's own TLS is used"
+    ];
+    "envoy.config.core.v3.HealthCheck.GrpcHealthCheck": [
+        "service_name" "authority"
+    ] ignorable [] instead [
+        "initial_metadata" = "the question has no headers of its own"
+    ];
+    "envoy.config.core.v3.HealthCheck.HttpHealthCheck": [
+        "host" "path" "expected_statuses" "retriable_statuses" "codec_client_type"
+    ] ignorable [] instead [
+        "send" = "the question has no body"
+        "receive" = "the status is judged"
+        "response_buffer_size" = "the status is judged"
+        "request_headers_to_add" = "the question has no headers of its own"
+        "request_headers_to_remove" = "the question has no headers of its own"
+        "service_name_matcher" = "the status is judged"
+        "method" = "a GET is sent"
+    ];
+    "envoy.config.core.v3.HealthCheck.TcpHealthCheck": [] ignorable [] instead [
+        "send" = "a connection that can be made is enough"
+        "receive" = "a connection that can be made is enough"
+        "proxy_protocol_config" = "no PROXY header is sent"
+    ];
     "envoy.config.core.v3.Http1ProtocolOptions": [
         "accept_http_10" "header_key_format" "enable_trailers"
     ] ignorable [

@@ -124,7 +124,27 @@ fn clusters_name_the_field_that_is_wrong() {
         ),
         (
             cluster(|it| it.health_checks = vec![core::HealthCheck::default()]),
-            "health_checks[0]: `envoy.config.cluster.v3.Cluster.health_checks` is not supported; endpoints are judged",
+            "health_checks[0].timeout: is required: a duration",
+        ),
+        (
+            cluster(|it| it.health_checks = vec![http_check(|_| {}), http_check(|_| {})]),
+            "health_checks[1]: the value a second check is not supported; write one",
+        ),
+        (
+            cluster(|it| it.health_checks = vec![http_check(|it| it.path = "live".into())]),
+            "health_checks[0].http_health_check.path: `live` is not a path that begins with `/`",
+        ),
+        (
+            cluster(|it| {
+                it.health_checks = vec![http_check(|it| {
+                    it.expected_statuses = vec![rajut_proto::types::Int64Range { start: 300, end: 200 }];
+                })];
+            }),
+            "health_checks[0].http_health_check.expected_statuses[0]: 300 to 200 is out of range",
+        ),
+        (
+            cluster(|it| it.health_checks = vec![http_check(|it| it.method = 3)]),
+            "health_checks[0].http_health_check.method: `envoy.config.core.v3.HealthCheck.HttpHealthCheck.method` is not supported; a GET is sent",
         ),
         (
             cluster(|it| {
@@ -176,12 +196,28 @@ fn clusters_name_the_field_that_is_wrong() {
     }
 }
 
+fn http_check(corrupt: impl FnOnce(&mut core::health_check::HttpHealthCheck)) -> core::HealthCheck {
+    let mut http = core::health_check::HttpHealthCheck {
+        path: "/live".into(),
+        ..Default::default()
+    };
+    corrupt(&mut http);
+    core::HealthCheck {
+        timeout: duration(1, 0),
+        interval: duration(5, 0),
+        unhealthy_threshold: number(3),
+        healthy_threshold: number(2),
+        health_checker: Some(core::health_check::HealthChecker::HttpHealthCheck(http)),
+        ..Default::default()
+    }
+}
+
 #[test]
 fn all_faults_of_a_resource_are_told_at_once() {
     let found = cluster(|it| {
         it.connect_timeout = duration(0, 0);
         it.lb_policy = 99;
-        it.health_checks = vec![core::HealthCheck::default()];
+        it.health_checks = vec![http_check(|it| it.method = 3)];
         it.load_assignment = Some(assignment(vec![endpoint(None), endpoint(socket("", 1))]));
     });
     assert_eq!(found.len(), 5, "{found:#?}");
@@ -512,12 +548,12 @@ fn bytes_that_are_no_message_are_told_so() {
 fn the_error_shows_resource_path_and_what_to_do() {
     let message = cluster_pb::Cluster {
         name: "outbound|80||a".into(),
-        health_checks: vec![core::HealthCheck::default()],
+        lrs_server: Some(core::ConfigSource::default()),
         ..Default::default()
     };
     let errors = decode_cluster(&message.encode_to_vec()).expect_err("two faults");
     assert!(
-        errors.to_string().starts_with("outbound|80||a: health_checks[0]: `envoy.config.cluster.v3.Cluster.health_checks` is not supported; endpoints are judged by outlier_detection"),
+        errors.to_string().starts_with("outbound|80||a: lrs_server: `envoy.config.cluster.v3.Cluster.lrs_server` is not supported; write load_stats_config of the cluster manager"),
         "{errors}"
     );
 }

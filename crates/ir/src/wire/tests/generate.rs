@@ -1198,6 +1198,48 @@ fn outlier() -> BoxedStrategy<OutlierDetection> {
         .boxed()
 }
 
+fn health_check() -> BoxedStrategy<HealthCheck> {
+    let ranges = |least| {
+        vec(
+            (100..599u16, 1..50u16).prop_map(|(from, more)| from..(from + more).min(600)),
+            least..3,
+        )
+    };
+    let question = prop_oneof![
+        (
+            maybe_empty(),
+            "/[a-z?=&]{0,9}",
+            any::<bool>(),
+            ranges(1),
+            ranges(0)
+        )
+            .prop_map(|(host, path, http2, expected, retriable)| HealthQuestion::Http {
+                host,
+                path: path.into(),
+                http2,
+                expected,
+                retriable,
+            }),
+        Just(HealthQuestion::Tcp),
+        (maybe_empty(), maybe_empty())
+            .prop_map(|(service, authority)| HealthQuestion::Grpc { service, authority }),
+    ];
+    (millis(1), millis(1), millis(0), 1..100u32, 1..100u32, question)
+        .prop_map(
+            |(timeout, interval, interval_jitter, unhealthy_threshold, healthy_threshold, question)| {
+                HealthCheck {
+                    timeout,
+                    interval,
+                    interval_jitter,
+                    unhealthy_threshold,
+                    healthy_threshold,
+                    question,
+                }
+            },
+        )
+        .boxed()
+}
+
 fn discovery() -> BoxedStrategy<Discovery> {
     prop_oneof![
         assignment(false).prop_map(Discovery::Static),
@@ -1292,6 +1334,7 @@ pub(super) fn cluster() -> BoxedStrategy<Cluster> {
         (
             breakers(),
             option::of(outlier()),
+            option::of(health_check()),
             option::of(upstream_tls()),
             vec(tls_match, 0..3),
             any::<bool>(),
@@ -1323,7 +1366,7 @@ pub(super) fn cluster() -> BoxedStrategy<Cluster> {
                     panic_threshold,
                     locality_weighted,
                 ),
-                (circuit_breakers, outlier_detection, mut tls, mut tls_matches, auto_sni),
+                (circuit_breakers, outlier_detection, health_check, mut tls, mut tls_matches, auto_sni),
                 (protocol, idle_timeout, max_requests, max_connection_duration, tcp_keepalive, bind),
                 (per_connection_buffer_limit, close, dns, service, origin),
             )| {
@@ -1344,6 +1387,7 @@ pub(super) fn cluster() -> BoxedStrategy<Cluster> {
                     locality_weighted,
                     circuit_breakers,
                     outlier_detection,
+                    health_check,
                     tls,
                     tls_matches,
                     protocol,

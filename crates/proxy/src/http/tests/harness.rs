@@ -103,6 +103,7 @@ pub(super) fn cluster_ir(addresses: &[SocketAddr]) -> ClusterIr {
         panic_threshold: Percent::default(),
         circuit_breakers: CircuitBreakers::UNLIMITED,
         outlier_detection: None,
+        health_check: None,
         tls: None,
         tls_matches: Vec::new(),
         protocol: UpstreamProtocol::default(),

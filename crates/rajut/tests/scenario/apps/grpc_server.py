@@ -6,6 +6,7 @@
 /test.Echo/Stream    sends ten messages
 /test.Echo/Chat      echoes message by message
 /test.Echo/Slow      answers after two seconds
+/grpc.health.v1.Health/Check   SERVING (of the service `sick` in the workload instance `$SICK`: NOT_SERVING)
 /test.Echo/Caller    tells, in JSON, the caller's certificate as the sidecar passes it on, and which process this is
 """
 
@@ -45,6 +46,11 @@ def caller(request, context):
     return json.dumps({"certificate": certificate, "server": os.getpid()}).encode()
 
 
+def health(request, context):
+    sick = request == b"\x0a\x04sick" and os.environ.get("RAJUT_WORKLOAD", "-") == os.environ.get("SICK")
+    return b"\x08\x02" if sick else b"\x08\x01"
+
+
 class Handlers(grpc.GenericRpcHandler):
     def service(self, call):
         return {
@@ -52,6 +58,7 @@ class Handlers(grpc.GenericRpcHandler):
             "/test.Echo/Stream": grpc.unary_stream_rpc_method_handler(stream),
             "/test.Echo/Chat": grpc.stream_stream_rpc_method_handler(chat),
             "/test.Echo/Slow": grpc.unary_unary_rpc_method_handler(slow),
+            "/grpc.health.v1.Health/Check": grpc.unary_unary_rpc_method_handler(health),
             "/test.Echo/Caller": grpc.unary_unary_rpc_method_handler(caller),
         }.get(call.method)
 
