@@ -16,9 +16,10 @@ use std::{borrow::Cow, collections::HashMap, sync::Arc};
 use rajut_types::{Origin, Text};
 
 use crate::{
+    jwt::Claim,
     matcher::{HeaderMatcher, QueryMatcher, ValueCondition},
     route::{
-        PathMatch, Route, RouteActionKind, RouteConfiguration, RouteMatch, Target, VirtualHost,
+        PathMatch, Route, RouteActionKind, RouteClaim, RouteConfiguration, RouteMatch, Target, VirtualHost,
         WeightedCluster,
     },
 };
@@ -40,6 +41,10 @@ pub trait RequestView {
     /// first. To be written anew by views whose [`RequestView::header`] joins several lines.
     fn any_value(&self, name: &str, passes: &mut dyn FnMut(&[u8]) -> bool) -> Option<bool> {
         self.header(name).map(|value| passes(&value))
+    }
+    /// What verified tokens say, by the name that their provider gives it; nothing before a filter has verified one.
+    fn told(&self, _name: &str) -> Option<&Claim> {
+        None
     }
 }
 
@@ -358,6 +363,8 @@ pub enum Mismatch<'t> {
     Query(&'t QueryMatcher),
     /// It is no gRPC request.
     Grpc,
+    /// A claim of the token.
+    Claim(&'t RouteClaim),
     /// The draw is outside the route's share.
     Fraction(rajut_types::Percent),
 }
@@ -492,6 +499,10 @@ fn mismatch<'t>(
     }
     if matches.grpc && !is_grpc(request) {
         return Some(Mismatch::Grpc);
+    }
+    let holds = |claim: &&RouteClaim| claim.matcher.holds(|name| request.told(name)) != claim.invert;
+    if let Some(claim) = matches.claims.iter().find(|claim| !holds(claim)) {
+        return Some(Mismatch::Claim(claim));
     }
     match matches.fraction {
         Some(share) if !share.includes(draw) => Some(Mismatch::Fraction(share)),
@@ -669,6 +680,11 @@ impl std::fmt::Display for Mismatch<'_> {
                 )
             }
             Self::Grpc => f.write_str("it is no gRPC request"),
+            Self::Claim(claim) => {
+                let path: Vec<&str> = claim.matcher.path.iter().skip(1).map(|name| &**name).collect();
+                let must = if claim.invert { "must not" } else { "must" };
+                write!(f, "the claim `{}` of a verified token {must} be as asked", path.join("."))
+            }
             Self::Fraction(share) => {
                 let percent = f64::from(share.millionths()) / 10_000.0;
                 write!(f, "the draw is outside the {percent} % that this route takes")

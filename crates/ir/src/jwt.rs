@@ -64,6 +64,8 @@ pub struct JwtProvider {
     pub space_delimited: Vec<Text>,
     /// Seconds by which clocks may differ.
     pub clock_skew: u32,
+    /// A request with a good token gets its route anew: routes may ask for claims.
+    pub clear_route_cache: bool,
 }
 
 /// What a request must have.
@@ -103,6 +105,16 @@ pub struct ClaimMatcher {
     pub path: Vec<Text>,
     /// What must hold of it.
     pub value: ClaimCondition,
+}
+
+impl ClaimMatcher {
+    /// Whether it holds of what `told` knows by the providers' names.
+    pub fn holds<'c>(&self, told: impl FnOnce(&str) -> Option<&'c Claim>) -> bool {
+        let mut path = self.path.iter().map(|name| &**name);
+        let claims = path.next().and_then(told);
+        let claim = claims.and_then(|claims| claims.at(path));
+        claim.is_some_and(|claim| self.value.holds(claim))
+    }
 }
 
 /// What must hold of a claim.

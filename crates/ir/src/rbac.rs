@@ -392,10 +392,7 @@ impl Condition for Principal {
 }
 
 fn claim_matches(matcher: &ClaimMatcher, call: &impl CallView) -> bool {
-    let mut path = matcher.path.iter().map(|name| &**name);
-    let claims = path.next().and_then(|name| call.claims(name));
-    let claim = claims.and_then(|claims| claims.at(path));
-    claim.is_some_and(|claim| matcher.value.holds(claim))
+    matcher.holds(|name| call.claims(name))
 }
 
 fn contains(net: IpNet, address: IpAddr) -> bool {

@@ -6,6 +6,7 @@ use rajut_types::{Origin, Percent, Text};
 
 use crate::{
     filter::FilterOverrides,
+    jwt::ClaimMatcher,
     matcher::{HeaderMatcher, QueryMatcher, Regex},
     rate_limit::RateLimit,
 };
@@ -82,6 +83,17 @@ pub struct RouteMatch {
     pub grpc: bool,
     /// A share of the requests; `None` is all.
     pub fraction: Option<Percent>,
+    /// All must hold of what a verified token says. Known once a filter has verified it and has the route chosen anew.
+    pub claims: Vec<RouteClaim>,
+}
+
+/// A condition on a claim. Source: Envoy `RouteMatch.dynamic_metadata`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RouteClaim {
+    /// Without a token, or without that claim, it does not hold.
+    pub matcher: ClaimMatcher,
+    /// It must not hold.
+    pub invert: bool,
 }
 
 /// A condition on the path.

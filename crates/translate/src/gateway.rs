@@ -244,7 +244,7 @@ impl<'a> Port<'a> {
         let chain = self
             .guards
             .protect(rate_limit::limit(chain, &self.view.workload.rate_limits));
-        let verified = tokens::filter(&self.view.workload.tokens, &self.view.workload.key_sets);
+        let verified = tokens::filter(&self.view.workload.tokens, &self.view.workload.key_sets, true);
         self.guards.ask_first(tokens::verify(chain, verified.as_ref()))
     }
 

@@ -489,7 +489,7 @@ fn chains(
     let guards = view
         .authorization()
         .at(Some(port.number).filter(|number| *number != 0));
-    let verified = tokens::filter(&view.workload.tokens, &view.workload.key_sets);
+    let verified = tokens::filter(&view.workload.tokens, &view.workload.key_sets, false);
     variants(port.protocol, mode, &mesh_names(view, port))
         .into_iter()
         .map(|variant| {

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use rajut_config::{
     model::{
-        self as config, CorsPolicy, Destination, DestinationRule, HeaderChange, HeaderOperations, HttpAction,
+        self as config, ClaimMatch, CorsPolicy, Destination, DestinationRule, HeaderChange, HeaderOperations, HttpAction,
         HttpFault, HttpMatch, HttpMirror, HttpRedirect, HttpRoute, MeshConfig, RedirectPort, Retries,
         RouteDestination, Service, StringMatch, VirtualService,
     },
@@ -17,16 +17,17 @@ use rajut_ir::{
     cors::Cors,
     fault::{Abort, AbortStatus, Delay, FaultInjection},
     filter::{CORS, FAULT, FilterOverride, FilterOverrides},
+    jwt::{ClaimCondition, ClaimMatcher},
     matcher::{self, HeaderMatcher, QueryMatcher, Regex, StringMatcher, ValueCondition},
     route::{
         AppendAction, DirectResponse, Forward, HeaderMutations, HeaderValue, HostRewrite, Mirror, PathMatch,
-        PathRewrite, Redirect, RedirectPath, RetryPolicy, Route, RouteActionKind, RouteMatch, Target,
+        PathRewrite, Redirect, RedirectPath, RetryPolicy, Route, RouteActionKind, RouteClaim, RouteMatch, Target,
         WeightedCluster,
     },
 };
 use rajut_types::{Hostname, Labels, Origin, Text};
 
-use crate::{names, policy::Effective, retry};
+use crate::{names, policy::Effective, retry, tokens::PAYLOAD};
 
 /// The services that a virtual service sends to, as the client sees them; an unknown host is absent.
 pub(crate) type Destinations = BTreeMap<Hostname, (Shared<Service>, Option<Shared<DestinationRule>>)>;
@@ -140,6 +141,7 @@ pub(crate) fn everything() -> RouteMatch {
         query: Vec::new(),
         grpc: false,
         fraction: None,
+        claims: Vec::new(),
     }
 }
 
@@ -150,7 +152,7 @@ pub(crate) fn is_everything(matches: &RouteMatch) -> bool {
         PathMatch::Regex(regex) => matches!(regex.source(), ".*" | "/.*"),
         PathMatch::Exact(_) | PathMatch::SeparatedPrefix(_) | PathMatch::Connect => false,
     };
-    any_path && matches.headers.is_empty() && matches.query.is_empty()
+    any_path && matches.headers.is_empty() && matches.query.is_empty() && matches.claims.is_empty()
 }
 
 /// Whether an alternative concerns this client. With its own gateways, what it asks about the source does not count.
@@ -183,6 +185,10 @@ pub(crate) fn is_for_client(
 }
 
 fn try_build(route: &HttpRoute, alternative: &HttpMatch, context: RouteContext<'_>) -> Option<Route> {
+    // Only a gateway verifies tokens before it chooses a route.
+    if !alternative.claims.is_empty() && context.gateways.iter().any(|gateway| **gateway == *names::MESH) {
+        return None;
+    }
     let matches = route_match(alternative)?;
     let mut built = build(route, Some(alternative), context);
     built.matches = matches;
@@ -463,7 +469,22 @@ fn route_match(alternative: &HttpMatch) -> Option<RouteMatch> {
         case_sensitive: !alternative.ignore_uri_case,
         headers,
         query,
+        claims: alternative.claims.iter().map(route_claim).collect::<Option<_>>()?,
         ..everything()
+    })
+}
+
+/// The claim is a text that matches, or a list with such a text.
+fn route_claim(claim: &ClaimMatch) -> Option<RouteClaim> {
+    let text = || string_matcher(&claim.condition).map(ClaimCondition::Text);
+    let value = ClaimCondition::Any(vec![text()?, ClaimCondition::Element(Box::new(text()?))]);
+    let path = std::iter::once(Text::from(PAYLOAD)).chain(claim.path.iter().cloned());
+    Some(RouteClaim {
+        matcher: ClaimMatcher {
+            path: path.collect(),
+            value,
+        },
+        invert: claim.invert,
     })
 }
 

@@ -48,13 +48,17 @@ pub(crate) fn verify(chain: Arc<FilterChain>, filter: Option<&HttpFilter>) -> Ar
     })
 }
 
-/// The filter for these objects; `None`: nothing is verified.
+/// The filter for these objects; `None`: nothing is verified. `reroutes`: routes ask for claims.
 pub(crate) fn filter(
     objects: &[Shared<RequestAuthentication>],
     key_sets: &BTreeMap<KeySource, Text>,
+    reroutes: bool,
 ) -> Option<HttpFilter> {
     let rules: Vec<&JwtRule> = objects.iter().flat_map(|object| &object.rules).collect();
     let mut providers: Vec<JwtProvider> = rules.iter().map(|rule| provider(rule, key_sets)).collect();
+    for provider in &mut providers {
+        provider.clear_route_cache = reroutes;
+    }
     strip_each_others(&mut providers);
     let names: Vec<Text> = (0..providers.len())
         .map(|at| format!("origins-{at}").into())
@@ -92,6 +96,7 @@ fn provider(rule: &JwtRule, key_sets: &BTreeMap<KeySource, Text>) -> JwtProvider
         metadata: PAYLOAD.into(),
         space_delimited: words,
         clock_skew: CLOCK_SKEW_DEFAULT,
+        clear_route_cache: false,
     }
 }
 

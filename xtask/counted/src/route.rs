@@ -52,6 +52,7 @@ fn route(path: &str, headers: Vec<HeaderMatcher>, cluster: &str) -> Route {
             query: Vec::new(),
             grpc: false,
             fraction: None,
+            claims: Vec::new(),
         },
         action: RouteActionKind::Forward(Box::new(Forward {
             target: Target::Cluster(cluster.into()),

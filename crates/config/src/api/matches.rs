@@ -5,12 +5,17 @@ use rajut_types::{Hostname, Text};
 use crate::{
     codes,
     merge::{Defaults, gateways},
-    model::{HttpMatch, L4Match, StringMatch, TlsMatch},
+    model::{ClaimMatch, HttpMatch, L4Match, StringMatch, TlsMatch},
     read::{Field, Object, shown},
 };
 
 /// The largest compiled regular expression, in bytes.
 const MAX_REGEX: usize = 1 << 20;
+/// Names of conditions that are not about headers.
+const AUTH: &str = "@request.auth";
+const CLAIMS: &str = "@request.auth.claims";
+/// How many names may lead to a claim.
+const CLAIMS_DEPTH_MAX: usize = 16;
 
 pub(crate) fn http(field: &Field<'_>) -> Option<HttpMatch> {
     let object = field.clone().object()?;
@@ -26,6 +31,11 @@ pub(crate) fn http(field: &Field<'_>) -> Option<HttpMatch> {
         without_headers: object
             .get("withoutHeaders")
             .map_or_else(Vec::new, |f| headers(&f)),
+        claims: [("headers", false), ("withoutHeaders", true)]
+            .into_iter()
+            .filter_map(|(name, invert)| Some(claims(&object.get(name)?, invert)))
+            .flatten()
+            .collect(),
         query: object.get("queryParams").map_or_else(Vec::new, |f| named(&f)),
         port: object.get("port").and_then(|f| f.port()),
         source_labels: object.labels("sourceLabels"),
@@ -119,14 +129,7 @@ pub(crate) fn compiles(field: &Field<'_>, text: &str) -> bool {
 /// Header conditions; names in lower case.
 fn headers(field: &Field<'_>) -> Vec<(Text, Option<StringMatch>)> {
     for (name, value) in field.map() {
-        if name.starts_with("@request.auth") {
-            value.say_key(
-                rajut_types::Severity::Error,
-                codes::NOT_SUPPORTED,
-                "matching on claims of a token is not supported yet, and without it the route would be open",
-                "take the match out",
-            );
-        } else if !is_header_name(&name) && !matches!(&*name, ":authority" | ":method" | ":path" | ":scheme")
+        if !name.starts_with(AUTH) && !is_header_name(&name) && !matches!(&*name, ":authority" | ":method" | ":path" | ":scheme")
         {
             value.say_key(
                 rajut_types::Severity::Error,
@@ -137,7 +140,77 @@ fn headers(field: &Field<'_>) -> Vec<(Text, Option<StringMatch>)> {
         }
     }
     let lower = |(name, condition): (Text, _)| (Text::from(name.to_ascii_lowercase()), condition);
-    named(field).into_iter().map(lower).collect()
+    let headers = named(field)
+        .into_iter()
+        .filter(|(name, _)| !name.starts_with(AUTH));
+    headers.map(lower).collect()
+}
+
+/// Conditions on claims among those on headers: `@request.auth.claims.a.b`, or `@request.auth.claims[a][b]` for names with dots.
+fn claims(field: &Field<'_>, invert: bool) -> Vec<ClaimMatch> {
+    let mut found = Vec::new();
+    for (name, value) in field.map() {
+        if !name.starts_with(AUTH) {
+            continue;
+        }
+        let Some(path) = claim_path(&name) else {
+            value.say_key(
+                rajut_types::Severity::Error,
+                codes::BAD_HEADER,
+                format!("`{}` leads to no claim", shown(&name)),
+                "write `@request.auth.claims.name`, or `@request.auth.claims[outer][inner]`",
+            );
+            continue;
+        };
+        if let Some(condition) = string(&value) {
+            found.push(ClaimMatch {
+                path,
+                condition,
+                invert,
+            });
+        }
+    }
+    found
+}
+
+/// The names that lead to a claim.
+fn claim_path(name: &str) -> Option<Vec<Text>> {
+    let rest = name.strip_prefix(CLAIMS)?;
+    let names: Vec<Text> = if let Some(dotted) = rest.strip_prefix('.') {
+        dotted.split('.').map(Text::from).collect()
+    } else {
+        let inner = rest.strip_prefix('[')?.strip_suffix(']')?;
+        inner.split("][").map(Text::from).collect()
+    };
+    let good = |name: &Text| !name.is_empty() && !name.contains(['[', ']']);
+    (names.len() <= CLAIMS_DEPTH_MAX && names.iter().all(good)).then_some(names)
+}
+
+/// Reports conditions on claims where nobody has verified a token: at sidecars. `gateways`: those of the virtual service;
+/// `None`: it is a delegate, whose parents say where it is used.
+pub(crate) fn claims_are_known(object: &Object<'_>, gateways: Option<&[Text]>) {
+    for alternative in object.list("match") {
+        let Some(alternative) = alternative.object() else {
+            continue;
+        };
+        alternative.ignore_rest();
+        let own = gateways_of(&alternative);
+        let here = if own.is_empty() { gateways } else { Some(&*own) };
+        let known = here.is_none_or(|here| !here.is_empty() && here.iter().all(|it| &**it != "mesh"));
+        for name in ["headers", "withoutHeaders"] {
+            let Some(field) = alternative.get(name).filter(|_| !known) else {
+                continue;
+            };
+            for (_, value) in field.map().into_iter().filter(|(name, _)| name.starts_with(AUTH)) {
+                value.say_key(
+                    rajut_types::Severity::Error,
+                    codes::NOT_SUPPORTED,
+                    "claims are known at gateways only, and without the condition the route would be open",
+                    "name the gateways in the match: `gateways: [NAME]`",
+                );
+            }
+        }
+    }
 }
 
 /// Conditions by name; an empty one, null or the expression `*` is presence.

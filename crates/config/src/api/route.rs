@@ -34,8 +34,10 @@ pub(crate) struct Delegate {
     pub(crate) origin: rajut_types::Origin,
 }
 
-pub(crate) fn http(field: &Field<'_>, defaults: &Defaults) -> Option<RawRoute> {
+/// `known`: at which gateways the resource holds; `None` for a delegate, where its parents say so.
+pub(crate) fn http(field: &Field<'_>, defaults: &Defaults, known: Option<&[Text]>) -> Option<RawRoute> {
     let object = field.clone().object()?;
+    matches::claims_are_known(&object, known);
     let matches: Vec<_> = object.list("match").iter().filter_map(matches::http).collect();
     let headers = object
         .object("headers")

@@ -43,7 +43,7 @@ pub(crate) fn read(root: &Object<'_>, defaults: &Defaults) -> Option<RawVirtualS
     let http: Vec<RawRoute> = spec
         .list("http")
         .iter()
-        .filter_map(|f| route::http(f, defaults))
+        .filter_map(|f| route::http(f, defaults, (!hosts.is_empty()).then_some(&*gateways)))
         .collect();
     let tls: Vec<TlsRoute> = spec
         .list("tls")

@@ -258,6 +258,7 @@ fn both(root: &HttpMatch, child: &HttpMatch) -> HttpMatch {
         authority: child.authority.clone().or_else(|| root.authority.clone()),
         headers: merged(&root.headers, &child.headers),
         without_headers: merged(&root.without_headers, &child.without_headers),
+        claims: root.claims.iter().chain(&child.claims).cloned().collect(),
         query: merged(&root.query, &child.query),
         port: child.port.or(root.port),
         source_labels: labels.map(|(k, v)| (Text::from(k), Text::from(v))).collect(),

@@ -209,6 +209,8 @@ pub struct HttpMatch {
     pub headers: Vec<(Text, Option<StringMatch>)>,
     /// The same, turned round.
     pub without_headers: Vec<(Text, Option<StringMatch>)>,
+    /// On claims of a verified token; at gateways only.
+    pub claims: Vec<ClaimMatch>,
     /// Name → condition; `None` is presence.
     pub query: Vec<(Text, Option<StringMatch>)>,
     /// The port that the client dialled.
@@ -219,6 +221,17 @@ pub struct HttpMatch {
     pub source_namespace: Option<Text>,
     /// In place of those of the resource; empty inherits.
     pub gateways: Vec<Text>,
+}
+
+/// A condition on a claim: it is a text that matches, or a list with such a text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClaimMatch {
+    /// The names that lead to it; at least one.
+    pub path: Vec<Text>,
+    /// What must hold of it.
+    pub condition: StringMatch,
+    /// It must not hold (`withoutHeaders`), as without a token or without that claim.
+    pub invert: bool,
 }
 
 /// Istio's `StringMatch`.

@@ -20,6 +20,7 @@ struct Request {
     authority: String,
     path: String,
     headers: Vec<(String, String)>,
+    claims: Option<Claim>,
 }
 
 impl RequestView for Request {
@@ -48,6 +49,9 @@ impl RequestView for Request {
             _ => Some(Cow::Owned(values.join(",").into_bytes())),
         }
     }
+    fn told(&self, name: &str) -> Option<&Claim> {
+        self.claims.as_ref().filter(|_| name == "payload")
+    }
     fn any_value(&self, name: &str, passes: &mut dyn FnMut(&[u8]) -> bool) -> Option<bool> {
         let mut values = self.headers.iter().filter(|(it, _)| it == name).peekable();
         values.peek()?;
@@ -61,6 +65,7 @@ fn get(authority: &str, path: &str) -> Request {
         authority: authority.into(),
         path: path.into(),
         headers: Vec::new(),
+        claims: None,
     }
 }
 
@@ -76,6 +81,7 @@ fn matches(path: PathMatch) -> RouteMatch {
         query: Vec::new(),
         grpc: false,
         fraction: None,
+        claims: Vec::new(),
     }
 }
 
@@ -678,4 +684,46 @@ fn each_line_of_a_repeated_header_is_judged_on_its_own() {
             "{values:?}, inverted"
         );
     }
+}
+
+#[test]
+fn routes_ask_for_claims_that_a_token_has_told() {
+    use crate::jwt::{ClaimCondition, ClaimMatcher};
+    let claim = |name: &str, invert: bool| {
+        let text = ClaimCondition::Text(StringMatcher::exact("doctor"));
+        RouteClaim {
+            matcher: ClaimMatcher {
+                path: vec!["payload".into(), name.into()],
+                value: ClaimCondition::Any(vec![text.clone(), ClaimCondition::Element(Box::new(text))]),
+            },
+            invert,
+        }
+    };
+    let asking = |name: &str, claim: RouteClaim| {
+        let matches = RouteMatch {
+            claims: vec![claim],
+            ..matches(PathMatch::Prefix("/".into()))
+        };
+        route(name, matches, Target::Cluster(name.into()))
+    };
+    let routes = vec![
+        asking("doctors", claim("role", false)),
+        asking("others", claim("kind", true)),
+    ];
+    let table = table(vec![host("a", &["*"], routes)], false);
+    let told = |json: Option<&str>| Request {
+        claims: json.map(|json| Claim::parse(json.as_bytes()).unwrap()),
+        ..get("a", "/")
+    };
+    let to = |json| match decide(&table, &told(json), 0) {
+        Decision::Route(chosen) => chosen.route.name.to_string(),
+        _ => String::new(),
+    };
+    assert_eq!(to(Some(r#"{"role":"doctor"}"#)), "doctors");
+    assert_eq!(to(Some(r#"{"role":["nurse","doctor"]}"#)), "doctors");
+    assert_eq!(to(Some(r#"{"role":"nurse","kind":"doctor"}"#)), "");
+    assert_eq!(to(Some(r#"{"role":{"doctor":1}}"#)), "others");
+    assert_eq!(to(None), "others");
+    let (_, steps) = explain(&table, &told(None), 0);
+    assert!(format!("{steps:?}").contains("the claim `role` of a verified token must be as asked"), "{steps:?}");
 }

@@ -33,6 +33,7 @@ use super::{
 use crate::{
     filter::JWT_AUTHN,
     jwt::{CLOCK_SKEW_DEFAULT, ClaimCondition, ClaimMatcher, JwtAuthn, JwtProvider, Requirement},
+    route::RouteClaim,
     rbac::DEPTH_MAX,
     tls::DataSource,
 };
@@ -78,6 +79,7 @@ fn encode_provider(provider: &JwtProvider) -> Message {
             ..Default::default()
         })),
         forward: provider.forward,
+        clear_route_cache: provider.clear_route_cache,
         from_headers: provider.from_headers.iter().map(header).collect(),
         from_params: texts(&provider.from_params),
         from_cookies: texts(&provider.from_cookies),
@@ -106,6 +108,30 @@ fn encode_requirement(requirement: &Requirement) -> JwtRequirement {
             Requirement::AllowMissing => RequiresType::AllowMissing(Empty {}),
         }),
     }
+}
+
+/// A route's condition on a claim.
+pub(super) fn encode_route_claim(claim: &RouteClaim) -> MetadataMatcher {
+    MetadataMatcher {
+        invert: claim.invert,
+        ..encode_claim(&claim.matcher)
+    }
+}
+
+/// A route's condition on a claim.
+pub(super) fn decode_route_claim(
+    reader: &mut Reader,
+    place: &Place<'_>,
+    message: &MetadataMatcher,
+) -> Option<RouteClaim> {
+    let upright = MetadataMatcher {
+        invert: false,
+        ..message.clone()
+    };
+    Some(RouteClaim {
+        matcher: decode_claim(reader, place, &upright)?,
+        invert: message.invert,
+    })
 }
 
 pub(super) fn encode_claim(claim: &ClaimMatcher) -> MetadataMatcher {
@@ -224,6 +250,7 @@ fn decode_provider(reader: &mut Reader, place: &Place<'_>, message: &Message) ->
             0 => CLOCK_SKEW_DEFAULT,
             seconds => seconds,
         },
+        clear_route_cache: message.clear_route_cache,
     })
 }
 

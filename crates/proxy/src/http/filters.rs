@@ -72,6 +72,8 @@ pub(crate) enum Passed {
     Wait(Wait),
     /// Somebody else is asked whether it goes on, at the filter after the one of that position.
     Ask(Arc<ext_authz::Asker>, Resume),
+    /// It gets its route anew, and goes on there.
+    Reroute(Resume),
     /// One has answered it: 200 with these fields.
     Preflight(Fields),
 }
@@ -192,7 +194,14 @@ impl Chain {
                 continue;
             }
             match (&filter.kind, over) {
-                (Kind::Jwt(guard), _) => guard.judge(record)?,
+                (Kind::Jwt(guard), _) => {
+                    if guard.judge(record)? {
+                        return Ok(Passed::Reroute(Resume {
+                            at: at + 1,
+                            waited: false,
+                        }));
+                    }
+                }
                 (Kind::ExtAuthz(asker), _) => {
                     if asker.means(record) {
                         let resume = Resume {

@@ -556,6 +556,10 @@ async fn pass<'t>(
         if matches!(passed, Passed::All) {
             return act(record, downstream, received, routed, at.since);
         }
+        if let Passed::Reroute(resume) = passed {
+            at.resume = resume;
+            return Ok(Passage::Reroute);
+        }
         if let Passed::Preflight(fields) = passed {
             record.details = Details::Fixed("cors_response");
             record.cluster = routed.cluster(record);
@@ -607,7 +611,7 @@ async fn wait(
             at.resume = resume;
             authorize::ask(record, waiting, received, &asker).await
         }
-        Passed::All | Passed::Preflight(_) => Ok(passes),
+        Passed::All | Passed::Preflight(_) | Passed::Reroute(_) => Ok(passes),
     }
 }
 

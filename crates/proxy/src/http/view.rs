@@ -56,6 +56,10 @@ impl RequestView for View<'_> {
         let fields = &self.record.head.fields;
         fields.contains(name).then(|| fields.get_all(name).any(passes))
     }
+
+    fn told(&self, name: &str) -> Option<&Claim> {
+        self.record.filters.told.get(name)
+    }
 }
 
 impl CallView for View<'_> {

@@ -367,3 +367,30 @@ fn a_mirror_that_does_not_exist_is_found() {
     assert_eq!(found.len(), 1, "{found:#?}");
     assert_eq!(&*found[0].origin.field_path, "spec.http[0].mirror.host");
 }
+
+#[test]
+fn claims_are_read_at_gateways_and_refused_at_sidecars() {
+    let (at_sidecars, used) = found("match: [{headers: {'@request.auth.claims.a': {exact: b}}}]");
+    let place = "match[0].headers[@request.auth.claims.a]".to_owned();
+    assert_eq!(at_sidecars, [(place, codes::NOT_SUPPORTED)]);
+    assert!(!used, "without the condition the route would be open");
+    let (broken, _) = found("match: [{gateways: [edge], headers: {'@request.auth.claims[a': {exact: b}}}]");
+    assert!(broken.iter().any(|(_, code)| *code == codes::BAD_HEADER), "{broken:?}");
+
+    let read = read(
+        "match: [{gateways: [edge], headers: {'@request.auth.claims.a.B': {exact: b}, X-C: {exact: c}}, \
+         withoutHeaders: {'@request.auth.claims[a.b][c]': {prefix: d}}}]",
+    );
+    assert!(
+        read.diagnostics.iter().all(|it| it.code != codes::NOT_SUPPORTED),
+        "{:#?}",
+        read.diagnostics
+    );
+    let matched = &read.virtual_services[0].http[0].matches[0];
+    let path = |at: usize| -> Vec<&str> { matched.claims[at].path.iter().map(|name| &**name).collect() };
+    assert_eq!(path(0), ["a", "B"]);
+    assert_eq!(path(1), ["a.b", "c"]);
+    assert!(!matched.claims[0].invert && matched.claims[1].invert);
+    assert_eq!(matched.headers.len(), 1, "claims are no headers");
+    assert!(matched.without_headers.is_empty());
+}

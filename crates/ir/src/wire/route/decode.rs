@@ -28,7 +28,7 @@ use crate::{
     },
     tls::DataSource,
     wire::{
-        Fault, filter,
+        Fault, filter, jwt,
         matcher::{self, lower},
         origin, rate_limit,
         read::{Place, Reader, is_true, number},
@@ -249,7 +249,12 @@ fn decode_match(reader: &mut Reader, place: &Place<'_>, matches: &pb::RouteMatch
             );
         }
     };
+    let mut claims = Vec::with_capacity(matches.dynamic_metadata.len());
+    for (at, claim) in matches.dynamic_metadata.iter().enumerate() {
+        claims.extend(jwt::decode_route_claim(reader, &place.item("dynamic_metadata", at), claim));
+    }
     Some(RouteMatch {
+        claims,
         path,
         case_sensitive: matches.case_sensitive.as_ref().is_none_or(|it| it.value),
         headers,

@@ -28,7 +28,7 @@ use crate::{
         RouteConfiguration, RouteMatch, Target, VirtualHost, WeightedCluster,
     },
     tls::DataSource,
-    wire::{filter, matcher, origin, rate_limit, write},
+    wire::{filter, jwt, matcher, origin, rate_limit, write},
 };
 
 pub(in crate::wire) fn to_message(routes: &RouteConfiguration) -> pb::RouteConfiguration {
@@ -111,6 +111,7 @@ fn encode_match(matches: &RouteMatch) -> pb::RouteMatch {
         headers: matches.headers.iter().map(matcher::encode_header).collect(),
         query_parameters: matches.query.iter().map(matcher::encode_query).collect(),
         grpc: matches.grpc.then_some(GrpcRouteMatchOptions {}),
+        dynamic_metadata: matches.claims.iter().map(jwt::encode_route_claim).collect(),
         ..Default::default()
     }
 }

@@ -635,11 +635,10 @@ lists! {
     ];
     "envoy.config.route.v3.RouteMatch": [
         "prefix" "path" "safe_regex" "connect_matcher" "path_separated_prefix" "case_sensitive" "runtime_fraction"
-        "headers" "query_parameters" "grpc"
+        "headers" "query_parameters" "grpc" "dynamic_metadata"
     ] ignorable [] instead [
         "cookies" = "match the header `cookie` with a regular expression"
         "tls_context" = "match in the filter chain"
-        "dynamic_metadata" = "match a header"
         "filter_state" = "match a header"
         "path_match_policy" = "write prefix, path or safe_regex"
     ];
@@ -788,6 +787,7 @@ lists! {
         "name" "value_prefix"
     ] ignorable [] instead [];
     "envoy.extensions.filters.http.jwt_authn.v3.JwtProvider": [
+        "clear_route_cache"
         "issuer" "audiences" "local_jwks" "forward" "from_headers" "from_params" "from_cookies" "forward_payload_header"
         "claim_to_headers" "payload_in_metadata" "normalize_payload_in_metadata" "clock_skew_seconds"
     ] ignorable [
@@ -800,7 +800,6 @@ lists! {
         "pad_forward_payload_header" = "the header is written without padding"
         "header_in_metadata" = "only claims are told"
         "failed_status_in_metadata" = "a refusal is told in the answer and in the access log"
-        "clear_route_cache" = "a request keeps its route"
     ];
     "envoy.extensions.filters.http.jwt_authn.v3.JwtProvider.NormalizePayload": [
         "space_delimited_claims"

@@ -230,18 +230,27 @@ fn route_match() -> BoxedStrategy<RouteMatch> {
         vec(query, 0..2),
         any::<bool>(),
         option::of(percent()),
+        vec(route_claim(), 0..2),
     )
         .prop_map(
-            |(path, case_sensitive, headers, query, grpc, fraction)| RouteMatch {
+            |(path, case_sensitive, headers, query, grpc, fraction, claims)| RouteMatch {
                 path,
                 case_sensitive,
                 headers,
                 query,
                 grpc,
                 fraction,
+                claims,
             },
         )
         .boxed()
+}
+
+fn route_claim() -> impl Strategy<Value = RouteClaim> {
+    (vec(name(), 1..3), claim_condition(), any::<bool>()).prop_map(|(path, value, invert)| RouteClaim {
+        matcher: ClaimMatcher { path, value },
+        invert,
+    })
 }
 
 fn retry() -> BoxedStrategy<RetryPolicy> {
@@ -563,14 +572,14 @@ fn jwt_provider() -> impl Strategy<Value = JwtProvider> {
             vec(name(), 0..2),
         ),
         (maybe_empty(), vec((name(), name()), 0..2), maybe_empty()),
-        (vec(name(), 0..2), 1..1000_u32),
+        (vec(name(), 0..2), 1..1000_u32, any::<bool>()),
     )
         .prop_map(
             |(
                 (issuer, audiences, jwks, forward),
                 (from_headers, from_params, from_cookies),
                 (payload_header, claim_headers, metadata),
-                (space_delimited, clock_skew),
+                (space_delimited, clock_skew, clear_route_cache),
             )| JwtProvider {
                 issuer,
                 audiences,
@@ -584,6 +593,7 @@ fn jwt_provider() -> impl Strategy<Value = JwtProvider> {
                 metadata,
                 space_delimited,
                 clock_skew,
+                clear_route_cache,
             },
         )
 }

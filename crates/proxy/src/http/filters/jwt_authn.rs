@@ -109,8 +109,8 @@ impl Guard {
         }
     }
 
-    /// Lets a request pass or says why not.
-    pub(super) fn judge(&self, record: &mut Record) -> Result<(), Failure> {
+    /// Lets a request pass or says why not. `true`: what its token says may choose another route.
+    pub(super) fn judge(&self, record: &mut Record) -> Result<bool, Failure> {
         for header in &self.told_in {
             record.head.fields.remove(&**header);
         }
@@ -118,7 +118,7 @@ impl Guard {
         if self.ir.bypass_cors_preflight && is_preflight(record) {
             self.stats.add(worker, JwtCounter::PreflightBypassed);
             self.stats.add(worker, JwtCounter::Allowed);
-            return Ok(());
+            return Ok(false);
         }
         let now = seconds();
         let mut look = Look {
@@ -139,11 +139,13 @@ impl Guard {
                     Some((provider, known.remove(name)?.ok()?))
                 });
                 let good: Vec<_> = good.collect();
+                let mut reroutes = false;
                 for (provider, verified) in good {
+                    reroutes |= provider.clear_route_cache;
                     tell(record, provider, verified);
                 }
                 self.stats.add(worker, JwtCounter::Allowed);
-                Ok(())
+                Ok(reroutes)
             }
             Err(fault) => {
                 self.stats.add(worker, JwtCounter::Denied);

@@ -244,6 +244,7 @@ pub(super) fn route(action: RouteActionKind) -> Route {
             query: Vec::new(),
             grpc: false,
             fraction: None,
+            claims: Vec::new(),
         },
         action,
         headers: HeaderMutations::default(),

@@ -63,14 +63,14 @@ fn sample(name: &str) -> String {
     })
 }
 
-fn base() -> String {
+pub(super) fn base() -> String {
     let namespaces = "apiVersion: v1\nkind: Namespace\nmetadata: {name: lab}\n---\n\
                       apiVersion: v1\nkind: Namespace\nmetadata: {name: istio-system}\n";
     format!("{namespaces}{}{}{}", lab::STRICT, sample("web"), sample("shop"))
 }
 
 /// A gateway of the default ingress with these servers (YAML flow, one each).
-fn gateway(name: &str, servers: &[&str]) -> String {
+pub(super) fn gateway(name: &str, servers: &[&str]) -> String {
     let servers = servers.join("\n  - ");
     format!(
         "---
@@ -86,7 +86,7 @@ spec:
 }
 
 /// A virtual service of the namespace `lab`; `rest` is the flow of its routes, e.g. `http: […]`.
-fn routes(name: &str, host: &str, gateways: &str, rest: &str) -> String {
+pub(super) fn routes(name: &str, host: &str, gateways: &str, rest: &str) -> String {
     format!(
         "---
 apiVersion: networking.istio.io/v1
@@ -104,10 +104,10 @@ fn to(host: &str) -> String {
     format!("http: [{{route: [{{destination: {{host: {host}}}}}]}}]")
 }
 
-const HTTP: &str = "{port: {number: 80, name: http, protocol: HTTP}, hosts: [\"*.example.com\"]}";
+pub(super) const HTTP: &str = "{port: {number: 80, name: http, protocol: HTTP}, hosts: [\"*.example.com\"]}";
 
 /// Where clients of this machine reach a port of the ingress gateway.
-fn address(mesh: &Mesh, port: u16) -> Result<String> {
+pub(super) fn address(mesh: &Mesh, port: u16) -> Result<String> {
     let status = mesh.status()?;
     let rows = status["services"].as_array().cloned().unwrap_or_default();
     let found = rows

@@ -3,6 +3,7 @@
 
 mod fetched;
 mod issuer;
+mod routed;
 mod tables;
 
 use std::{sync::Arc, time::Duration};
@@ -30,6 +31,11 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "keys_of_tokens_are_fetched_renewed_and_kept_while_their_issuer_is_away",
         planes: BOTH,
         run: fetched::run,
+    },
+    Scenario {
+        name: "routes_at_a_gateway_ask_for_claims_of_verified_tokens",
+        planes: BOTH,
+        run: routed::run,
     },
 ];
 
