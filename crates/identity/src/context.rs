@@ -288,6 +288,7 @@ fn verifier(
         trusted_ca,
         crl,
         subject_alt_names,
+        pins,
         accept_untrusted,
     } = context;
     if crl.is_some() {
@@ -297,6 +298,7 @@ fn verifier(
         roots = Some(TrustBundle::from_pem(&read(&source)?)?);
     }
     rules.names = subject_alt_names;
+    rules.pins = pins;
     let roots = roots.filter(|_| !accept_untrusted);
     Ok(Some(PeerVerifier::new(Arc::clone(provider), roots, rules)))
 }
@@ -307,6 +309,7 @@ fn merge(context: &mut ValidationContext, given: &ValidationContext) {
         trusted_ca,
         crl,
         subject_alt_names,
+        pins,
         accept_untrusted,
     } = given;
     if context.trusted_ca.is_none() {
@@ -316,6 +319,7 @@ fn merge(context: &mut ValidationContext, given: &ValidationContext) {
         context.crl.clone_from(crl);
     }
     context.subject_alt_names.extend_from_slice(subject_alt_names);
+    context.pins.extend_from_slice(pins);
     context.accept_untrusted |= accept_untrusted;
 }
 

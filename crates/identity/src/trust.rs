@@ -106,25 +106,32 @@ impl std::fmt::Debug for TrustBundle {
 
 /// DER as a PEM block (RFC 7468).
 pub fn pem(label: &str, der: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = format!("-----BEGIN {label}-----\n");
     // 48 bytes make a line of 64 characters.
     for line in der.chunks(48) {
-        for group in line.chunks(3) {
-            let byte = |index: usize| u32::from(group.get(index).copied().unwrap_or(0));
-            let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
-            for position in 0..4 {
-                if position <= group.len() {
-                    let index = usize::try_from(bits >> (18 - 6 * position) & 63).unwrap_or(0);
-                    text.push(char::from(ALPHABET[index]));
-                } else {
-                    text.push('=');
-                }
-            }
-        }
+        text.push_str(&base64(line));
         text.push('\n');
     }
     text + &format!("-----END {label}-----\n")
+}
+
+/// RFC 4648 §4, with padding.
+pub(crate) fn base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for group in bytes.chunks(3) {
+        let byte = |index: usize| u32::from(group.get(index).copied().unwrap_or(0));
+        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+        for position in 0..4 {
+            if position <= group.len() {
+                let index = usize::try_from(bits >> (18 - 6 * position) & 63).unwrap_or(0);
+                text.push(char::from(ALPHABET[index]));
+            } else {
+                text.push('=');
+            }
+        }
+    }
+    text
 }
 
 #[cfg(test)]

@@ -7,7 +7,8 @@
 
 use std::{fmt, sync::Arc};
 
-use rajut_ir::tls::{SanKind, SanMatcher};
+use aws_lc_rs::digest::{SHA256, digest};
+use rajut_ir::tls::{CertificatePin, SanKind, SanMatcher};
 use rajut_types::{Principal, TrustDomain};
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme,
@@ -18,7 +19,10 @@ use rustls::{
 };
 use webpki::{EndEntityCert, KeyUsage};
 
-use crate::{certificate::Facts, trust::TrustBundle};
+use crate::{
+    certificate::Facts,
+    trust::{TrustBundle, base64},
+};
 
 /// What is asked of a peer beyond its chain.
 #[derive(Debug, Clone, Default)]
@@ -27,6 +31,8 @@ pub struct PeerRules {
     pub trust_domains: Vec<TrustDomain>,
     /// One of the peer's names must match one of these; empty asks nothing.
     pub names: Vec<SanMatcher>,
+    /// The certificate must be one of these; empty asks nothing.
+    pub pins: Vec<CertificatePin>,
     /// The certificate must be valid for the dialled server name (client side only).
     pub check_server_name: bool,
 }
@@ -61,6 +67,12 @@ pub enum PeerRefused {
         principal: Principal,
         /// Its trust domain.
         found: TrustDomain,
+    },
+    /// None of the pinned certificates.
+    #[error("the certificate is none of the {pins} pinned ones")]
+    Pin {
+        /// How many are.
+        pins: usize,
     },
     /// None of the expected names.
     #[error("the peer is {found}, which is none of the expected names ({expected})")]
@@ -158,16 +170,48 @@ impl PeerVerifier {
                 .verify_is_valid_for_subject_name(name)
                 .map_err(|_| CertificateError::NotValidForName)?;
         }
-        self.judge_names(leaf).map_err(|refused| {
+        let pinned = self.judge_pins(leaf, &certificate);
+        pinned.and_then(|()| self.judge_names(leaf)).map_err(|refused| {
             tracing::debug!(reason = %refused, "peer refused");
             CertificateError::Other(OtherError(Arc::new(refused))).into()
         })
+    }
+
+    fn judge_pins(
+        &self,
+        leaf: &CertificateDer<'_>,
+        certificate: &EndEntityCert<'_>,
+    ) -> Result<(), PeerRefused> {
+        let pins = &self.rules.pins;
+        if pins.is_empty() {
+            return Ok(());
+        }
+        let digest = |bytes: &[u8]| digest(&SHA256, bytes);
+        let is_it = |pin: &CertificatePin| match pin {
+            CertificatePin::Key(text) => {
+                let key = certificate.subject_public_key_info();
+                base64(digest(key.as_ref()).as_ref()) == **text
+            }
+            CertificatePin::Certificate(text) => {
+                let hash = digest(leaf.as_ref());
+                let bytes = hash.as_ref().iter();
+                let digits = bytes.flat_map(|byte| [byte >> 4, byte & 15]);
+                // Lower case, as the pin is.
+                let digits = digits.filter_map(|digit| char::from_digit(digit.into(), 16));
+                digits.eq(text.chars())
+            }
+        };
+        if pins.iter().any(is_it) {
+            return Ok(());
+        }
+        Err(PeerRefused::Pin { pins: pins.len() })
     }
 
     fn judge_names(&self, leaf: &CertificateDer<'_>) -> Result<(), PeerRefused> {
         let PeerRules {
             trust_domains,
             names,
+            pins: _,
             check_server_name: _,
         } = &self.rules;
         if trust_domains.is_empty() && names.is_empty() {

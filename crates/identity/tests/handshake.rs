@@ -7,6 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use aws_lc_rs::digest::{SHA256, digest};
 use rajut_identity::{
     Identity, Key, PeerRules, TrustBundle,
     context::{Secrets, TlsContextError, client_config, server_config},
@@ -21,8 +22,8 @@ use rajut_identity::{
 use rajut_ir::{
     matcher::StringMatcher,
     tls::{
-        CommonTls, DataSource, DownstreamTls, SanKind, SanMatcher, SecretSource, TlsCertificate, TlsVersion,
-        UpstreamTls, Validation, ValidationContext,
+        CertificatePin, CommonTls, DataSource, DownstreamTls, SanKind, SanMatcher, SecretSource,
+        TlsCertificate, TlsVersion, UpstreamTls, Validation, ValidationContext,
     },
 };
 use rajut_types::TrustDomain;
@@ -408,5 +409,32 @@ fn pem_of(leaf: &CertificateDer<'_>, key: &KeyPair) -> TlsCertificate {
     TlsCertificate {
         chain: DataSource::Inline(rajut_identity::trust::pem("CERTIFICATE", leaf).into()),
         key: DataSource::Inline(key.serialize_pem().into()),
+    }
+}
+
+#[test]
+fn only_pinned_certificates_pass_although_the_chain_is_good() {
+    let root = Root::new();
+    let (signer, api) = (root.identity(SIGNER), root.identity(API));
+    let pinned = |identity: &Identity| {
+        let hash = digest(&SHA256, &identity.certified_key().cert[0]);
+        let pairs: Vec<String> = hash.as_ref().iter().map(|byte| format!("{byte:02X}")).collect();
+        let pin = CertificatePin::certificate(&pairs.join(":")).expect("as openssl prints it");
+        PeerRules {
+            pins: vec![pin],
+            ..mesh()
+        }
+    };
+    assert!(between(&signer, &api, pinned(&api)).is_ok());
+    let refused = between(&signer, &api, pinned(&signer)).expect_err("another certificate");
+    assert!(refused.contains("Pin"), "{refused}");
+    let renewed = root.identity(API);
+    assert!(
+        between(&signer, &renewed, pinned(&api)).is_err(),
+        "the same name, another certificate"
+    );
+    for wrong in ["", "aa", &"zz:".repeat(32), &"a".repeat(63)] {
+        assert_eq!(CertificatePin::certificate(wrong), None, "{wrong}");
+        assert_eq!(CertificatePin::key(wrong), None, "{wrong}");
     }
 }

@@ -683,7 +683,11 @@ impl std::fmt::Display for Mismatch<'_> {
             Self::Claim(claim) => {
                 let path: Vec<&str> = claim.matcher.path.iter().skip(1).map(|name| &**name).collect();
                 let must = if claim.invert { "must not" } else { "must" };
-                write!(f, "the claim `{}` of a verified token {must} be as asked", path.join("."))
+                write!(
+                    f,
+                    "the claim `{}` of a verified token {must} be as asked",
+                    path.join(".")
+                )
             }
             Self::Fraction(share) => {
                 let percent = f64::from(share.millionths()) / 10_000.0;

@@ -58,8 +58,41 @@ pub struct ValidationContext {
     pub crl: Option<DataSource>,
     /// At least one of the certificate's subject alternative names must match one of these; empty asks nothing.
     pub subject_alt_names: Vec<SanMatcher>,
+    /// The certificate itself must be one of these; empty asks nothing.
+    pub pins: Vec<CertificatePin>,
     /// Any chain is taken (Envoy `trust_chain_verification: ACCEPT_UNTRUSTED`).
     pub accept_untrusted: bool,
+}
+
+/// One certificate that is taken, whoever signed it and whatever it says beside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CertificatePin {
+    /// SHA-256 of its public key (`SubjectPublicKeyInfo`), in base64 (Envoy `verify_certificate_spki`).
+    Key(Text),
+    /// SHA-256 of the whole certificate, in hexadecimal, lower case, without colons (Envoy `verify_certificate_hash`).
+    Certificate(Text),
+}
+
+impl CertificatePin {
+    /// A pin of a key: 44 characters of base64.
+    pub fn key(text: &str) -> Option<Self> {
+        let digits = text.strip_suffix('=')?;
+        let good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
+        (digits.len() == 43 && digits.bytes().all(good)).then(|| Self::Key(text.into()))
+    }
+
+    /// A pin of a certificate: 64 hexadecimal digits, with or without colons between bytes.
+    pub fn certificate(text: &str) -> Option<Self> {
+        let plain = if text.len() == 95 {
+            let mut bytes = text.split(':');
+            let whole = bytes.all(|byte| byte.len() == 2);
+            whole.then(|| text.replace(':', ""))?
+        } else {
+            text.to_owned()
+        };
+        let good = plain.len() == 64 && plain.bytes().all(|byte| byte.is_ascii_hexdigit());
+        good.then(|| Self::Certificate(plain.to_ascii_lowercase().into()))
+    }
 }
 
 /// One accepted subject alternative name.

@@ -36,8 +36,8 @@ use rajut_ir::{
     },
     secret::{Secret, SecretValue},
     tls::{
-        CommonTls, DataSource, DownstreamTls, SanKind, SanMatcher, SecretSource, TlsCertificate, TlsVersion,
-        Validation, ValidationContext,
+        CertificatePin, CommonTls, DataSource, DownstreamTls, SanKind, SanMatcher, SecretSource,
+        TlsCertificate, TlsVersion, Validation, ValidationContext,
     },
 };
 use rajut_types::{Hostname, Origin, Text};
@@ -615,10 +615,22 @@ fn downstream(
             matcher: StringMatcher::exact(name.clone()),
         })
         .collect();
+    let keys = wanted
+        .key_pins
+        .iter()
+        .filter_map(|text| CertificatePin::key(text));
+    let certificates = wanted
+        .certificate_pins
+        .iter()
+        .filter_map(|text| CertificatePin::certificate(text));
+    let pins: Vec<CertificatePin> = keys.chain(certificates).collect();
     if wanted.mode == ServerTlsMode::IstioMutual {
         let mut tls = tls::mesh_server(&view.workload.mesh, http);
-        if let Some(validation) = tls.common.validation.as_mut().filter(|_| !names.is_empty()) {
-            validation.context.subject_alt_names = names;
+        if let Some(validation) = tls.common.validation.as_mut() {
+            if !names.is_empty() {
+                validation.context.subject_alt_names = names;
+            }
+            validation.context.pins = pins;
         }
         return Some(tls);
     }
@@ -651,6 +663,7 @@ fn downstream(
                 sds: Some(roots),
                 context: ValidationContext {
                     subject_alt_names: names,
+                    pins,
                     ..ValidationContext::default()
                 },
             }),

@@ -7,9 +7,9 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use rajut_config::{
     model::{
-        self as config, ClaimMatch, CorsPolicy, Destination, DestinationRule, HeaderChange, HeaderOperations, HttpAction,
-        HttpFault, HttpMatch, HttpMirror, HttpRedirect, HttpRoute, MeshConfig, RedirectPort, Retries,
-        RouteDestination, Service, StringMatch, VirtualService,
+        self as config, ClaimMatch, CorsPolicy, Destination, DestinationRule, HeaderChange, HeaderOperations,
+        HttpAction, HttpFault, HttpMatch, HttpMirror, HttpRedirect, HttpRoute, MeshConfig, RedirectPort,
+        Retries, RouteDestination, Service, StringMatch, VirtualService,
     },
     snapshot::Shared,
 };
@@ -21,8 +21,8 @@ use rajut_ir::{
     matcher::{self, HeaderMatcher, QueryMatcher, Regex, StringMatcher, ValueCondition},
     route::{
         AppendAction, DirectResponse, Forward, HeaderMutations, HeaderValue, HostRewrite, Mirror, PathMatch,
-        PathRewrite, Redirect, RedirectPath, RetryPolicy, Route, RouteActionKind, RouteClaim, RouteMatch, Target,
-        WeightedCluster,
+        PathRewrite, Redirect, RedirectPath, RetryPolicy, Route, RouteActionKind, RouteClaim, RouteMatch,
+        Target, WeightedCluster,
     },
 };
 use rajut_types::{Hostname, Labels, Origin, Text};
@@ -469,7 +469,11 @@ fn route_match(alternative: &HttpMatch) -> Option<RouteMatch> {
         case_sensitive: !alternative.ignore_uri_case,
         headers,
         query,
-        claims: alternative.claims.iter().map(route_claim).collect::<Option<_>>()?,
+        claims: alternative
+            .claims
+            .iter()
+            .map(route_claim)
+            .collect::<Option<_>>()?,
         ..everything()
     })
 }

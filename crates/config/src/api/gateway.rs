@@ -270,10 +270,6 @@ fn tls(field: &Field<'_>) -> Option<ServerTls> {
         );
     }
     object.refused(
-        &["verifyCertificateSpki", "verifyCertificateHash"],
-        "certificates are not pinned, and without it others would be let in",
-    );
-    object.refused(
         &["caCrl"],
         "revocation lists are not read, and without it revoked certificates would be let in",
     );
@@ -288,6 +284,18 @@ fn tls(field: &Field<'_>) -> Option<ServerTls> {
     let mode = mode(&object);
     let credential = credential(&object);
     let subject_alt_names = object.texts("subjectAltNames");
+    let key_pins = pins(
+        &object,
+        "verifyCertificateSpki",
+        is_key_pin,
+        "the SHA-256 of a public key in base64",
+    );
+    let certificate_pins = pins(
+        &object,
+        "verifyCertificateHash",
+        is_certificate_pin,
+        "the SHA-256 of a certificate in hexadecimal",
+    );
     let min_version = version(&object, "minProtocolVersion");
     let max_version = version(&object, "maxProtocolVersion");
     if min_version.zip(max_version).is_some_and(|(min, max)| min > max) {
@@ -300,25 +308,66 @@ fn tls(field: &Field<'_>) -> Option<ServerTls> {
     }
     let mode = mode?;
     check_credential(&object, mode, credential.as_ref());
-    if !subject_alt_names.is_empty()
-        && !asks_for_client(mode)
-        && let Some(field) = object.get("subjectAltNames")
-    {
-        field.say_key(
-            Severity::Error,
-            codes::GATEWAY_TLS,
-            "`subjectAltNames` asks for names of clients' certificates, for which this mode does not ask",
-            "write `mode: MUTUAL`, or take the names out",
-        );
-    }
+    judges_clients(&object, mode);
     Some(ServerTls {
         mode,
         credential: credential.filter(|_| needs_credential(mode)),
         subject_alt_names,
+        key_pins,
+        certificate_pins,
         min_version,
         max_version,
         origin: field.origin(),
     })
+}
+
+/// Certificates that are taken, each as `is_pin` has it.
+fn pins(object: &Object<'_>, name: &'static str, is_pin: fn(&str) -> bool, what: &str) -> Vec<Text> {
+    let mut all = Vec::new();
+    for item in object.values(name) {
+        let Some(text) = item.text() else { continue };
+        if is_pin(&text) {
+            all.push(text);
+        } else {
+            item.error(
+                codes::GATEWAY_TLS,
+                format!("`{}` is not {what}", shown(&text)),
+                "openssl tells it: see the guide, docs/guide/gateways.md",
+            );
+        }
+    }
+    all
+}
+
+fn is_key_pin(text: &str) -> bool {
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
+    STANDARD.decode(text).is_ok_and(|bytes| bytes.len() == 32)
+}
+
+/// 64 digits, or 32 pairs with colons between them.
+fn is_certificate_pin(text: &str) -> bool {
+    let hex = |text: &str| text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let pairs = || text.split(':').all(|pair| pair.len() == 2 && hex(pair));
+    (text.len() == 64 && hex(text)) || (text.len() == 95 && pairs())
+}
+
+/// Reports conditions on clients' certificates where the mode asks for none.
+fn judges_clients(object: &Object<'_>, mode: ServerTlsMode) {
+    for name in [
+        "subjectAltNames",
+        "verifyCertificateSpki",
+        "verifyCertificateHash",
+    ] {
+        let field = object.get(name).filter(|_| !asks_for_client(mode));
+        if let Some(field) = field.filter(|field| !field.list().is_empty()) {
+            field.say_key(
+                Severity::Error,
+                codes::GATEWAY_TLS,
+                format!("`{name}` judges clients' certificates, for which this mode does not ask"),
+                "write `mode: MUTUAL`, or take it out",
+            );
+        }
+    }
 }
 
 const fn asks_for_client(mode: ServerTlsMode) -> bool {

@@ -129,7 +129,9 @@ pub(crate) fn compiles(field: &Field<'_>, text: &str) -> bool {
 /// Header conditions; names in lower case.
 fn headers(field: &Field<'_>) -> Vec<(Text, Option<StringMatch>)> {
     for (name, value) in field.map() {
-        if !name.starts_with(AUTH) && !is_header_name(&name) && !matches!(&*name, ":authority" | ":method" | ":path" | ":scheme")
+        if !name.starts_with(AUTH)
+            && !is_header_name(&name)
+            && !matches!(&*name, ":authority" | ":method" | ":path" | ":scheme")
         {
             value.say_key(
                 rajut_types::Severity::Error,

@@ -99,6 +99,10 @@ pub struct ServerTls {
     pub credential: Option<Credential>,
     /// The client's certificate must have one of these names.
     pub subject_alt_names: Vec<Text>,
+    /// SHA-256 of clients' public keys that are taken, in base64; with those of certificates empty: any.
+    pub key_pins: Vec<Text>,
+    /// SHA-256 of clients' certificates that are taken, in hexadecimal, perhaps with colons.
+    pub certificate_pins: Vec<Text>,
     /// Lowest version; `None` is 1.2.
     pub min_version: Option<TlsProtocol>,
     /// Highest version; `None` is 1.3.

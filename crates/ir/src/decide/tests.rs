@@ -725,5 +725,8 @@ fn routes_ask_for_claims_that_a_token_has_told() {
     assert_eq!(to(Some(r#"{"role":{"doctor":1}}"#)), "others");
     assert_eq!(to(None), "others");
     let (_, steps) = explain(&table, &told(None), 0);
-    assert!(format!("{steps:?}").contains("the claim `role` of a verified token must be as asked"), "{steps:?}");
+    assert!(
+        format!("{steps:?}").contains("the claim `role` of a verified token must be as asked"),
+        "{steps:?}"
+    );
 }

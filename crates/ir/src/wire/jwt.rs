@@ -33,8 +33,8 @@ use super::{
 use crate::{
     filter::JWT_AUTHN,
     jwt::{CLOCK_SKEW_DEFAULT, ClaimCondition, ClaimMatcher, JwtAuthn, JwtProvider, Requirement},
-    route::RouteClaim,
     rbac::DEPTH_MAX,
+    route::RouteClaim,
     tls::DataSource,
 };
 

@@ -23,8 +23,8 @@ use super::{
     write,
 };
 use crate::tls::{
-    CommonTls, DownstreamTls, SanKind, SanMatcher, SecretSource, TlsCertificate, TlsVersion, UpstreamTls,
-    Validation, ValidationContext,
+    CertificatePin, CommonTls, DownstreamTls, SanKind, SanMatcher, SecretSource, TlsCertificate, TlsVersion,
+    UpstreamTls, Validation, ValidationContext,
 };
 
 /// Envoy's name of the TLS transport socket.
@@ -172,6 +172,12 @@ pub(super) fn encode_validation(context: &ValidationContext) -> pb::CertificateV
         },
         ..Default::default()
     };
+    for pin in &context.pins {
+        match pin {
+            CertificatePin::Key(text) => message.verify_certificate_spki.push(text.to_string()),
+            CertificatePin::Certificate(text) => message.verify_certificate_hash.push(text.to_string()),
+        }
+    }
     for san in &context.subject_alt_names {
         let kind = match san.kind {
             SanKind::Dns => SanType::Dns,
@@ -424,6 +430,23 @@ pub(super) fn decode_validation(
             });
         }
     }
+    let mut pins = Vec::new();
+    for (at, text) in context.verify_certificate_spki.iter().enumerate() {
+        let pin = CertificatePin::key(text);
+        if pin.is_none() {
+            let place = place.item("verify_certificate_spki", at);
+            reader.bad_text(&place, text, "the SHA-256 of a public key in base64");
+        }
+        pins.extend(pin);
+    }
+    for (at, text) in context.verify_certificate_hash.iter().enumerate() {
+        let pin = CertificatePin::certificate(text);
+        if pin.is_none() {
+            let place = place.item("verify_certificate_hash", at);
+            reader.bad_text(&place, text, "the SHA-256 of a certificate in hexadecimal");
+        }
+        pins.extend(pin);
+    }
     let verification: TrustChainVerification = reader.enumerator(
         &place.field("trust_chain_verification"),
         context.trust_chain_verification,
@@ -432,6 +455,7 @@ pub(super) fn decode_validation(
         trusted_ca: reader.data_source(&place.field("trusted_ca"), context.trusted_ca.as_ref()),
         crl: reader.data_source(&place.field("crl"), context.crl.as_ref()),
         subject_alt_names: names,
+        pins,
         accept_untrusted: verification == TrustChainVerification::AcceptUntrusted,
     }
 }

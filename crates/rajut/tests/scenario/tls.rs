@@ -8,6 +8,8 @@ use std::{
     time::Duration,
 };
 
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose,
@@ -25,6 +27,8 @@ pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 /// A certificate with its key.
 pub struct Leaf {
     der: CertificateDer<'static>,
+    /// `SubjectPublicKeyInfo`.
+    public_key: Vec<u8>,
     pub chain: String,
     pub key: String,
 }
@@ -50,6 +54,7 @@ impl Authority {
         let leaf = params.signed_by(&key, &self.0)?;
         Ok(Leaf {
             der: leaf.der().clone(),
+            public_key: unwrapped(&key.public_key_pem())?,
             chain: leaf.pem(),
             key: key.serialize_pem(),
         })
@@ -85,6 +90,24 @@ impl Leaf {
     pub fn der(&self) -> CertificateDer<'static> {
         self.der.clone()
     }
+
+    /// SHA-256 of the public key, in base64.
+    pub fn key_pin(&self) -> String {
+        STANDARD.encode(digest(&SHA256, &self.public_key))
+    }
+
+    /// SHA-256 of the certificate, in hexadecimal with colons, as `openssl x509 -fingerprint` has it.
+    pub fn certificate_pin(&self) -> String {
+        let hash = digest(&SHA256, &self.der);
+        let pairs: Vec<String> = hash.as_ref().iter().map(|byte| format!("{byte:02X}")).collect();
+        pairs.join(":")
+    }
+}
+
+/// What a PEM block holds.
+fn unwrapped(pem: &str) -> Result<Vec<u8>> {
+    let lines = pem.lines().filter(|line| !line.starts_with('-'));
+    Ok(STANDARD.decode(lines.collect::<String>())?)
 }
 
 fn secret(name: &str, entries: &[(&str, &str)]) -> String {

@@ -375,7 +375,10 @@ fn claims_are_read_at_gateways_and_refused_at_sidecars() {
     assert_eq!(at_sidecars, [(place, codes::NOT_SUPPORTED)]);
     assert!(!used, "without the condition the route would be open");
     let (broken, _) = found("match: [{gateways: [edge], headers: {'@request.auth.claims[a': {exact: b}}}]");
-    assert!(broken.iter().any(|(_, code)| *code == codes::BAD_HEADER), "{broken:?}");
+    assert!(
+        broken.iter().any(|(_, code)| *code == codes::BAD_HEADER),
+        "{broken:?}"
+    );
 
     let read = read(
         "match: [{gateways: [edge], headers: {'@request.auth.claims.a.B': {exact: b}, X-C: {exact: c}}, \

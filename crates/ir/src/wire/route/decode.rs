@@ -251,7 +251,11 @@ fn decode_match(reader: &mut Reader, place: &Place<'_>, matches: &pb::RouteMatch
     };
     let mut claims = Vec::with_capacity(matches.dynamic_metadata.len());
     for (at, claim) in matches.dynamic_metadata.iter().enumerate() {
-        claims.extend(jwt::decode_route_claim(reader, &place.item("dynamic_metadata", at), claim));
+        claims.extend(jwt::decode_route_claim(
+            reader,
+            &place.item("dynamic_metadata", at),
+            claim,
+        ));
     }
     Some(RouteMatch {
         claims,

@@ -965,11 +965,10 @@ lists! {
     "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer": [] ignorable [] instead [];
     "envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext": [
         "trusted_ca" "match_typed_subject_alt_names" "match_subject_alt_names" "crl" "trust_chain_verification"
+        "verify_certificate_hash" "verify_certificate_spki"
     ] ignorable [
         "watched_directory" "max_verify_depth" "suppress_client_ca_list"
     ] instead [
-        "verify_certificate_hash" = "write trusted_ca"
-        "verify_certificate_spki" = "write trusted_ca"
         "system_root_certs" = "write trusted_ca with the system's file"
         "ca_certificate_provider_instance" = "certificate providers are for gRPC clients: use SDS"
         "custom_validator_config" = "write trusted_ca and match_typed_subject_alt_names"

@@ -1001,12 +1001,22 @@ fn validation_context() -> BoxedStrategy<ValidationContext> {
         option::of(data_source()),
         vec(typed, 0..2),
         vec(string_matcher(), 0..2),
+        (vec("[a-zA-Z0-9+/]{43}=", 0..2), vec("[0-9a-f]{64}", 0..2)),
         any::<bool>(),
     )
         .prop_map(
-            |(trusted_ca, crl, typed, any_kind, accept_untrusted)| ValidationContext {
+            |(trusted_ca, crl, typed, any_kind, (keys, certificates), accept_untrusted)| ValidationContext {
                 trusted_ca,
                 crl,
+                pins: keys
+                    .into_iter()
+                    .map(|text| CertificatePin::Key(text.into()))
+                    .chain(
+                        certificates
+                            .into_iter()
+                            .map(|text| CertificatePin::Certificate(text.into())),
+                    )
+                    .collect(),
                 subject_alt_names: typed
                     .into_iter()
                     .chain(any_kind.into_iter().map(|matcher| (SanKind::Any, matcher)))

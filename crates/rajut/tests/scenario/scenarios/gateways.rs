@@ -351,7 +351,12 @@ fn files_and_names(plane: Plane) -> Result<Outcome> {
         Authority::new("partner")?,
         Authority::new("other")?,
     );
-    let names = ["named.example.com", "open.example.com"];
+    let names = [
+        "named.example.com",
+        "open.example.com",
+        "key.example.com",
+        "hash.example.com",
+    ];
     let (first, second) = (ca.issue(&names)?, ca.issue(&names)?);
     let mut setup = Setup::yaml(&base()).arguments(&["-n", "lab"]);
     for (name, text) in [
@@ -366,15 +371,30 @@ fn files_and_names(plane: Plane) -> Result<Outcome> {
     let files = format!(
         "serverCertificate: {folder}/leaf.pem, privateKey: {folder}/leaf.key, caCertificates: {folder}/roots.pem"
     );
+    let clinic = partner.issue(&["clinic.partner.example"])?;
+    let pinned = partner.issue(&["pinned.partner.example"])?;
+    let by_key = format!(
+        "{{mode: MUTUAL, {files}, verifyCertificateSpki: ['{}']}}",
+        clinic.key_pin()
+    );
+    let by_hash = format!(
+        "{{mode: MUTUAL, {files}, verifyCertificateHash: ['{}', '{}']}}",
+        pinned.certificate_pin(),
+        clinic.certificate_pin()
+    );
     let named = format!("{{mode: MUTUAL, {files}, subjectAltNames: [clinic.partner.example]}}");
     let open = format!("{{mode: OPTIONAL_MUTUAL, {files}}}");
     let servers = [
         &*https("named", "named.example.com", &named),
         &*https("open", "open.example.com", &open),
+        &*https("key", "key.example.com", &by_key),
+        &*https("hash", "hash.example.com", &by_hash),
     ];
     let rules = gateway("edge", &servers)
         + &routes("named", "named.example.com", "edge", &to("web"))
-        + &routes("open", "open.example.com", "edge", &to("web"));
+        + &routes("open", "open.example.com", "edge", &to("web"))
+        + &routes("key", "key.example.com", "edge", &to("web"))
+        + &routes("hash", "hash.example.com", "edge", &to("web"));
     mesh.apply(&rules)?;
     let edge = eventually("the gateway's address", SOON, || address(&mesh, 443).ok())?;
     let answers = |client: &Client, host: &str| -> Result<String> {
@@ -386,7 +406,9 @@ fn files_and_names(plane: Plane) -> Result<Outcome> {
     eventually("a gateway that was applied late", SOON, || {
         answers(&nobody, "open.example.com").ok()
     })?;
-    let clinic = ca.client().showing(&partner.issue(&["clinic.partner.example"])?);
+    let clinic = ca.client().showing(&clinic);
+    let pinned = ca.client().showing(&pinned);
+    let renewed = ca.client().showing(&partner.issue(&["clinic.partner.example"])?);
     let other = ca.client().showing(&partner.issue(&["other.partner.example"])?);
     let foreign = ca.client().showing(&stranger.issue(&["clinic.partner.example"])?);
     for (who, client, host, wanted) in [
@@ -394,6 +416,18 @@ fn files_and_names(plane: Plane) -> Result<Outcome> {
         ("another of its issuer", &other, "named.example.com", false),
         ("nobody", &nobody, "named.example.com", false),
         ("one of the issuer", &other, "open.example.com", true),
+        ("the pinned key", &clinic, "key.example.com", true),
+        ("another key of the same name", &renewed, "key.example.com", false),
+        ("another of its issuer", &pinned, "key.example.com", false),
+        ("nobody", &nobody, "key.example.com", false),
+        ("the first pinned certificate", &pinned, "hash.example.com", true),
+        ("the second pinned certificate", &clinic, "hash.example.com", true),
+        (
+            "another certificate of the same name",
+            &renewed,
+            "hash.example.com",
+            false,
+        ),
         ("the name by another issuer", &foreign, "open.example.com", false),
         ("the name by another issuer", &foreign, "named.example.com", false),
     ] {

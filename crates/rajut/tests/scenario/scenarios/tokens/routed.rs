@@ -81,17 +81,37 @@ pub(super) fn run(plane: Plane) -> Result<Outcome> {
     })?;
     let rows = [
         ("a claim", Some(doctor.clone()), "web"),
-        ("one of a list", Some(signed(&me, json!({"role": ["nurse", "doctor"]}))), "web"),
-        ("another value", Some(signed(&me, json!({"role": "doctors"}))), "403"),
-        ("another type", Some(signed(&me, json!({"role": {"doctor": true}}))), "403"),
+        (
+            "one of a list",
+            Some(signed(&me, json!({"role": ["nurse", "doctor"]}))),
+            "web",
+        ),
+        (
+            "another value",
+            Some(signed(&me, json!({"role": "doctors"}))),
+            "403",
+        ),
+        (
+            "another type",
+            Some(signed(&me, json!({"role": {"doctor": true}}))),
+            "403",
+        ),
         (
             "a claim within another",
             Some(signed(&me, json!({"team": {"wards": ["icu", "ward-3"]}}))),
             "shop",
         ),
-        ("a claim with dots in its name", Some(signed(&me, json!({"team.wards": "ward-3"}))), "403"),
+        (
+            "a claim with dots in its name",
+            Some(signed(&me, json!({"team.wards": "ward-3"}))),
+            "403",
+        ),
         ("no token", None, "418"),
-        ("somebody else's token", Some(signed(&other, json!({"role": "doctor"}))), "401"),
+        (
+            "somebody else's token",
+            Some(signed(&other, json!({"role": "doctor"}))),
+            "401",
+        ),
     ];
     for (what, token, wanted) in &rows {
         let found = ask(&edge, token.as_deref(), None)?;
