@@ -87,6 +87,8 @@ pub struct Snapshot {
 pub struct Trust {
     /// The roots, PEM; the first is the one that certificates are issued under.
     pub roots: Text,
+    /// Revocation lists, PEM, one for each issuer; may be empty.
+    pub crl: Text,
     /// The generation that brought it.
     pub since: u64,
 }
@@ -288,11 +290,11 @@ impl Snapshot {
 
     /// The next snapshot, with another trust and nothing else.
     #[must_use]
-    pub fn with_trust(&self, roots: Text) -> Self {
+    pub fn with_trust(&self, roots: Text, crl: Text) -> Self {
         let since = self.generation + 1;
         let mut next = Self {
             generation: since,
-            trust: Some(Arc::new(Trust { roots, since })),
+            trust: Some(Arc::new(Trust { roots, crl, since })),
             ..self.clone()
         };
         // Its allocation stands for the whole contents.

@@ -6,10 +6,12 @@
 //! to another root while it runs ([`rotation`]).
 //!
 //! Refuses: requests without a proof or with a foreign, expired or malformed one, requests that are not signed by their
-//! key. Degrades: a life longer than the limit is cut to it. There is no revocation list; lives are short.
+//! key, identities that are barred. Degrades: a life longer than the limit is cut to it. What is believed no longer stands in
+//! [`revoked`].
 
 mod keystore;
 mod record;
+pub mod revoked;
 pub mod rotation;
 pub mod token;
 mod wire;
@@ -24,7 +26,7 @@ use std::{
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use rajut_identity::{Identity, Key, TrustBundle, certificate::Facts, pki_types::PrivateKeyDer};
 use rajut_runtime::Clock;
-use rajut_types::{Principal, TrustDomain};
+use rajut_types::{Principal, Text, TrustDomain};
 use rcgen::{
     CertificateParams, CertificateSigningRequestParams, DistinguishedName, ExtendedKeyUsagePurpose, KeyPair,
     KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType, SerialNumber,
@@ -34,6 +36,7 @@ use keystore::Keystore;
 pub use keystore::KeystoreError;
 pub(crate) use keystore::secret_bytes;
 pub use record::Issued;
+use revoked::{Barred, Reason, Revocations, RevokedCertificate};
 use rotation::{Rotation, Step};
 use tokio::sync::watch;
 pub use wire::CertificateAuthorityService;
@@ -72,6 +75,9 @@ pub enum IssueError {
     /// Not a request, or not signed by its own key.
     #[error("the certificate request can't be used: {0}")]
     Request(String),
+    /// The operator has revoked the identity.
+    #[error("{0} is revoked: the operator lets it have no certificate")]
+    Barred(String),
     /// Signing failed.
     #[error("the certificate could not be signed")]
     Signing(#[from] rcgen::Error),
@@ -92,6 +98,35 @@ pub enum RotationError {
     /// Nothing to go on with.
     #[error("the mesh is not on its way to another root")]
     None,
+    /// A file.
+    #[error(transparent)]
+    Keystore(#[from] KeystoreError),
+}
+
+/// Who is believed no longer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Whom {
+    /// One certificate: lower-case hexadecimal without separators.
+    Serial(String),
+    /// A SPIFFE id.
+    Identity(String),
+}
+
+/// Why nothing is revoked or reinstated.
+#[derive(Debug, thiserror::Error)]
+pub enum RevocationError {
+    /// Not issued here, or ended.
+    #[error("there is no certificate with the serial number {0} on record that has not ended")]
+    Unknown(String),
+    /// It may have certificates as it is.
+    #[error("{0} is not revoked")]
+    NotBarred(String),
+    /// The lists would be too long.
+    #[error(
+        "more than {} certificates would be revoked at once; go to another root instead",
+        revoked::CERTIFICATES_MAX
+    )]
+    TooMany,
     /// A file.
     #[error(transparent)]
     Keystore(#[from] KeystoreError),
@@ -122,6 +157,72 @@ impl CertificateAuthority {
     /// The roots that every member of the mesh trusts; the first is the one that certificates are issued under.
     pub fn roots(&self) -> TrustBundle {
         self.keystore().roots.clone()
+    }
+
+    /// What everybody is told: roots and revocation lists, PEM.
+    pub fn told(&self) -> (Text, Text) {
+        let keystore = self.keystore();
+        (keystore.roots.to_pem().into(), keystore.crl.clone())
+    }
+
+    /// What is believed no longer.
+    pub fn revocations(&self) -> Arc<Revocations> {
+        Arc::clone(&self.keystore().revoked)
+    }
+
+    /// Believes a certificate no longer, or an identity with all its certificates, which is given no other either. Gives the serial
+    /// numbers.
+    pub fn revoke(&self, whom: &Whom, reason: Reason) -> Result<Vec<String>, RevocationError> {
+        let now = unix_seconds(self.clock.wall());
+        let mut serials = Vec::new();
+        self.change(|keystore| {
+            let mut revoked = Revocations::clone(&keystore.revoked);
+            revoked.prune(now);
+            let known = self.record.list().into_iter().filter(|one| one.not_after > now);
+            let meant = |one: &Issued| match whom {
+                Whom::Serial(serial) => one.serial == *serial,
+                Whom::Identity(identity) => one.principal == *identity,
+            };
+            for one in known.filter(meant) {
+                let certificate = RevokedCertificate {
+                    principal: one.principal,
+                    reason,
+                    since: now,
+                    not_after: one.not_after,
+                };
+                revoked
+                    .certificates
+                    .entry(one.serial.clone())
+                    .or_insert(certificate);
+                serials.push(one.serial);
+            }
+            match whom {
+                Whom::Serial(serial) if serials.is_empty() => {
+                    return Err(RevocationError::Unknown(serial.clone()));
+                }
+                Whom::Serial(_) => {}
+                Whom::Identity(identity) => {
+                    let barred = Barred { reason, since: now };
+                    revoked.identities.entry(identity.clone()).or_insert(barred);
+                }
+            }
+            if revoked.certificates.len() > revoked::CERTIFICATES_MAX {
+                return Err(RevocationError::TooMany);
+            }
+            Ok(keystore.revoke(&revoked)?)
+        })?;
+        Ok(serials)
+    }
+
+    /// Lets an identity have certificates again. Those that were revoked stay so.
+    pub fn reinstate(&self, identity: &str) -> Result<(), RevocationError> {
+        self.change(|keystore| {
+            let mut revoked = Revocations::clone(&keystore.revoked);
+            if revoked.identities.remove(identity).is_none() {
+                return Err(RevocationError::NotBarred(identity.to_owned()));
+            }
+            Ok(keystore.revoke(&revoked)?)
+        })
     }
 
     /// What the issuing certificate says.
@@ -201,10 +302,7 @@ impl CertificateAuthority {
         })
     }
 
-    fn change(
-        &self,
-        change: impl FnOnce(&Keystore) -> Result<Keystore, RotationError>,
-    ) -> Result<(), RotationError> {
+    fn change<E>(&self, change: impl FnOnce(&Keystore) -> Result<Keystore, E>) -> Result<(), E> {
         let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let changed = change(&self.keystore())?;
         self.keystore.send_replace(Arc::new(changed));
@@ -252,6 +350,14 @@ impl CertificateAuthority {
         let ttl = wished
             .filter(|wished| !wished.is_zero())
             .map_or(self.ttl, |wished| wished.min(self.ttl));
+        if self
+            .keystore()
+            .revoked
+            .identities
+            .contains_key(&principal.spiffe_id())
+        {
+            return Err(IssueError::Barred(principal.spiffe_id()));
+        }
         let names = vec![uri(principal)?];
         // One for all of it: the leaf, what is above it, and whom to believe belong together.
         let keystore = self.keystore();
@@ -281,7 +387,10 @@ impl CertificateAuthority {
         chain.extend(keystore.active.intermediates.iter().cloned());
         let der = PrivateKeyDer::try_from(key.serialize_der())
             .map_err(|why| IssueError::Request(why.to_owned()))?;
-        Identity::new(chain, Key::new(der), keystore.roots.clone(), generation)
+        let bundle = keystore
+            .bundle()
+            .map_err(|error| IssueError::Request(error.to_string()))?;
+        Identity::new(chain, Key::new(der), bundle, generation)
             .map_err(|error| IssueError::Request(error.to_string()))
     }
 

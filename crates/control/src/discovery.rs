@@ -29,7 +29,7 @@ use rajut_config::Snapshot;
 use rajut_identity::context::MESH_ROOTS;
 use rajut_runtime::{Clock, readiness::Readiness};
 use rajut_translate::{Proxy, Scope};
-use rajut_types::{Diagnostic, Text};
+use rajut_types::{Diagnostic, Principal, Text};
 use rajut_xds::{
     Node, Protocol, ResourceSet,
     server::{
@@ -262,6 +262,20 @@ impl Discovery {
             (Arc::clone(&client.proxy), standing)
         };
         clients.into_iter().map(standing).collect()
+    }
+
+    /// Ends the streams of whom the mesh believes no longer. They are refused when they come again.
+    pub fn expel(&self, is_revoked: impl Fn(&Principal) -> bool) {
+        let mut state = self.lock();
+        let revoked: Vec<StreamId> = state
+            .clients
+            .iter()
+            .filter(|(_, client)| is_revoked(&client.proxy.principal))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in revoked {
+            state.remove(id);
+        }
     }
 
     /// Nodes that were refused at the door.

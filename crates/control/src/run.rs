@@ -154,7 +154,7 @@ pub async fn start(options: ControlOptions) -> Result<Control, ControlError> {
         .map_err(at("can't make the state folder", &state_dir))?;
     let clock = options.clock.clone();
     let authority = open_authority(&options)?;
-    let registry = open_registry(&options, trust::told(&authority)).await?;
+    let registry = open_registry(&options, authority.told()).await?;
     let readiness = Readiness::default();
     let serving = readiness.gate("listeners");
     let workloads = workloads_gate(&readiness, &options);
@@ -281,7 +281,7 @@ fn open_authority(options: &ControlOptions) -> Result<Arc<CertificateAuthority>,
     CertificateAuthority::open(&folder, domain, life, options.clock.clone()).map(Arc::new)
 }
 
-async fn open_registry(options: &ControlOptions, roots: Text) -> Result<Registry, ControlError> {
+async fn open_registry(options: &ControlOptions, told: (Text, Text)) -> Result<Registry, ControlError> {
     let registry = RegistryOptions {
         paths: options.paths.clone(),
         texts: options.texts.clone(),
@@ -295,7 +295,7 @@ async fn open_registry(options: &ControlOptions, roots: Text) -> Result<Registry
         let registry = Registry::open(registry)?;
         registry.set_key_sets(known);
         // The first snapshot that anybody is told has it.
-        registry.set_trust(roots);
+        registry.set_trust(told);
         Ok::<_, RegistryError>(registry)
     };
     tokio::task::spawn_blocking(open)

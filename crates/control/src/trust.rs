@@ -12,7 +12,6 @@ use std::{sync::Arc, time::Duration};
 
 use rajut_config::{Snapshot, model::WorkloadHealth, snapshot::Trust};
 use rajut_translate::Role;
-use rajut_types::Text;
 use tokio::task::JoinSet;
 
 use crate::{
@@ -34,19 +33,15 @@ const ENDS_SOON: Duration = Duration::from_hours(90 * 24);
 /// Between two warnings.
 const WARN_EVERY: Duration = Duration::from_hours(24);
 
-/// What the mesh is told now.
-pub(crate) fn told(authority: &SharedAuthority) -> Text {
-    authority.roots().to_pem().into()
-}
-
 /// How everybody stands to what the mesh is told now.
 pub(crate) fn followers(
     authority: &SharedAuthority,
     discovery: &Discovery,
     snapshot: &Snapshot,
 ) -> Vec<Follower> {
-    let told = told(authority);
-    let is_told = |trust: &Arc<Trust>| trust.roots == told && trust.since <= discovery.pushed();
+    let (roots, crl) = authority.told();
+    let is_news = |trust: &Trust| trust.roots == roots && trust.crl == crl;
+    let is_told = |trust: &Arc<Trust>| is_news(trust) && trust.since <= discovery.pushed();
     let is_told = snapshot.trust.as_ref().is_some_and(is_told);
     let mut standings = discovery.standings();
     for (_, standing) in &mut standings {
@@ -112,8 +107,8 @@ async fn carry(admin: Admin) {
     }
     loop {
         let version = authority.version();
-        let (roots, registry_of_it) = (told(&authority), registry.clone());
-        let generation = tokio::task::spawn_blocking(move || registry_of_it.set_trust(roots)).await;
+        let (told, registry_of_it) = (authority.told(), registry.clone());
+        let generation = tokio::task::spawn_blocking(move || registry_of_it.set_trust(told)).await;
         let Ok(generation) = generation else { return };
         let Some(rotation) = authority.rotation() else {
             authority.changed(&version).await;

@@ -5,7 +5,7 @@
 //! `file-root:PATH`, `file-cert:CHAIN~KEY`, `file-root:system` (the machine's own roots).
 //!
 //! Rejects: unknown SDS names, files that can't be read, keys that are not the certificate's, versions and groups that
-//! rustls does not have, revocation lists (nothing here would consult them, and silently ignoring them would be worse).
+//! rustls does not have, revocation lists without roots.
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
@@ -29,7 +29,7 @@ use rustls::{
 use crate::{
     store::{Identity, InvalidIdentity, Key, certified_key},
     tls::{OneCertificate, forbid_resumption},
-    trust::{InvalidBundle, TrustBundle},
+    trust::{InvalidBundle, Revoked, TrustBundle},
     verify::{PeerRules, PeerVerifier},
 };
 
@@ -85,8 +85,8 @@ pub enum TlsContextError {
     /// A server side without a certificate.
     #[error("a listener with TLS needs a certificate")]
     NoCertificate,
-    /// Not supported.
-    #[error("revocation lists are not supported")]
+    /// Lists say what is revoked of what is under roots.
+    #[error("`crl` needs `trusted_ca`")]
     RevocationList,
     /// rustls refused the combination.
     #[error(transparent)]
@@ -287,15 +287,21 @@ fn verifier(
     let ValidationContext {
         trusted_ca,
         crl,
+        crl_of_leaf_only,
         subject_alt_names,
         pins,
         accept_untrusted,
     } = context;
-    if crl.is_some() {
-        return Err(TlsContextError::RevocationList);
-    }
     if let Some(source) = trusted_ca {
         roots = Some(TrustBundle::from_pem(&read(&source)?)?);
+    }
+    if let Some(source) = crl {
+        let revoked = Revoked::from_pem(&read(&source)?, crl_of_leaf_only)?;
+        // Something was meant.
+        let none = || InvalidBundle::Revoked("there is none in it".to_owned());
+        let revoked = revoked.ok_or_else(none)?;
+        let bundle = roots.ok_or(TlsContextError::RevocationList)?;
+        roots = Some(bundle.with_revoked(Some(revoked)));
     }
     rules.names = subject_alt_names;
     rules.pins = pins;
@@ -308,6 +314,7 @@ fn merge(context: &mut ValidationContext, given: &ValidationContext) {
     let ValidationContext {
         trusted_ca,
         crl,
+        crl_of_leaf_only,
         subject_alt_names,
         pins,
         accept_untrusted,
@@ -318,6 +325,7 @@ fn merge(context: &mut ValidationContext, given: &ValidationContext) {
     if context.crl.is_none() {
         context.crl.clone_from(crl);
     }
+    context.crl_of_leaf_only |= crl_of_leaf_only;
     context.subject_alt_names.extend_from_slice(subject_alt_names);
     context.pins.extend_from_slice(pins);
     context.accept_untrusted |= accept_untrusted;

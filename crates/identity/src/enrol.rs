@@ -239,7 +239,9 @@ fn accept_chain(
     let Some((last, chain)) = chain.split_last().filter(|(_, chain)| !chain.is_empty()) else {
         return Err(answer("the chain holds no root"));
     };
-    let roots = TrustBundle::from_pem(last.as_bytes())?;
+    // What is revoked does not come with a certificate: what was told last holds.
+    let revoked = current.and_then(|identity| identity.roots.revoked());
+    let roots = TrustBundle::from_pem(last.as_bytes())?.with_revoked(revoked.cloned());
     let mut certificates = Vec::new();
     for pem in chain {
         for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
@@ -452,7 +454,7 @@ impl Rotation {
                 let told = self.wishes.trust.borrow().clone();
                 let is_outdated = |bundle: TrustBundle| {
                     let current = self.current.as_ref();
-                    current.is_some_and(|identity| !identity.is_current(&bundle))
+                    current.is_some_and(|identity| !identity.is_good_by(&bundle))
                 };
                 if told.is_some_and(is_outdated) {
                     // The issuer is behind what the control plane has told.
@@ -474,18 +476,18 @@ impl Rotation {
         }
     }
 
-    /// Believes others from now on. Whether the certificate is not under their first, so that another is due.
+    /// Believes others from now on. Whether the certificate is not under their first, or was revoked, so that another is due.
     fn believe(&mut self, bundle: TrustBundle) -> bool {
         let Some(current) = &self.current else {
             return false;
         };
-        let is_current = current.is_current(&bundle);
+        let is_good = current.is_good_by(&bundle);
         if current.roots != bundle {
             tracing::info!(roots = bundle.certificates().len(), "the mesh's roots are others");
             let trusting = current.trusting(bundle);
             self.publish(trusting);
         }
-        !is_current
+        !is_good
     }
 
     fn publish(&mut self, identity: Identity) {

@@ -26,7 +26,7 @@ pub mod trust;
 pub mod verify;
 
 pub use store::{Attempts, Identity, IdentityStore, Key};
-pub use trust::TrustBundle;
+pub use trust::{Revoked, TrustBundle};
 pub use verify::{PeerRules, principal_of};
 
 /// The types of rustls that stand in this crate's interface.

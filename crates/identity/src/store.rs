@@ -169,6 +169,11 @@ impl Identity {
         issuing_root(bundle).is_none_or(|root| self.is_under(&root))
     }
 
+    /// Whether others will go on to believe the certificate: it is current, and not revoked.
+    pub fn is_good_by(&self, bundle: &TrustBundle) -> bool {
+        self.is_current(bundle) && !bundle.revokes(&self.serial)
+    }
+
     /// Whether it does all that the mesh's newest trust asks for: believe these roots, and be issued under their first.
     pub fn follows(&self, bundle: &TrustBundle) -> bool {
         self.roots == *bundle && self.is_current(bundle)

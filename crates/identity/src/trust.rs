@@ -1,20 +1,99 @@
-//! Roots of trust. Bound: [`ROOTS_MAX`] per bundle.
+//! Roots of trust, and what was revoked of what is under them. Bounds: [`ROOTS_MAX`] and [`LISTS_MAX`] per bundle,
+//! [`LISTS_BYTES_MAX`] of lists.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use rustls::{
     RootCertStore,
-    pki_types::{CertificateDer, pem::PemObject as _},
+    pki_types::{CertificateDer, CertificateRevocationListDer, pem::PemObject as _},
 };
+use webpki::{
+    CertRevocationList, OwnedCertRevocationList, RevocationCheckDepth, RevocationOptions,
+    RevocationOptionsBuilder, UnknownStatusPolicy,
+};
+use x509_parser::{prelude::FromDer as _, revocation_list::CertificateRevocationList};
 
 /// Roots in one bundle; the system's bundles hold about 150.
 pub const ROOTS_MAX: usize = 1_024;
+
+/// Revocation lists beside one bundle: one for each issuer.
+pub const LISTS_MAX: usize = 64;
+/// Their length, PEM: some ten thousand certificates.
+pub const LISTS_BYTES_MAX: usize = 8 << 20;
 
 /// An immutable set of roots, cloned by counting.
 #[derive(Clone)]
 pub struct TrustBundle {
     certificates: Arc<[CertificateDer<'static>]>,
     anchors: Arc<RootCertStore>,
+    revoked: Option<Arc<Revoked>>,
+}
+
+/// Revocation lists (RFC 5280 §5).
+pub struct Revoked {
+    pem: String,
+    leaf_only: bool,
+    lists: Vec<CertRevocationList<'static>>,
+    serials: BTreeSet<String>,
+}
+
+impl Revoked {
+    /// From PEM; `None` where there is no list. `leaf_only`: intermediates are not looked up, as where their issuer gives no list.
+    pub fn from_pem(pem: &[u8], leaf_only: bool) -> Result<Option<Arc<Self>>, InvalidBundle> {
+        let wrong = |why: &dyn std::fmt::Display| InvalidBundle::Revoked(why.to_string());
+        if pem.len() > LISTS_BYTES_MAX {
+            return Err(wrong(&"more than 8 MiB"));
+        }
+        let (mut lists, mut serials) = (Vec::new(), BTreeSet::new());
+        for list in CertificateRevocationListDer::pem_slice_iter(pem) {
+            let der = list.map_err(|error| wrong(&error))?;
+            if lists.len() == LISTS_MAX {
+                return Err(wrong(&format!("more than {LISTS_MAX} lists")));
+            }
+            let owned = OwnedCertRevocationList::from_der(&der).map_err(|error| wrong(&error))?;
+            lists.push(CertRevocationList::Owned(owned));
+            let (_, list) = CertificateRevocationList::from_der(&der).map_err(|error| wrong(&error))?;
+            let revoked = list.iter_revoked_certificates();
+            serials.extend(revoked.map(|one| format!("{:x}", one.user_certificate)));
+        }
+        Ok((!lists.is_empty()).then(|| {
+            Arc::new(Self {
+                pem: String::from_utf8_lossy(pem).into_owned(),
+                leaf_only,
+                lists,
+                serials,
+            })
+        }))
+    }
+
+    /// As it was given.
+    pub fn pem(&self) -> &str {
+        &self.pem
+    }
+
+    /// The serial numbers, lower-case hexadecimal without separators.
+    pub fn serials(&self) -> &BTreeSet<String> {
+        &self.serials
+    }
+
+    /// Judges a chain by the lists. Who is on none is not revoked, and a list is good until there is a newer one: they are pushed,
+    /// and a mesh without a control plane goes on.
+    pub(crate) fn judge<T>(&self, chain: impl FnOnce(Option<RevocationOptions<'_>>) -> T) -> T {
+        let lists: Vec<&CertRevocationList<'_>> = self.lists.iter().collect();
+        let depth = if self.leaf_only {
+            RevocationCheckDepth::EndEntity
+        } else {
+            RevocationCheckDepth::Chain
+        };
+        // There is at least one list.
+        let options = RevocationOptionsBuilder::new(&lists).ok().map(|options| {
+            options
+                .with_depth(depth)
+                .with_status_policy(UnknownStatusPolicy::Allow)
+                .build()
+        });
+        chain(options)
+    }
 }
 
 /// Why a bundle can't be used.
@@ -26,6 +105,9 @@ pub enum InvalidBundle {
     /// Not PEM, or not a certificate.
     #[error("the trust bundle can't be read: {0}")]
     Malformed(String),
+    /// A revocation list can't be used.
+    #[error("the revocation lists can't be read: {0}")]
+    Revoked(String),
     /// More than [`ROOTS_MAX`].
     #[error("more than {ROOTS_MAX} roots in one bundle")]
     TooMany,
@@ -57,12 +139,31 @@ impl TrustBundle {
         Ok(Self {
             certificates: unique.into(),
             anchors: Arc::new(anchors),
+            revoked: None,
         })
     }
 
-    /// The roots of both.
+    /// The roots of both, and the lists of whichever has some.
     pub fn with(&self, others: &Self) -> Result<Self, InvalidBundle> {
-        Self::new(self.certificates.iter().chain(&*others.certificates).cloned())
+        let both = Self::new(self.certificates.iter().chain(&*others.certificates).cloned())?;
+        Ok(both.with_revoked(self.revoked.clone().or_else(|| others.revoked.clone())))
+    }
+
+    /// The same roots, and these lists.
+    #[must_use]
+    pub fn with_revoked(self, revoked: Option<Arc<Revoked>>) -> Self {
+        Self { revoked, ..self }
+    }
+
+    /// The revocation lists.
+    pub fn revoked(&self) -> Option<&Arc<Revoked>> {
+        self.revoked.as_ref()
+    }
+
+    /// Whether a certificate of this serial number is on a list.
+    pub fn revokes(&self, serial: &str) -> bool {
+        let revoked = self.revoked.as_ref();
+        revoked.is_some_and(|revoked| revoked.serials.contains(serial))
     }
 
     /// From PEM.
@@ -94,13 +195,28 @@ impl TrustBundle {
 
 impl PartialEq for TrustBundle {
     fn eq(&self, other: &Self) -> bool {
-        self.certificates == other.certificates
+        let lists = |bundle: &Self| {
+            let revoked = bundle.revoked.as_ref();
+            revoked.map(|revoked| (revoked.pem.clone(), revoked.leaf_only))
+        };
+        self.certificates == other.certificates && lists(self) == lists(other)
     }
 }
 
 impl std::fmt::Debug for TrustBundle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "TrustBundle({} roots)", self.certificates.len())
+        let revoked = self.revoked.as_ref().map_or(0, |revoked| revoked.serials.len());
+        write!(
+            f,
+            "TrustBundle({} roots, {revoked} revoked)",
+            self.certificates.len()
+        )
+    }
+}
+
+impl std::fmt::Debug for Revoked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Revoked({})", self.serials.len())
     }
 }
 

@@ -3,7 +3,7 @@
 //!
 //! Rejects (each with a certificate alert): no or several URI names, a URI that is no mesh principal, a foreign trust
 //! domain, a name outside the expected ones, an unknown issuer, an expired or not yet valid certificate, a certificate
-//! whose extended key usage does not fit. Revocation lists are not consulted here: mesh certificates live for a day.
+//! whose extended key usage does not fit, a certificate that is on one of the bundle's revocation lists.
 
 use std::{fmt, sync::Arc};
 
@@ -17,7 +17,7 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, UnixTime},
     server::danger::{ClientCertVerified, ClientCertVerifier},
 };
-use webpki::{EndEntityCert, KeyUsage};
+use webpki::{EndEntityCert, KeyUsage, RevocationOptions};
 
 use crate::{
     certificate::Facts,
@@ -151,17 +151,18 @@ impl PeerVerifier {
     ) -> Result<(), Error> {
         let certificate = EndEntityCert::try_from(leaf).map_err(|_| CertificateError::BadEncoding)?;
         if let Some(roots) = &self.roots {
-            certificate
-                .verify_for_usage(
-                    self.provider.signature_verification_algorithms.all,
-                    &roots.anchors().roots,
-                    intermediates,
-                    now,
-                    usage,
-                    None,
-                    None,
-                )
-                .map_err(chain_error)?;
+            let verify = |revoked: Option<RevocationOptions<'_>>| {
+                let algorithms = self.provider.signature_verification_algorithms.all;
+                let anchors = &roots.anchors().roots;
+                certificate
+                    .verify_for_usage(algorithms, anchors, intermediates, now, usage, revoked, None)
+                    .map(drop)
+            };
+            match roots.revoked() {
+                Some(revoked) => revoked.judge(verify),
+                None => verify(None),
+            }
+            .map_err(chain_error)?;
         }
         if self.rules.check_server_name
             && let Some(name) = server_name
@@ -263,6 +264,7 @@ fn chain_error(error: webpki::Error) -> Error {
         webpki::Error::UnknownIssuer => CertificateError::UnknownIssuer,
         webpki::Error::InvalidSignatureForPublicKey => CertificateError::BadSignature,
         webpki::Error::RequiredEkuNotFoundContext(_) => CertificateError::InvalidPurpose,
+        webpki::Error::CertRevoked => CertificateError::Revoked,
         other => CertificateError::Other(OtherError(Arc::new(other))),
     };
     reason.into()

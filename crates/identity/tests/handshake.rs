@@ -9,7 +9,7 @@ use std::{
 
 use aws_lc_rs::digest::{SHA256, digest};
 use rajut_identity::{
-    Identity, Key, PeerRules, TrustBundle,
+    Identity, Key, PeerRules, Revoked, TrustBundle,
     context::{Secrets, TlsContextError, client_config, server_config},
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName},
     principal_of,
@@ -18,6 +18,7 @@ use rajut_identity::{
         ServerConnection,
     },
     tls::{mesh_client_config, mesh_server_config},
+    trust::InvalidBundle,
 };
 use rajut_ir::{
     matcher::StringMatcher,
@@ -39,7 +40,7 @@ impl Root {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).expect("a key");
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         Self(CertifiedIssuer::self_signed(params, key).expect("a root"))
     }
 
@@ -164,6 +165,66 @@ fn nothing_is_resumed_inside_the_mesh() {
         let (_, server) = shake(Arc::clone(&client), Arc::clone(&server)).expect("both are members");
         assert_eq!(server.handshake_kind(), Some(HandshakeKind::Full));
     }
+}
+
+#[test]
+fn who_is_on_a_revocation_list_is_refused_in_both_directions_and_nobody_else() {
+    let (root, other) = (Root::new(), Root::new());
+    let (signer, api) = (root.identity(SIGNER), root.identity(API));
+    let list = |issuer: &Root, serials: &[&str]| {
+        let now = SystemTime::now();
+        let one = |serial: &&str| {
+            let digits: Vec<u32> = serial.chars().filter_map(|digit| digit.to_digit(16)).collect();
+            let padded = if digits.len().is_multiple_of(2) {
+                digits
+            } else {
+                [vec![0], digits].concat()
+            };
+            let pairs = padded
+                .chunks(2)
+                .map(|pair| u8::try_from(pair[0] * 16 + pair[1]).expect("a byte"));
+            rcgen::RevokedCertParams {
+                serial_number: rcgen::SerialNumber::from(pairs.collect::<Vec<u8>>()),
+                revocation_time: now.into(),
+                reason_code: None,
+                invalidity_date: None,
+            }
+        };
+        let list = rcgen::CertificateRevocationListParams {
+            this_update: (now - Duration::from_hours(2)).into(),
+            // Out of date: it holds until there is a newer one.
+            next_update: (now - Duration::from_hours(1)).into(),
+            crl_number: rcgen::SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: serials.iter().map(one).collect(),
+            key_identifier_method: rcgen::KeyIdMethod::Sha256,
+        };
+        list.signed_by(&issuer.0).expect("signed").pem().expect("PEM")
+    };
+    let believing = |identity: &Identity, lists: &str| {
+        let revoked = Revoked::from_pem(lists.as_bytes(), true).expect("lists");
+        identity.trusting(identity.roots.clone().with_revoked(revoked))
+    };
+    let lists = list(&root, &[&signer.serial]);
+    assert!(believing(&api, &lists).roots.revokes(&signer.serial));
+    assert!(!believing(&api, &lists).roots.revokes(&api.serial));
+    for (client, server) in [
+        (&signer, &believing(&api, &lists)),
+        (&believing(&api, &lists), &signer),
+    ] {
+        let refused = between(client, server, mesh()).expect_err("refused");
+        assert!(refused.contains("Revoked"), "{refused}");
+    }
+    let (third, fourth) = (root.identity(SIGNER), believing(&api, &lists));
+    assert!(
+        between(&third, &fourth, mesh()).is_ok(),
+        "another certificate of the same identity"
+    );
+    // A list in the issuer's name that somebody else has signed is no list: nobody is let in on its word.
+    let foreign = list(&other, &[&third.serial]);
+    assert!(between(&signer, &believing(&api, &foreign), mesh()).is_err());
+    assert!(Revoked::from_pem(b"-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n", true).is_err());
+    assert!(Revoked::from_pem(b"", true).expect("nothing").is_none());
 }
 
 #[test]
@@ -370,7 +431,7 @@ fn what_can_not_be_honoured_is_refused_and_keys_are_not_printed() {
     };
     assert!(matches!(
         client_config(&revoking, secrets(&api, &named)),
-        Err(TlsContextError::RevocationList)
+        Err(TlsContextError::Roots(InvalidBundle::Revoked(_)))
     ));
     let backwards = UpstreamTls {
         common: CommonTls {

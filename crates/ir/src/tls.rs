@@ -56,6 +56,8 @@ pub struct ValidationContext {
     pub trusted_ca: Option<DataSource>,
     /// Revocation lists, PEM.
     pub crl: Option<DataSource>,
+    /// Only the peer's own certificate is looked up in them (Envoy `only_verify_leaf_cert_crl`).
+    pub crl_of_leaf_only: bool,
     /// At least one of the certificate's subject alternative names must match one of these; empty asks nothing.
     pub subject_alt_names: Vec<SanMatcher>,
     /// The certificate itself must be one of these; empty asks nothing.

@@ -265,6 +265,10 @@ impl Assembler {
             clusters,
             demand: given.on_demand.map(|it| it.demand.clone()),
             absent: given.on_demand.map(|it| it.absent.clone()).unwrap_or_default(),
+            revoked: given
+                .secrets
+                .identity()
+                .and_then(|identity| identity.roots.revoked().cloned()),
         });
         self.previous = config.clone();
         Assembled {

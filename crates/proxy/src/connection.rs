@@ -84,6 +84,8 @@ pub struct PeerIdentity {
     pub subject: Text,
     /// SHA-256 of the certificate, lower-case hex.
     pub sha256: Text,
+    /// Its serial number, lower-case hex.
+    pub serial: Text,
     /// URI SAN of the own certificate that was shown (`By=`).
     pub own_uri: Text,
 }

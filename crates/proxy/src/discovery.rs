@@ -18,7 +18,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use rajut_identity::{IdentityStore, TrustBundle, context::MESH_ROOTS};
+use rajut_identity::{IdentityStore, Revoked, TrustBundle, context::MESH_ROOTS, trust::InvalidBundle};
 use rajut_ir::{
     NameTable, ResourceKind, Resources,
     endpoint::LoadAssignment,
@@ -581,12 +581,21 @@ impl Discovery {
 pub(crate) fn mesh_roots(secret: &Secret) -> Result<TrustBundle, String> {
     let SecretValue::Validation(ValidationContext {
         trusted_ca: Some(DataSource::Inline(pem)),
+        crl,
+        crl_of_leaf_only,
         ..
     }) = &secret.value
     else {
         return Err("the mesh's roots must be a validation context with `trusted_ca` in place".to_owned());
     };
-    TrustBundle::from_pem(pem).map_err(|error| error.to_string())
+    let read = || {
+        let revoked = match crl {
+            Some(DataSource::Inline(crl)) => Revoked::from_pem(crl, *crl_of_leaf_only)?,
+            Some(DataSource::File(_)) | None => None,
+        };
+        Ok(TrustBundle::from_pem(pem)?.with_revoked(revoked))
+    };
+    read().map_err(|error: InvalidBundle| error.to_string())
 }
 
 fn refusal(resource: Text, reason: String) -> Refusal {

@@ -10,10 +10,12 @@ use std::{
     sync::Arc,
 };
 
+use rajut_identity::Revoked;
 use rajut_types::Text;
 
 use crate::{
     cluster::{Cluster, Clusters, demand::Demand},
+    connection::Peer,
     http::filters::Routes,
     listener::Listener,
     upstream::pool::Pools,
@@ -36,9 +38,19 @@ pub struct Config {
     pub demand: Option<Demand>,
     /// Clusters that were asked for and do not exist.
     pub absent: HashSet<Text>,
+    /// What the mesh has revoked.
+    pub revoked: Option<Arc<Revoked>>,
 }
 
 impl Config {
+    /// Whether a peer's certificate has been revoked, maybe after its handshake.
+    pub fn revokes(&self, peer: &Peer) -> bool {
+        match (&self.revoked, peer) {
+            (Some(revoked), Peer::Verified(identity)) => revoked.serials().contains(&*identity.serial),
+            _ => false,
+        }
+    }
+
     /// The listener that redirected connections to `destination` go to: that address, else its port on any address.
     pub fn listener_at(&self, destination: SocketAddr) -> Option<&Arc<Listener>> {
         let any: IpAddr = match destination {

@@ -346,14 +346,15 @@ impl Registry {
         generation
     }
 
-    /// Whom everybody of the mesh believes: roots, PEM. Returns the generation that carries them.
-    pub fn set_trust(&self, roots: Text) -> u64 {
+    /// Whom everybody of the mesh believes: roots and revocation lists, PEM. Returns the generation that carries them.
+    pub fn set_trust(&self, (roots, crl): (Text, Text)) -> u64 {
         let _state = self.lock();
         let current = self.snapshot();
-        if let Some(trust) = current.trust.as_ref().filter(|trust| trust.roots == roots) {
+        let mut known = current.trust.iter();
+        if let Some(trust) = known.find(|trust| trust.roots == roots && trust.crl == crl) {
             return trust.since;
         }
-        let next = Arc::new(current.with_trust(roots));
+        let next = Arc::new(current.with_trust(roots, crl));
         let generation = next.generation;
         self.0.snapshots.send_replace(next);
         generation

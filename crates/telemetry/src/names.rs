@@ -14,6 +14,8 @@ pub const LABEL_RBAC_RULES: &str = "envoy_rbac_http_prefix";
 pub const LABEL_RATE_LIMIT_PREFIX: &str = "envoy_local_http_ratelimit_prefix";
 /// Label: how an attempt ended.
 pub const LABEL_RESULT: &str = "result";
+/// Label: why something was refused.
+pub const LABEL_REASON: &str = "reason";
 /// Label: the prefix of external authorization.
 pub const LABEL_EXT_AUTHZ_PREFIX: &str = "envoy_ext_authz_prefix";
 /// The prefix that connection managers share once there are too many prefixes.
@@ -198,6 +200,7 @@ names! {
     LISTENER_WITHDRAWN = "rajut_proxy_withdrawn_total", "Tunnels, gRPC calls and connections that were open and ended because the rules changed.";
     LISTENER_HANDSHAKES = "envoy_listener_ssl_handshake", "TLS handshakes finished.";
     LISTENER_HANDSHAKE_FAILURES = "envoy_listener_ssl_connection_error", "TLS handshakes failed.";
+    LISTENER_REFUSED_CERTIFICATES = "rajut_proxy_certificates_refused_total", "Clients whose certificates were refused in the handshake, by `reason`: `absent`, `revoked`, `expired`, `not_yet_valid`, `unknown_issuer`, `usage`, `name` or `other`.";
     LISTENER_DETECTION_TIMEOUTS = "envoy_listener_downstream_pre_cx_timeout", "Connections that sent nothing while their protocol was waited for.";
     TCP_RX_BYTES = "envoy_tcp_downstream_cx_rx_bytes_total", "Bytes passed on from clients by TCP proxies.";
     TCP_TX_BYTES = "envoy_tcp_downstream_cx_tx_bytes_total", "Bytes passed back to clients by TCP proxies.";

@@ -71,11 +71,15 @@ fn mesh_common(alpn: Vec<Text>, subject_alt_names: Vec<SanMatcher>) -> CommonTls
 
 /// Whom the mesh believes, as the secret that every context of the mesh names.
 pub(crate) fn mesh_roots(trust: &Trust) -> Secret {
-    let Trust { roots, since: _ } = trust;
+    let Trust { roots, crl, since: _ } = trust;
+    let inline = |text: &Text| DataSource::Inline(text.as_bytes().to_vec().into());
     Secret {
         name: MESH_ROOTS.into(),
         value: SecretValue::Validation(ValidationContext {
-            trusted_ca: Some(DataSource::Inline(roots.as_bytes().to_vec().into())),
+            trusted_ca: Some(inline(roots)),
+            crl: (!crl.is_empty()).then(|| inline(crl)),
+            // The mesh's issuer gives a list; a root of the operator's above it need not.
+            crl_of_leaf_only: !crl.is_empty(),
             ..ValidationContext::default()
         }),
     }

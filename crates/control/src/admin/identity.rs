@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use super::{Admin, answer::Refused};
 use crate::{
     ca::{
-        RotationError,
+        RevocationError, RotationError, Whom,
+        revoked::Reason,
         rotation::{Rotation, Standing, Step, Wait},
         unix_seconds,
     },
@@ -67,6 +68,77 @@ fn refused(error: &RotationError) -> Refused {
         RotationError::Keystore(_) => StatusCode::UNPROCESSABLE_ENTITY,
     };
     Refused::new(status, error.to_string())
+}
+
+/// What is to be believed no longer, or an identity that may have certificates again.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct RevocationWanted {
+    #[serde(default)]
+    serial: Option<String>,
+    #[serde(default)]
+    identity: Option<String>,
+    #[serde(default)]
+    reason: Reason,
+    #[serde(default)]
+    reinstate: bool,
+}
+
+/// Revokes or reinstates. Gives the serial numbers that were revoked, and the generation that carries it.
+pub(super) fn revoke(admin: &Admin, wanted: &RevocationWanted) -> Result<(Vec<String>, u64), Refused> {
+    let authority = &admin.authority;
+    let refused = |error: RevocationError| {
+        let status = match error {
+            RevocationError::Unknown(_) | RevocationError::NotBarred(_) => StatusCode::NOT_FOUND,
+            RevocationError::TooMany => StatusCode::CONFLICT,
+            RevocationError::Keystore(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Refused::new(status, error.to_string())
+    };
+    let RevocationWanted {
+        serial,
+        identity,
+        reason,
+        reinstate,
+    } = wanted;
+    let whom = match (serial, identity) {
+        (Some(serial), None) if !reinstate => Whom::Serial(serial.clone()),
+        (None, Some(identity)) => Whom::Identity(identity.clone()),
+        _ => {
+            return Err(Refused::bad(
+                "say either `serial` or `identity`; an identity alone is reinstated",
+            ));
+        }
+    };
+    let serials = match whom {
+        Whom::Identity(identity) if *reinstate => {
+            authority.reinstate(&identity).map_err(refused)?;
+            Vec::new()
+        }
+        whom => authority.revoke(&whom, *reason).map_err(refused)?,
+    };
+    Ok((serials, admin.registry.set_trust(authority.told())))
+}
+
+/// Everything that is revoked.
+pub(super) fn revocations(admin: &Admin) -> Value {
+    let revoked = admin.authority.revocations();
+    let certificates: Vec<Value> = revoked
+        .certificates
+        .iter()
+        .map(|(serial, one)| {
+            json!({
+                "serial": serial, "identity": one.principal, "reason": one.reason,
+                "since": rfc3339(one.since), "notAfter": rfc3339(one.not_after),
+            })
+        })
+        .collect();
+    let identities: Vec<Value> = revoked
+        .identities
+        .iter()
+        .map(|(identity, one)| json!({"identity": identity, "reason": one.reason, "since": rfc3339(one.since)}))
+        .collect();
+    json!({"certificates": certificates, "identities": identities})
 }
 
 /// Roots, the issuer, and the change that is under way.

@@ -16,7 +16,7 @@ use rajut_config::{
 };
 use rajut_registry::{Applied, ApplyError};
 use rajut_translate::{Proxy, Translator, translate};
-use rajut_types::{Labels, Locality};
+use rajut_types::{Labels, Locality, Principal};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -76,6 +76,7 @@ pub(super) async fn route(admin: &Admin, uid: u32, request: Request<Incoming>) -
         }
         (&Method::POST, ["v1", "workloads", namespace, name, "restart"]) => restart(admin, namespace, name),
         (&Method::POST, ["v1", "identity", "rotation"]) => rotate(admin, body).await,
+        (&Method::POST, ["v1", "identity", "revocations"]) => revoke(admin, &query, body).await,
         (&Method::POST, ["v1", "tokens"]) => post_token(admin, body).await,
         (&Method::POST, ["v1", "why"]) => why(admin, body).await,
         (&Method::POST, ["v1", "apply"]) => change(admin, &query, body, Change::Apply).await,
@@ -106,6 +107,7 @@ fn read(admin: &Admin, path: &[&str], query: &Query) -> Result<Answer, Refused> 
         ["v1", "workloads"] => view::workloads(admin),
         ["v1", "certificates"] => view::certificates(admin),
         ["v1", "identity"] => identity::identity(admin),
+        ["v1", "identity", "revocations"] => identity::revocations(admin),
         ["v1", "diagnostics"] => view::diagnostics(admin),
         ["v1", "alarms"] => alarms::alarms(&admin.observer),
         ["v1", "edges"] => edges::edges(admin, query)?,
@@ -370,6 +372,27 @@ async fn rotate(admin: &Admin, body: Incoming) -> Result<Answer, Refused> {
     let admin = admin.clone();
     let turned = blocking(move || identity::rotate(&admin, &wanted)).await??;
     Ok(json_answer(StatusCode::OK, &turned))
+}
+
+/// Answers when every proxy has acknowledged, or names those that have not in time.
+async fn revoke(admin: &Admin, query: &Query, body: Incoming) -> Result<Answer, Refused> {
+    let wait = wait_of(query)?;
+    let wanted = read_json(body).await?;
+    let revoking = admin.clone();
+    let (serials, generation) = blocking(move || identity::revoke(&revoking, &wanted)).await??;
+    let spread = admin.discovery.spread(generation, wait).await;
+    // Now that they know: a proxy that has heard that its own certificate is revoked goes on asking for another one.
+    let revoked = admin.authority.revocations();
+    let is_barred = |principal: &Principal| revoked.identities.contains_key(&principal.spiffe_id());
+    admin.discovery.expel(is_barred);
+    let body = json!({
+        "serials": serials,
+        "affected": spread.affected.len(),
+        "acknowledged": spread.acknowledged.len(),
+        "rejected": spread.rejected,
+        "pending": spread.silent,
+    });
+    Ok(json_answer(StatusCode::OK, &body))
 }
 
 async fn why(admin: &Admin, body: Incoming) -> Result<Answer, Refused> {

@@ -28,19 +28,22 @@ use std::{
 
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use rajut_identity::{
-    TrustBundle,
+    Revoked, TrustBundle,
     certificate::Facts,
     pki_types::{CertificateDer, pem::PemObject as _},
     trust::{InvalidBundle, pem},
 };
 use rajut_runtime::Clock;
-use rajut_types::TrustDomain;
+use rajut_types::{Text, TrustDomain};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     PKCS_ECDSA_P256_SHA256,
 };
 
-use super::rotation::{Rotation, Step};
+use super::{
+    revoked::Revocations,
+    rotation::{Rotation, Step},
+};
 
 /// The issuing certificate, its key, what stands between it and its root, and the roots.
 const CERTIFICATE: &str = "ca-cert.pem";
@@ -57,7 +60,7 @@ const NEXT: &str = "next";
 /// Life of a root made here.
 const ROOT_LIFE: Duration = Duration::from_hours(10 * 365 * 24);
 /// The longest file that is read from the folder, in bytes.
-const FILE_BYTES_MAX: u64 = 1 << 20;
+const FILE_BYTES_MAX: u64 = 8 << 20;
 
 /// One issuer: key, certificate, and what leads from it to its root. `Debug` shows no key.
 pub(super) struct Material {
@@ -87,6 +90,10 @@ pub(super) struct Keystore {
     pub(super) roots: TrustBundle,
     /// The change that is under way.
     pub(super) rotation: Option<Rotation>,
+    /// What is believed no longer.
+    pub(super) revoked: Arc<Revocations>,
+    /// The same as revocation lists, PEM; may be empty.
+    pub(super) crl: Text,
 }
 
 /// Why the issuer can't be opened.
@@ -157,29 +164,33 @@ impl Keystore {
 
     /// What the files and the step say. `root-cert.pem` says the same afterwards.
     fn at(folder: &Path, rotation: Option<Rotation>) -> Result<Self, KeystoreError> {
+        let revoked = Arc::new(Revocations::read(folder)?);
         let Some(rotation) = rotation else {
             let active = Arc::new(Material::load(folder, None)?);
             return Ok(Self {
                 folder: folder.to_owned(),
                 roots: active.roots.clone(),
+                crl: revoked.lists(std::iter::once(&*active))?.into(),
                 active,
                 rotation: None,
+                revoked,
             });
         };
         let next = Material::load(&folder.join(NEXT), None)?;
         let old = TrustBundle::from_pem(rotation.old_roots.as_bytes())?;
-        let (active, roots) = match rotation.step {
+        // The other issuer, whose certificates are about too.
+        let (active, other, roots) = match rotation.step {
             Step::Trust => {
                 let roots = old.with(&next.roots)?;
-                (Material::load(folder, Some(old))?, roots)
+                (Material::load(folder, Some(old))?, Some(next), roots)
             }
             Step::Reissue => {
                 let roots = next.roots.with(&old)?;
-                (next, roots)
+                (next, Some(Material::load(folder, Some(old))?), roots)
             }
             Step::Retire => {
                 let roots = next.roots.clone();
-                (next, roots)
+                (next, None, roots)
             }
         };
         let believed = folder.join(ROOT);
@@ -189,9 +200,11 @@ impl Keystore {
         }
         Ok(Self {
             folder: folder.to_owned(),
+            crl: revoked.lists(std::iter::once(&active).chain(&other))?.into(),
             active: Arc::new(active),
             roots,
             rotation: Some(rotation),
+            revoked,
         })
     }
 
@@ -237,6 +250,18 @@ impl Keystore {
             .map_err(|error| KeystoreError::Material(error.to_string()))?;
         write(&self.folder.join(ROTATION), &json, 0o600)?;
         Self::at(&self.folder, Some(rotation))
+    }
+
+    /// Believes others no longer, or again.
+    pub(super) fn revoke(&self, revoked: &Revocations) -> Result<Self, KeystoreError> {
+        revoked.write(&self.folder)?;
+        Self::at(&self.folder, self.rotation.clone())
+    }
+
+    /// Everybody's roots and what is revoked, as one.
+    pub(super) fn bundle(&self) -> Result<TrustBundle, KeystoreError> {
+        let revoked = Revoked::from_pem(self.crl.as_bytes(), true)?;
+        Ok(self.roots.clone().with_revoked(revoked))
     }
 
     /// The new issuer is the only one from now on.
@@ -436,7 +461,7 @@ fn check_mode(path: &Path) -> Result<(), KeystoreError> {
     })
 }
 
-fn read(path: &Path) -> Result<String, KeystoreError> {
+pub(super) fn read(path: &Path) -> Result<String, KeystoreError> {
     let mut text = String::new();
     fs::File::open(path)
         .and_then(|file| file.take(FILE_BYTES_MAX).read_to_string(&mut text))
@@ -445,7 +470,7 @@ fn read(path: &Path) -> Result<String, KeystoreError> {
 }
 
 /// Writes beside the target and renames, so that a crash leaves either nothing or all of it.
-fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), KeystoreError> {
+pub(super) fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), KeystoreError> {
     let fresh = path.with_extension("new");
     let write = || {
         let mut file = fs::OpenOptions::new()

@@ -296,3 +296,57 @@ fn an_issuer_of_ones_own_is_followed_by_one_that_is_given() {
         std::fs::remove_dir_all(folder).expect("cleaned up");
     }
 }
+
+#[test]
+fn what_is_revoked_stays_so_and_is_told_for_every_issuer_whose_certificates_are_about() {
+    let path = folder("revoked");
+    let caller = Principal::new(&TrustDomain::default(), "clinic", "signer");
+    let other = Principal::new(&TrustDomain::default(), "clinic", "other");
+    for who in [&caller, &caller, &other] {
+        authority(&path).sign(&csr("x:y"), who, "", None).expect("issued");
+    }
+    let known = authority(&path).issued();
+    assert!(authority(&path).told().1.is_empty(), "no list without need");
+    assert!(matches!(
+        authority(&path).revoke(&Whom::Serial("ff".to_owned()), Reason::Unspecified),
+        Err(RevocationError::Unknown(_))
+    ));
+    let whom = Whom::Serial(known[2].serial.clone());
+    let serials = authority(&path).revoke(&whom, Reason::Superseded).expect("known");
+    assert_eq!(serials, [known[2].serial.clone()]);
+    let whom = Whom::Identity(caller.spiffe_id());
+    assert_eq!(
+        authority(&path)
+            .revoke(&whom, Reason::KeyCompromise)
+            .expect("known")
+            .len(),
+        2
+    );
+
+    // Each time another process; on the way to another root, too.
+    let lists = || authority(&path).told().1.matches("BEGIN X509 CRL").count();
+    assert_eq!(lists(), 1);
+    authority(&path).begin_rotation(None, None).expect("begun");
+    for (step, wanted) in [(Step::Trust, 2), (Step::Reissue, 2), (Step::Retire, 1)] {
+        assert_eq!(lists(), wanted, "{step:?}");
+        let own = authority(&path)
+            .own_identity([127, 0, 0, 1].into(), 1)
+            .expect("issued");
+        for revoked in &known {
+            assert!(own.roots.revokes(&revoked.serial), "{step:?}");
+        }
+        assert!(!own.roots.revokes(&own.serial));
+        authority(&path).advance_rotation(step).expect("next");
+    }
+    let sign = |who: &Principal| authority(&path).sign(&csr("x:y"), who, "", None);
+    assert!(matches!(sign(&caller), Err(IssueError::Barred(_))));
+    assert!(sign(&other).is_ok(), "only a certificate of it was revoked");
+    authority(&path).reinstate(&caller.spiffe_id()).expect("barred");
+    assert!(matches!(
+        authority(&path).reinstate(&caller.spiffe_id()),
+        Err(RevocationError::NotBarred(_))
+    ));
+    assert!(sign(&caller).is_ok());
+    assert_eq!(authority(&path).revocations().certificates.len(), 3);
+    std::fs::remove_dir_all(path).expect("cleaned up");
+}

@@ -63,6 +63,10 @@ impl CertificateService for CertificateAuthorityService {
             .0
             .sign(&csr, &principal, &workload, wished)
             .map_err(|error| match error {
+                IssueError::Barred(_) => {
+                    tracing::warn!(%principal, "certificate request of a revoked identity refused");
+                    Status::permission_denied(error.to_string())
+                }
                 IssueError::TooLong | IssueError::Request(_) => Status::invalid_argument(error.to_string()),
                 IssueError::Signing(_) | IssueError::Random | IssueError::Record(_) => {
                     tracing::error!(%error, "certificate not issued");

@@ -165,6 +165,7 @@ pub(super) fn encode_validation(context: &ValidationContext) -> pb::CertificateV
     let mut message = pb::CertificateValidationContext {
         trusted_ca: context.trusted_ca.as_ref().map(write::data_source),
         crl: context.crl.as_ref().map(write::data_source),
+        only_verify_leaf_cert_crl: context.crl_of_leaf_only,
         trust_chain_verification: if context.accept_untrusted {
             pb::certificate_validation_context::TrustChainVerification::AcceptUntrusted.into()
         } else {
@@ -454,6 +455,7 @@ pub(super) fn decode_validation(
     ValidationContext {
         trusted_ca: reader.data_source(&place.field("trusted_ca"), context.trusted_ca.as_ref()),
         crl: reader.data_source(&place.field("crl"), context.crl.as_ref()),
+        crl_of_leaf_only: context.only_verify_leaf_cert_crl,
         subject_alt_names: names,
         pins,
         accept_untrusted: verification == TrustChainVerification::AcceptUntrusted,

@@ -508,10 +508,15 @@ fn secret(identity: &Identity, name: &str) -> Option<Secret> {
             chain: inline(identity.chain_pem()),
             key: inline(identity.key.secret_pem()),
         }),
-        MESH_ROOTS => SecretValue::Validation(ValidationContext {
-            trusted_ca: Some(inline(identity.roots.to_pem())),
-            ..ValidationContext::default()
-        }),
+        MESH_ROOTS => {
+            let revoked = identity.roots.revoked();
+            SecretValue::Validation(ValidationContext {
+                trusted_ca: Some(inline(identity.roots.to_pem())),
+                crl: revoked.map(|revoked| inline(revoked.pem().to_owned())),
+                crl_of_leaf_only: revoked.is_some(),
+                ..ValidationContext::default()
+            })
+        }
         _ => return None,
     };
     Some(Secret {

@@ -3,7 +3,7 @@
 //!
 //! What is judged is the head as it was sent on, by the access control of the listener; what routes say of it, tokens' ends and providers
 //! of external authorization are not asked again. So it holds for sidecars' inbound side, which changes nothing of a head that rules ask
-//! for.
+//! for. An exchange whose peer's certificate was revoked ends whatever the chain wants.
 //!
 //! Bounds: an exchange waits for one notice of its worker, from its first wait on.
 
@@ -67,6 +67,9 @@ impl Watch {
 /// Why the rules of now refuse what is open.
 fn withdrawn(record: &Record) -> Option<Failure> {
     let shared = &record.shared;
+    if shared.is_revoked() {
+        return Some(revoked());
+    }
     let epoch = shared.worker.epoch();
     let listener = epoch.config.listeners.get(&shared.connection.listener)?;
     let chain = listener.chain_now(shared.connection.chain.as_deref())?;
@@ -78,4 +81,11 @@ fn withdrawn(record: &Record) -> Option<Failure> {
     let mut failure = Failure::from(FailureKind::AccessDenied);
     failure.details = Some(details);
     Some(failure)
+}
+
+/// The certificate that the connection was opened with has been revoked since.
+pub(crate) fn revoked() -> Failure {
+    let mut failure = Failure::from(FailureKind::AccessDenied);
+    failure.details = Some("peer_certificate_revoked".into());
+    failure
 }

@@ -75,6 +75,8 @@ pub(crate) struct Current {
     manager: Arc<Manager>,
     /// Its filter chain is there no more.
     is_retired: bool,
+    /// The peer's certificate was revoked since.
+    is_revoked: bool,
 }
 
 impl Current {
@@ -84,6 +86,7 @@ impl Current {
             version: 0,
             manager,
             is_retired: false,
+            is_revoked: false,
         }
     }
 }
@@ -98,12 +101,19 @@ impl Shared {
             current.version = epoch.config.version;
             let listener = epoch.config.listeners.get(&self.connection.listener);
             let found = listener.and_then(|listener| listener.manager(self.connection.chain.as_deref()));
-            current.is_retired = found.is_none();
+            current.is_revoked = epoch.config.revokes(&self.connection.peer);
+            current.is_retired = found.is_none() || current.is_revoked;
             if let Some(found) = found {
                 current.manager = found.clone();
             }
         }
         current.manager.clone()
+    }
+
+    /// Whether the certificate that the connection was opened with has been revoked since.
+    pub(crate) fn is_revoked(&self) -> bool {
+        self.manager_now();
+        self.current.borrow().is_revoked
     }
 
     /// Whether the connection should end after the request that it has: nobody would accept it any more.

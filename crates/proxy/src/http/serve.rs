@@ -43,7 +43,7 @@ use super::{
     headers,
     manager::Manager,
     message::Request,
-    open::Watch,
+    open::{self, Watch},
     pause::Waiting,
     record::{Current, Details, Record, Shared},
     reply,
@@ -408,6 +408,9 @@ async fn walk(
     let limit = record.manager.ir().max_request_headers_count;
     if record.head.fields.len() > usize::try_from(limit).unwrap_or(usize::MAX) {
         return Err(FailureKind::MalformedRequest { status: 431 }.into());
+    }
+    if record.shared.is_revoked() {
+        return Err(open::revoked().into());
     }
     headers::accept_request(record, received.upgrade)?;
     trace::begin(record);

@@ -213,7 +213,7 @@ async fn open(worker: &Rc<Worker>, name: &str, tcp: TcpStream) -> io::Result<Opt
     let (stream, peer) = match terminate(worker, &chain, tcp).await {
         Ok(done) => done,
         Err(error) => {
-            add(&worker.listeners.handshake_failures, 1);
+            worker.listeners.handshake_failed(&error);
             tracing::debug!(listener = %listener.ir.name, chain = %chain.name, %remote, %error, "TLS handshake failed");
             return Ok(None);
         }

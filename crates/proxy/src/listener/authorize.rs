@@ -104,8 +104,8 @@ impl Asker {
     }
 }
 
-/// Ends when the rules change so that an open connection would be refused by them, where its chain wants it to end then. Providers are
-/// not asked again.
+/// Ends when the rules change so that an open connection would be refused by them, where its chain wants it to end then; and, whatever
+/// the chain wants, when the certificate is revoked that it was opened with. Providers are not asked again.
 pub(crate) async fn withdrawn(worker: &Rc<Worker>, connection: &Connection, is_tls: bool) {
     let mut adoptions = worker.adoptions();
     let mut is_new = worker.epoch().config.version != connection.version;
@@ -115,6 +115,10 @@ pub(crate) async fn withdrawn(worker: &Rc<Worker>, connection: &Connection, is_t
             return std::future::pending().await;
         }
         let epoch = worker.epoch();
+        if epoch.config.revokes(&connection.peer) {
+            add(&worker.listeners.withdrawn, 1);
+            return;
+        }
         let listener = epoch.config.listeners.get(&connection.listener);
         let chain = listener.and_then(|listener| listener.chain_now(connection.chain.as_deref()));
         let Some(chain) = chain.filter(|chain| chain.judges_open) else {

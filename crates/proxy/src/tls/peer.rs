@@ -16,6 +16,7 @@ pub fn identity(certificate: &CertificateDer<'_>, own_uri: &Text) -> io::Result<
         dns_names: facts.dns.iter().map(|dns| dns.as_str().into()).collect(),
         subject: facts.subject.as_str().into(),
         sha256: facts.sha256.as_str().into(),
+        serial: facts.serial.as_str().into(),
         own_uri: own_uri.clone(),
     })
 }

@@ -27,6 +27,59 @@ pub(crate) enum IdentityCommand {
     RotateRoot(RotateRootArgs),
     /// A certificate of a workload's identity, for tests; it is on record
     Issue(IssueArgs),
+    /// Believe a certificate no longer, or an identity with all its certificates
+    Revoke(RevokeArgs),
+    /// Let a revoked identity have certificates again
+    Reinstate(ReinstateArgs),
+    /// What is revoked
+    Revoked(OutputFormat),
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Why {
+    Unspecified,
+    KeyCompromise,
+    Superseded,
+    CessationOfOperation,
+    PrivilegeWithdrawn,
+}
+
+impl Why {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Unspecified => "unspecified",
+            Self::KeyCompromise => "keyCompromise",
+            Self::Superseded => "superseded",
+            Self::CessationOfOperation => "cessationOfOperation",
+            Self::PrivilegeWithdrawn => "privilegeWithdrawn",
+        }
+    }
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  rajut identity revoke 6c1f0a…                               this certificate; its workload gets another one
+  rajut identity revoke spiffe://cluster.local/ns/clinic/sa/web --reason key-compromise
+                                                              all of them, and no new one until it is reinstated")]
+pub(crate) struct RevokeArgs {
+    /// A serial number, or spiffe://…
+    #[arg(value_name = "WHAT")]
+    what: String,
+    /// Why
+    #[arg(long, value_enum, default_value = "unspecified")]
+    reason: Why,
+    #[command(flatten)]
+    output: OutputFormat,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ReinstateArgs {
+    /// spiffe://…
+    #[arg(value_name = "IDENTITY")]
+    identity: String,
+    #[command(flatten)]
+    output: OutputFormat,
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -101,7 +154,120 @@ pub(crate) fn identity(place: &Place, command: &IdentityCommand) -> anyhow::Resu
         }
         IdentityCommand::RotateRoot(args) => rotate(place, args),
         IdentityCommand::Issue(args) => issue(place, args),
+        IdentityCommand::Revoke(args) => {
+            let what = if args.what.starts_with("spiffe://") {
+                let principal: Principal = args.what.parse().map_err(|_| not_an_identity(&args.what))?;
+                json!({"identity": principal.spiffe_id(), "reason": args.reason.name()})
+            } else {
+                json!({"serial": serial(&args.what)?, "reason": args.reason.name()})
+            };
+            change(place, &what, args.output)
+        }
+        IdentityCommand::Reinstate(args) => {
+            let principal: Principal = args
+                .identity
+                .parse()
+                .map_err(|_| not_an_identity(&args.identity))?;
+            let what = json!({"identity": principal.spiffe_id(), "reinstate": true});
+            change(place, &what, args.output)
+        }
+        IdentityCommand::Revoked(output) => {
+            let control = place.control()?;
+            let revoked =
+                block_on(async { Ok(control.json("GET", "/v1/identity/revocations", None).await?) })?;
+            match output.format {
+                Format::Json => output::print_json(&revoked)?,
+                Format::Text => output::print(&revoked_text(&revoked))?,
+            }
+            Ok(ExitCode::SUCCESS)
+        }
     }
+}
+
+fn not_an_identity(text: &str) -> WrongUsage {
+    WrongUsage(format!(
+        "`{text}` is no identity of the form spiffe://DOMAIN/ns/NAMESPACE/sa/ACCOUNT"
+    ))
+}
+
+/// As the record has serial numbers: openssl writes capitals, and others colons between.
+fn serial(text: &str) -> Result<String, WrongUsage> {
+    let plain: String = text.chars().filter(|one| *one != ':').collect();
+    let plain = plain.to_ascii_lowercase();
+    if plain.is_empty() || !plain.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(WrongUsage(format!(
+            "`{text}` is neither a serial number (hexadecimal) nor spiffe://…"
+        )));
+    }
+    Ok(plain.trim_start_matches('0').to_owned())
+}
+
+/// How long acknowledgements are waited for.
+const ACKNOWLEDGE: Duration = Duration::from_secs(30);
+
+/// Exit status 1 where a proxy has not acknowledged.
+fn change(place: &Place, what: &Value, output: OutputFormat) -> anyhow::Result<ExitCode> {
+    let control = place.control()?;
+    let changed = block_on(async {
+        let path = format!(
+            "/v1/identity/revocations?timeoutSeconds={}",
+            ACKNOWLEDGE.as_secs()
+        );
+        let limit = ACKNOWLEDGE + Duration::from_secs(10);
+        let answer = control.call("POST", &path, what.to_string(), limit).await?;
+        Ok(serde_json::from_slice::<Value>(&answer)?)
+    })?;
+    let left = |member: &str| changed[member].as_array().map_or(0, Vec::len);
+    let is_done = left("pending") == 0 && left("rejected") == 0;
+    match output.format {
+        Format::Json => output::print_json(&changed)?,
+        Format::Text => {
+            let serials = changed["serials"].as_array().into_iter().flatten();
+            let mut text = String::new();
+            for serial in serials.filter_map(Value::as_str) {
+                append!(text, "revoked {}\n", plain(serial));
+            }
+            append!(
+                text,
+                "acknowledged by {} of {} proxies\n",
+                changed["acknowledged"],
+                changed["affected"]
+            );
+            for silent in changed["pending"].as_array().into_iter().flatten() {
+                append!(
+                    text,
+                    "no answer from {}\n",
+                    plain(silent.as_str().unwrap_or_default())
+                );
+            }
+            output::print(&text)?;
+        }
+    }
+    Ok(answer(is_done))
+}
+
+fn revoked_text(revoked: &Value) -> String {
+    let told = |value: &Value| plain(value.as_str().unwrap_or_default());
+    let mut table = Table::new(&["REVOKED", "IDENTITY", "REASON", "SINCE", "UNTIL"]);
+    for one in revoked["identities"].as_array().into_iter().flatten() {
+        table.row([
+            "identity".to_owned(),
+            told(&one["identity"]),
+            told(&one["reason"]),
+            told(&one["since"]),
+            "reinstated".to_owned(),
+        ]);
+    }
+    for one in revoked["certificates"].as_array().into_iter().flatten() {
+        table.row([
+            told(&one["serial"]),
+            told(&one["identity"]),
+            told(&one["reason"]),
+            told(&one["since"]),
+            told(&one["notAfter"]),
+        ]);
+    }
+    table.render()
 }
 
 async fn look(control: &ControlClient) -> Result<Value, ClientError> {

@@ -964,8 +964,8 @@ lists! {
     ] ignorable [] instead [];
     "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer": [] ignorable [] instead [];
     "envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext": [
-        "trusted_ca" "match_typed_subject_alt_names" "match_subject_alt_names" "crl" "trust_chain_verification"
-        "verify_certificate_hash" "verify_certificate_spki"
+        "trusted_ca" "match_typed_subject_alt_names" "match_subject_alt_names" "crl" "only_verify_leaf_cert_crl"
+        "trust_chain_verification" "verify_certificate_hash" "verify_certificate_spki"
     ] ignorable [
         "watched_directory" "max_verify_depth" "suppress_client_ca_list"
     ] instead [

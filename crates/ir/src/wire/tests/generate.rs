@@ -998,16 +998,24 @@ fn validation_context() -> BoxedStrategy<ValidationContext> {
     );
     (
         option::of(data_source()),
-        option::of(data_source()),
+        (option::of(data_source()), any::<bool>()),
         vec(typed, 0..2),
         vec(string_matcher(), 0..2),
         (vec("[a-zA-Z0-9+/]{43}=", 0..2), vec("[0-9a-f]{64}", 0..2)),
         any::<bool>(),
     )
         .prop_map(
-            |(trusted_ca, crl, typed, any_kind, (keys, certificates), accept_untrusted)| ValidationContext {
+            |(
+                trusted_ca,
+                (crl, crl_of_leaf_only),
+                typed,
+                any_kind,
+                (keys, certificates),
+                accept_untrusted,
+            )| ValidationContext {
                 trusted_ca,
                 crl,
+                crl_of_leaf_only,
                 pins: keys
                     .into_iter()
                     .map(|text| CertificatePin::Key(text.into()))
