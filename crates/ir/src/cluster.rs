@@ -199,6 +199,8 @@ pub struct OutlierDetection {
     pub max_ejection_time: Duration,
     /// Share of endpoints out at once (default 10 %), a hard cap: Envoy 1.40 never rounds it up.
     pub max_ejection_percent: Percent,
+    /// Answers of these statuses are errors, each as a 500 is, and no others; empty: 5xx.
+    pub error_statuses: Vec<u16>,
 }
 
 /// Endpoints are asked whether they are well, and get no requests while they are not. Source: Envoy `core.v3.HealthCheck`.

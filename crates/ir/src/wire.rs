@@ -32,6 +32,7 @@ pub mod bootstrap;
 mod cluster;
 mod cors;
 mod endpoint;
+mod error_statuses;
 mod ext_authz;
 mod fault;
 mod filter;

@@ -288,6 +288,7 @@ fn outlier_detection(outlier: &rajut_config::model::OutlierDetection) -> Outlier
         base_ejection_time: outlier.base_ejection_time,
         max_ejection_time: MAX_EJECTION.max(outlier.base_ejection_time),
         max_ejection_percent: outlier.max_ejection_percent,
+        error_statuses: outlier.error_statuses.clone(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Connection pools and outlier detection, shared by `DestinationRule` and the mesh configuration.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use rajut_types::{Percent, Severity};
 
@@ -65,10 +65,11 @@ pub(crate) fn h2_upgrade(field: &Field<'_>) -> Option<bool> {
 }
 
 pub(crate) fn outlier_detection(object: &Object<'_>) -> OutlierDetection {
-    object.unsupported(
-        &["outlierDetectionHttpErrorCodes"],
-        "5xx answers count as errors, and no others",
-    );
+    let statuses = object.values("outlierDetectionHttpErrorCodes");
+    let statuses: BTreeSet<u16> = statuses
+        .iter()
+        .filter_map(|item| u16::try_from(item.integer(100..=599)?).ok())
+        .collect();
     let old = object.get("consecutiveErrors");
     let old_count = old.as_ref().and_then(Field::count);
     let gateway = object.count("consecutiveGatewayErrors");
@@ -107,6 +108,7 @@ pub(crate) fn outlier_detection(object: &Object<'_>) -> OutlierDetection {
         max_ejection_percent: share(object, "maxEjectionPercent")
             .unwrap_or(Percent::from_millionths(100_000)),
         min_health_percent: share(object, "minHealthPercent").unwrap_or_default(),
+        error_statuses: statuses.into_iter().collect(),
     }
 }
 

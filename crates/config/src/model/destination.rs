@@ -241,6 +241,8 @@ pub struct OutlierDetection {
     pub max_ejection_percent: Percent,
     /// Panic threshold, default 0 %.
     pub min_health_percent: Percent,
+    /// Answers of these statuses are errors, and no others; empty: 5xx.
+    pub error_statuses: Vec<u16>,
 }
 
 /// TLS of the client side. Source: Istio `ClientTLSSettings`.

@@ -311,7 +311,12 @@ pub(super) fn from_message(reader: &mut Reader, place: &Place<'_>, message: &pb:
         panic_threshold: decode_panic_threshold(reader, place, message.common_lb_config.as_ref()),
         locality_weighted: is_locality_weighted(message.common_lb_config.as_ref()),
         circuit_breakers: decode_breakers(reader, place, message.circuit_breakers.as_ref()),
-        outlier_detection: decode_outlier(reader, place, message.outlier_detection.as_ref()),
+        outlier_detection: decode_outlier(reader, place, message.outlier_detection.as_ref()).map(|outlier| {
+            OutlierDetection {
+                error_statuses: options.error_statuses.clone(),
+                ..outlier
+            }
+        }),
         health_check: health_check::from_messages(reader, place, &message.health_checks),
         tls: socket,
         tls_matches,
@@ -579,6 +584,7 @@ fn decode_outlier(
         base_ejection_time: base,
         max_ejection_time: longest.max(base),
         max_ejection_percent: reader.percent(&place.field("max_ejection_percent"), percent.into()),
+        error_statuses: Vec::new(),
     })
 }
 

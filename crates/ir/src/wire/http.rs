@@ -23,7 +23,7 @@ use rajut_proto::{
 use rajut_types::Text;
 
 use super::{
-    access_log, filter,
+    access_log, error_statuses, filter,
     matcher::lower,
     read::{Place, Reader, is_true, number},
     route, tracing, write,
@@ -216,6 +216,10 @@ pub(super) fn encode_upstream_options(cluster: &Cluster) -> UpstreamOptionsMessa
             }
         }),
         upstream_protocol_options: Some(protocol),
+        outlier_detection: cluster
+            .outlier_detection
+            .as_ref()
+            .and_then(|outlier| error_statuses::to_message(&outlier.error_statuses)),
         ..Default::default()
     }
 }
@@ -556,6 +560,8 @@ pub(super) struct UpstreamOptions {
     pub(super) max_connection_duration: Option<Duration>,
     pub(super) auto_sni: bool,
     pub(super) auto_san_validation: bool,
+    /// What outlier detection takes for errors; empty: 5xx.
+    pub(super) error_statuses: Vec<u16>,
 }
 
 /// Reads `typed_extension_protocol_options`, and the deprecated fields that stood for them before.
@@ -623,6 +629,7 @@ fn read_upstream_options(
         ),
         auto_sni: upstream.auto_sni,
         auto_san_validation: upstream.auto_san_validation,
+        error_statuses: error_statuses::from_message(reader, place, message.outlier_detection.as_ref()),
     }
 }
 

@@ -158,7 +158,10 @@ impl Cluster {
         let reached = |limit: Option<u32>, count: u32| limit.is_some_and(|limit| limit > 0 && count >= limit);
         let mut over = false;
         let status = match outcome {
-            Outcome::Status(status) => Some(status),
+            Outcome::Status(status) if settings.error_statuses.is_empty() => Some(status),
+            // Source: Envoy: what the matcher takes is a 500, all else is well.
+            Outcome::Status(status) if settings.error_statuses.contains(&status) => Some(500),
+            Outcome::Status(_) => Some(200),
             Outcome::Connected => {
                 count(&record.consecutive_local, false);
                 None

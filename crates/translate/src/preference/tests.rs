@@ -19,6 +19,7 @@ fn outlier() -> OutlierDetection {
         base_ejection_time: std::time::Duration::from_secs(1),
         max_ejection_percent: Percent::ALL,
         min_health_percent: Percent::default(),
+        error_statuses: Vec::new(),
     }
 }
 

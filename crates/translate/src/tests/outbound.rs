@@ -386,6 +386,7 @@ fn limits_are_the_rules_and_none_by_default() {
         base_ejection_time: Duration::from_mins(10),
         max_ejection_percent: Percent::from_millionths(500_000),
         min_health_percent: Percent::default(),
+        error_statuses: Vec::new(),
     };
     let policy = TrafficPolicy {
         connection_pool: Some(pool),
@@ -503,6 +504,7 @@ fn endpoints_elsewhere_wait_for_failures_only_where_ejection_is_on() {
         base_ejection_time: Duration::from_secs(30),
         max_ejection_percent: Percent::from_millionths(100_000),
         min_health_percent: Percent::default(),
+        error_statuses: Vec::new(),
     };
     let priorities = |outlier: Option<OutlierDetection>| {
         let policy = TrafficPolicy {

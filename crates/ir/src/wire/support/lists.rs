@@ -166,6 +166,24 @@ lists! {
     ] ignorable [
         "set_local_interface_name_on_upstream_connections" "happy_eyeballs_config"
     ] instead [];
+    "envoy.config.common.matcher.v3.HttpHeadersMatch": [
+        "headers"
+    ] ignorable [] instead [];
+    "envoy.config.common.matcher.v3.MatchPredicate": [
+        "or_match" "http_response_headers_match"
+    ] ignorable [] instead [
+        "and_match" = "write or_match of statuses"
+        "not_match" = "write or_match of statuses"
+        "any_match" = "write or_match of statuses"
+        "http_request_headers_match" = "write http_response_headers_match of `:status`"
+        "http_request_trailers_match" = "write http_response_headers_match of `:status`"
+        "http_response_trailers_match" = "write http_response_headers_match of `:status`"
+        "http_request_generic_body_match" = "write http_response_headers_match of `:status`"
+        "http_response_generic_body_match" = "write http_response_headers_match of `:status`"
+    ];
+    "envoy.config.common.matcher.v3.MatchPredicate.MatchSet": [
+        "rules"
+    ] ignorable [] instead [];
     "envoy.config.core.v3.Address": [
         "socket_address" "pipe" "envoy_internal_address"
     ] ignorable [] instead [];
@@ -1036,12 +1054,15 @@ lists! {
     ];
     "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": [
         "common_http_protocol_options" "upstream_http_protocol_options" "explicit_http_config"
-        "use_downstream_protocol_config" "auto_config"
+        "use_downstream_protocol_config" "auto_config" "outlier_detection"
     ] ignorable [] instead [
         "http_filters" = "filters stand in the connection manager"
         "retry_policy" = "write it on the route or virtual host"
         "hash_policy" = "write it on the route"
     ];
+    "envoy.extensions.upstreams.http.v3.HttpProtocolOptions.OutlierDetection": [
+        "error_matcher"
+    ] ignorable [] instead [];
     "envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig": [
         "http_protocol_options" "http2_protocol_options"
     ] ignorable [] instead [

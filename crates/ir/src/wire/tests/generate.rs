@@ -1210,17 +1210,21 @@ fn outlier() -> BoxedStrategy<OutlierDetection> {
     (
         (count(), count(), count(), any::<bool>()),
         (millis(1), millis(0), 0..100_000u64, 0..=100u32),
+        vec(100..600u16, 0..3),
     )
         .prop_map(
-            |((five, gateway, local, split), (interval, base, more, percent))| OutlierDetection {
-                consecutive_5xx: five,
-                consecutive_gateway_failure: gateway,
-                consecutive_local_origin_failure: local.filter(|_| split),
-                split_external_local_origin_errors: split,
-                interval,
-                base_ejection_time: base,
-                max_ejection_time: base + Duration::from_millis(more),
-                max_ejection_percent: Percent::from_millionths(percent * 10_000),
+            |((five, gateway, local, split), (interval, base, more, percent), error_statuses)| {
+                OutlierDetection {
+                    consecutive_5xx: five,
+                    consecutive_gateway_failure: gateway,
+                    consecutive_local_origin_failure: local.filter(|_| split),
+                    split_external_local_origin_errors: split,
+                    interval,
+                    base_ejection_time: base,
+                    max_ejection_time: base + Duration::from_millis(more),
+                    max_ejection_percent: Percent::from_millionths(percent * 10_000),
+                    error_statuses,
+                }
             },
         )
         .boxed()

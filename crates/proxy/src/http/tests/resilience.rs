@@ -240,6 +240,7 @@ fn detection() -> OutlierDetection {
         base_ejection_time: Duration::from_millis(100),
         max_ejection_time: Duration::from_secs(1),
         max_ejection_percent: Percent::new(50.0).unwrap(),
+        error_statuses: Vec::new(),
     }
 }
 
@@ -289,6 +290,30 @@ fn plain_500s_do_not_eject_where_only_gateway_errors_count() {
         }
         assert_eq!(proxy.cluster.ejected(), 0);
     });
+}
+
+#[test]
+fn the_statuses_that_are_named_eject_and_no_others() {
+    for (status, ejected) in [("429 Slow", 1), ("503 Unavailable", 0)] {
+        run(async move {
+            let text = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
+            let (bad, _) = answering(text.leak()).await;
+            let (good, _) = answering(OK).await;
+            let mut setup = Setup::to(&[bad, good]);
+            setup.cluster.outlier_detection = Some(OutlierDetection {
+                consecutive_5xx: Some(5),
+                error_statuses: vec![401, 429],
+                base_ejection_time: Duration::from_secs(10),
+                ..detection()
+            });
+            let proxy = setup.start().await;
+            let mut client = proxy.client().await;
+            for _ in 0..30 {
+                client.get("/").await;
+            }
+            assert_eq!(proxy.cluster.ejected(), ejected, "{status}");
+        });
+    }
 }
 
 #[test]

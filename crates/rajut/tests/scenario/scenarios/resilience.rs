@@ -224,8 +224,41 @@ spec:
     if failed < 12 {
         return Err(format!("500s must not eject: only {failed} of 60 reached the failing replica").into());
     }
+    let limited = limited_of(&address, 60)?;
+    if limited < 12 {
+        return Err(format!("429s are no errors unless they are named: {limited} of 60 came").into());
+    }
+    mesh.apply(NAMED)?;
+    eventually(
+        "who answers with a named status is ejected",
+        Duration::from_secs(30),
+        || (limited_of(&address, 12).ok()? == 0).then_some(()),
+    )?;
     mesh.down()?;
     Ok(Outcome::Passed)
+}
+
+/// 429 counts, and nothing else.
+const NAMED: &str = "
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: flaky, namespace: lab}
+spec:
+  host: flaky
+  trafficPolicy:
+    loadBalancer: {simple: ROUND_ROBIN}
+    outlierDetection: {consecutive5xxErrors: 5, outlierDetectionHttpErrorCodes: [401, 429], interval: 1s, baseEjectionTime: 30s, maxEjectionPercent: 50}
+";
+
+/// How many of so many requests are answered with 429, by one replica of four.
+fn limited_of(address: &str, count: usize) -> Result<usize> {
+    let mut failed = 0;
+    for _ in 0..count {
+        let answer = get(address, address, "/fail?rate=1&status=429&instance=flaky-0")?;
+        failed += usize::from(answer.status == 429);
+    }
+    Ok(failed)
 }
 
 fn clean(plane: Plane) -> Result<Outcome> {
