@@ -12,13 +12,13 @@ use std::{
 use aws_lc_rs::digest;
 use bytes::Bytes;
 use rajut_ir::{
-    NameTable, ResourceKind, Resources,
+    NameTable, Names, ResourceKind, Resources,
     cluster::Cluster,
     endpoint::LoadAssignment,
     listener::Listener,
     route::{RouteConfiguration, VirtualHost},
     wire::{
-        Encoded, encode_cluster, encode_listener, encode_load_assignment, encode_name_table,
+        Encoded, encode_cluster, encode_listener, encode_load_assignment, encode_name_table, encode_names,
         encode_route_configuration, encode_route_head, encode_secret, encode_virtual_host,
     },
 };
@@ -143,13 +143,35 @@ enum Held {
 /// How a resource that scopes share is encoded.
 type Encode<T> = fn(&mut Encoder, &T) -> Resource;
 
-/// A virtual host, which the route tables of many scopes share.
+/// A part of resources, which those of many scopes share: a virtual host, the names of a service.
 #[derive(Debug)]
-struct SharedHost {
+struct SharedPart<T: ?Sized> {
     /// Held, so that its address is not used again.
-    host: Arc<VirtualHost>,
+    value: Arc<T>,
     bytes: Bytes,
     digest: digest::Digest,
+}
+
+/// By the value's address.
+type SharedParts<T> = HashMap<usize, SharedPart<T>>;
+
+/// The encoded form of a part; `fresh` grows by what had to be made.
+fn shared_part<'p, T: ?Sized>(
+    known: &'p mut SharedParts<T>,
+    value: &Arc<T>,
+    encode: fn(&T) -> Bytes,
+    fresh: &mut usize,
+) -> &'p SharedPart<T> {
+    let address = Arc::as_ptr(value).cast::<()>().addr();
+    known.entry(address).or_insert_with(|| {
+        let bytes = encode(value);
+        *fresh += bytes.len();
+        SharedPart {
+            value: Arc::clone(value),
+            digest: digest::digest(&digest::SHA256, &bytes),
+            bytes,
+        }
+    })
 }
 
 /// Encodes resources, each allocation once, and keeps one of equal results.
@@ -157,11 +179,11 @@ struct SharedHost {
 pub struct Encoder {
     /// Address → what stands there, and its encoded form; as long as a scope uses it.
     known: HashMap<usize, (Held, Arc<Resource>)>,
-    /// By the virtual host's address.
-    hosts: HashMap<usize, SharedHost>,
+    hosts: SharedParts<VirtualHost>,
+    names: SharedParts<Names>,
     /// Version → resource, of proxies' own: many stand beside workloads that are alike.
     own: HashMap<Text, Arc<Resource>>,
-    /// At so many entries of all three the unused ones are dropped.
+    /// At so many entries of all four the unused ones are dropped.
     limit: usize,
     encoded: usize,
     bytes: usize,
@@ -177,13 +199,14 @@ impl Encoder {
             self.known
                 .retain(|_, (_, resource)| Arc::strong_count(resource) > 1);
             self.own.retain(|_, resource| Arc::strong_count(resource) > 1);
-            self.hosts.retain(|_, known| Arc::strong_count(&known.host) > 1);
+            self.hosts.retain(|_, known| Arc::strong_count(&known.value) > 1);
+            self.names.retain(|_, known| Arc::strong_count(&known.value) > 1);
             self.limit = 2 * self.entries();
         }
     }
 
     fn entries(&self) -> usize {
-        self.known.len() + self.own.len() + self.hosts.len()
+        self.known.len() + self.own.len() + self.hosts.len() + self.names.len()
     }
 
     /// (resources, bytes) encoded since the last call.
@@ -237,7 +260,7 @@ impl Encoder {
             (names, ResourceKind::NameTable.type_url()),
             pair,
             Held::NameTable,
-            |encoder, value| encoder.encode(encode_name_table(value)),
+            Self::encode_names,
             &mut changed,
         );
         changed
@@ -303,15 +326,7 @@ impl Encoder {
         let mut version = digest::Context::new(&digest::SHA256);
         version.update(&head.value);
         let hosts = routes.virtual_hosts.iter().map(|host| {
-            let known = self.hosts.entry(Arc::as_ptr(host).addr()).or_insert_with(|| {
-                let bytes = encode_virtual_host(host);
-                fresh += bytes.len();
-                SharedHost {
-                    host: Arc::clone(host),
-                    digest: digest::digest(&digest::SHA256, &bytes),
-                    bytes,
-                }
-            });
+            let known = shared_part(&mut self.hosts, host, encode_virtual_host, &mut fresh);
             version.update(known.digest.as_ref());
             known.bytes.clone()
         });
@@ -319,6 +334,25 @@ impl Encoder {
         self.bytes += fresh;
         Resource {
             name: head.name,
+            version: version_text(&version.finish()),
+            body,
+        }
+    }
+
+    /// A table of names, of which those of each service are encoded once for all the tables that they stand in.
+    fn encode_names(&mut self, table: &NameTable) -> Resource {
+        self.encoded += 1;
+        let mut fresh = 0;
+        let mut version = digest::Context::new(&digest::SHA256);
+        let parts = table.parts().iter().map(|names| {
+            let known = shared_part(&mut self.names, names, encode_names, &mut fresh);
+            version.update(known.digest.as_ref());
+            known.bytes.clone()
+        });
+        let body: Payload = parts.collect();
+        self.bytes += fresh;
+        Resource {
+            name: Text::default(),
             version: version_text(&version.finish()),
             body,
         }
@@ -473,7 +507,12 @@ mod tests {
             let (host, bytes) = (host("unused"), Bytes::new());
             let digest = digest::digest(&digest::SHA256, &bytes);
             let key = Arc::as_ptr(&host).addr();
-            encoder.hosts.insert(key, SharedHost { host, bytes, digest });
+            let part = SharedPart {
+                value: host,
+                bytes,
+                digest,
+            };
+            encoder.hosts.insert(key, part);
         }
         encoder.turn();
         assert!(

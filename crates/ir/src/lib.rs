@@ -32,4 +32,4 @@ pub mod tls;
 pub mod tracing;
 pub mod wire;
 
-pub use resources::{NameTable, ResourceKind, Resources};
+pub use resources::{NameTable, Names, ResourceKind, Resources};

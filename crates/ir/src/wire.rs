@@ -224,7 +224,7 @@ pub type DecodeResult<T> = Result<Decoded<T>, DecodeErrors>;
 pub use cluster::{decode_cluster, encode_cluster};
 pub use endpoint::{decode_load_assignment, encode_load_assignment};
 pub use listener::{decode_listener, encode_listener};
-pub use names::{decode_name_table, encode_name_table};
+pub use names::{decode_name_table, encode_name_table, encode_names};
 pub use route::{
     decode_route_configuration, encode_route_configuration, encode_route_head, encode_virtual_host,
 };

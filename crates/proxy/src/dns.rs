@@ -264,12 +264,12 @@ fn answer_locally(message: &Message, names: &NameTable, domain: &str) -> Option<
 
 /// The addresses of a name: as it stands, else of the closest wildcard above it.
 fn find<'a>(names: &'a NameTable, name: &str) -> Option<&'a [IpAddr]> {
-    if let Some(addresses) = names.names.get(name) {
+    if let Some(addresses) = names.find(name) {
         return Some(addresses);
     }
     let mut rest = name;
     while let Some((_, parent)) = rest.split_once('.') {
-        if let Some(addresses) = names.names.get(&*format!("*.{parent}")) {
+        if let Some(addresses) = names.find(&format!("*.{parent}")) {
             return Some(addresses);
         }
         rest = parent;
@@ -346,14 +346,11 @@ mod tests {
                 addresses.iter().map(|a| a.parse().expect("an address")).collect(),
             )
         };
-        NameTable {
-            names: [
-                entry("auth.clinic.svc.cluster.local", &["240.240.0.1"]),
-                entry("auth", &["240.240.0.1"]),
-                entry("*.wild.example", &["240.240.0.9", "2001:2::9"]),
-            ]
-            .into(),
-        }
+        NameTable::new([
+            entry("auth.clinic.svc.cluster.local", &["240.240.0.1"]),
+            entry("auth", &["240.240.0.1"]),
+            entry("*.wild.example", &["240.240.0.9", "2001:2::9"]),
+        ])
     }
 
     fn ask(name: &str, kind: RecordType) -> Option<Message> {

@@ -17,7 +17,7 @@ use rajut_config::{
     snapshot::{ClientView, ServiceView},
 };
 use rajut_ir::{
-    NameTable,
+    NameTable, Names,
     cluster::Cluster,
     endpoint::LoadAssignment,
     listener::Listener,
@@ -33,6 +33,7 @@ pub(crate) use redirected::{add_listeners as add_redirected_listeners, unknown_c
 use crate::{
     assignment::{self, AssignmentView},
     cluster::{self, ClusterView},
+    dns::{self, NamesView},
     memo::Memo,
     policy::Effective,
     preference::Preference,
@@ -62,6 +63,7 @@ pub(crate) struct Pieces {
     clusters: Memo<ClusterView, Option<Arc<Cluster>>>,
     assignments: Memo<AssignmentView, Arc<LoadAssignment>>,
     virtual_hosts: Memo<VirtualHostView, Arc<VirtualHost>>,
+    names: Memo<NamesView, Arc<Names>>,
 }
 
 impl Pieces {
@@ -69,11 +71,17 @@ impl Pieces {
         self.clusters.turn();
         self.assignments.turn();
         self.virtual_hosts.turn();
+        self.names.turn();
     }
 
     /// Pieces made so far.
     pub(crate) fn made(&self) -> u64 {
         self.clusters.made() + self.assignments.made() + self.virtual_hosts.made()
+    }
+
+    /// Not counted among the pieces made: they are a small part of one.
+    pub(crate) fn names(&mut self, view: NamesView) -> Arc<Names> {
+        self.names.find_or_make(view, dns::build)
     }
 
     pub(crate) fn virtual_host(&mut self, view: VirtualHostView) -> Arc<VirtualHost> {

@@ -379,7 +379,7 @@ fn build_outbound(pieces: &mut Pieces, client: &ClientView, scope: &Scope) -> Ou
             outbound::add_redirected_listeners(&mut out, pieces, client);
             out.put_cluster(cluster::passthrough(&client.mesh));
             out.put_cluster(cluster::black_hole(&client.mesh));
-            out.names = Some(Arc::new(dns::table(client)));
+            out.names = Some(Arc::new(dns::table(client, pieces)));
         }
         Entry::Explicit(ports) => {
             outbound::add_clusters(&mut out, pieces, client, false, &scope.locality);

@@ -348,7 +348,12 @@ impl Mesh {
                 .into();
             whole
         });
-        let names = resources.names.iter().map(|one| wire::encode_name_table(one));
+        let names = resources.names.iter().map(|one| {
+            let parts: Vec<Bytes> = one.parts().iter().map(|part| wire::encode_names(part)).collect();
+            let mut whole = wire::encode_name_table(&rajut_ir::NameTable::default());
+            whole.value = parts.concat().into();
+            whole
+        });
         clusters
             .chain(assignments)
             .chain(listeners)

@@ -441,15 +441,15 @@ fn headless_services_go_where_the_client_dialled() {
     assert!(own.tls.is_some() && own.tls_matches.is_empty());
     assert!(found.listeners.contains_key("10.0.0.7_5432"));
     assert!(!found.assignments.contains_key(name));
-    let names = &found.names.as_ref().expect("a table").names;
-    let pod = vec![IpAddr::from([10, 0, 0, 7])];
+    let names = found.names.as_ref().expect("a table");
+    let pod = [IpAddr::from([10, 0, 0, 7])];
     for known in [
         "db",
         "db.clinic.svc.cluster.local",
         "db-7.db",
         "db-7.db.clinic.svc.cluster.local",
     ] {
-        assert_eq!(names.get(known), Some(&pod), "{known}");
+        assert_eq!(names.find(known), Some(&pod[..]), "{known}");
     }
     // Without redirection nobody dials an endpoint: they are sent instead.
     let explicit = resources(&mesh, &proxy("web", explicit(&[("db", 5432)])));
@@ -467,10 +467,49 @@ fn names_are_short_in_the_own_namespace_alone() {
         found
             .names
             .as_ref()
-            .is_some_and(|table| table.names.contains_key(name))
+            .is_some_and(|table| table.find(name).is_some())
     };
     assert!(has(&own, "api") && has(&own, "api.clinic") && has(&own, "api.clinic.svc.cluster.local"));
     assert!(!has(&other, "api") && has(&other, "api.clinic"));
+}
+
+#[test]
+fn the_names_of_a_service_are_one_part_for_all_namespaces_but_its_own() {
+    let services = vec![
+        service("api", 1, 80, Protocol::Http),
+        service("db", 2, 81, Protocol::Http),
+    ];
+    let mesh = snapshot(mesh_of(services), vec![]);
+    let mut cache = crate::Translator::default();
+    let mut parts_of = |namespace: &str| {
+        let mut client = proxy("web", netns());
+        client.namespace = namespace.into();
+        let found = crate::translate(&mesh, &client, &mut cache).0;
+        found.names.as_ref().expect("a table").parts().to_vec()
+    };
+    let (own, one, other) = (parts_of("clinic"), parts_of("one"), parts_of("other"));
+    assert_eq!((own.len(), one.len(), other.len()), (2, 2, 2));
+    let all = one.iter().zip(&other).zip(&own);
+    for ((one, other), own) in all {
+        assert!(std::sync::Arc::ptr_eq(one, other));
+        assert_eq!((own.len(), one.len()), (4, 3));
+    }
+}
+
+#[test]
+fn a_full_name_is_never_displaced_by_the_short_form_of_another_host() {
+    let mut foreign = service("entry", 2, 80, Protocol::Http);
+    foreign.host = "api.clinic".parse().expect("a host");
+    let services = vec![service("api", 1, 80, Protocol::Http), foreign];
+    let mesh = snapshot(mesh_of(services), vec![]);
+    let found = resources(&mesh, &proxy("web", netns()));
+    let names = found.names.as_ref().expect("a table");
+    let of = |name: &str| names.find(name).expect("a name").to_vec();
+    assert_eq!(of("api.clinic.svc"), of("api"));
+    assert_ne!(of("api.clinic"), of("api"), "the service entry's own name");
+    let all: Vec<_> = names.iter().map(|(name, _)| name).collect();
+    let once: std::collections::BTreeSet<_> = all.iter().collect();
+    assert_eq!(all.len(), once.len(), "each name once");
 }
 
 #[test]

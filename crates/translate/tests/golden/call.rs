@@ -96,7 +96,7 @@ pub(super) fn outcome(resources: &Resources, call: &Call) -> String {
 fn resolve(resources: &Resources, name: &str) -> Option<IpAddr> {
     name.parse()
         .ok()
-        .or_else(|| resources.names.as_ref()?.names.get(name)?.first().copied())
+        .or_else(|| resources.names.as_ref()?.find(name)?.first().copied())
 }
 
 fn dial(resources: &Resources, to: SocketAddr, call: &Call, request: Option<&Request<'_>>) -> String {

@@ -1,6 +1,6 @@
 //! Resources as a person reads them: one line a thing, in a stable order. What is Istio's or Envoy's default is left out.
 
-use std::{fmt::Write as _, time::Duration};
+use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
 use rajut_ir::{
     Resources,
@@ -33,7 +33,8 @@ pub(super) fn text(resources: &Resources, findings: &[Diagnostic]) -> String {
         let _ = writeln!(out, "endpoints {}", found.cluster_name);
         endpoints(&mut out, found);
     }
-    for (name, addresses) in resources.names.iter().flat_map(|table| &table.names) {
+    let names: BTreeMap<_, _> = resources.names.iter().flat_map(|table| table.iter()).collect();
+    for (name, addresses) in names {
         let _ = writeln!(out, "name {name} {addresses:?}");
     }
     out

@@ -1757,8 +1757,8 @@ pub(super) fn listener() -> BoxedStrategy<Listener> {
 pub(super) fn names() -> impl Strategy<Value = NameTable> {
     prop::collection::btree_map(
         name().prop_map(|it| format!("{it}x").into()),
-        vec(any::<IpAddr>(), 0..3),
+        vec(any::<IpAddr>(), 0..3).prop_map(Into::into),
         0..4,
     )
-    .prop_map(|names| NameTable { names })
+    .prop_map(NameTable::new)
 }
