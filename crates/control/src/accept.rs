@@ -1,33 +1,22 @@
-//! The control plane's TLS port: accepts connections, finishes their handshakes within a bound, and hands them to tonic with
+//! The control plane's TLS port: accepts connections, finishes their handshakes within a bound, and hands them over with
 //! the peer's verified identity ([`PeerInfo`]).
 //!
 //! TLS 1.3 only. A client certificate is optional here (enrolment has none yet) but must be a mesh certificate where it is
 //! shown; what needs one asks [`PeerInfo::principal`]. Bounds: [`HANDSHAKES_MAX`] at once, [`HANDSHAKE_TIMEOUT`] each.
 
-use std::{
-    io,
-    net::SocketAddr,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use rajut_identity::{Identity, PeerRules, principal_of, rustls, tls::mesh_server_config};
 use rajut_platform::socket::{AcceptFault, TcpListener, TcpStream, accept_fault};
 use rajut_types::{Principal, TrustDomain};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::{Semaphore, mpsc, watch},
-};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
-use tonic::transport::server::Connected;
 
 /// Handshakes at once; more connections wait in the kernel's queue.
 const HANDSHAKES_MAX: usize = 256;
 /// A client that has not finished its handshake in this time is dropped.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Finished connections that wait for tonic.
+/// Finished connections that wait to be served.
 const READY_MAX: usize = 16;
 
 /// What is known of a connection's other end.
@@ -42,19 +31,13 @@ pub struct PeerInfo {
 /// A finished TLS connection.
 #[derive(Debug)]
 pub struct Accepted {
-    stream: TlsStream<TcpStream>,
-    peer: PeerInfo,
+    /// What is sent and read.
+    pub(crate) stream: TlsStream<TcpStream>,
+    /// Who is at the other end.
+    pub(crate) peer: PeerInfo,
 }
 
-impl Connected for Accepted {
-    type ConnectInfo = PeerInfo;
-
-    fn connect_info(&self) -> PeerInfo {
-        self.peer.clone()
-    }
-}
-
-/// Accepts for ever; the receiver is what tonic serves. Ends when the receiver is dropped.
+/// Accepts for ever; what is received is served. Ends when the receiver is dropped.
 pub fn spawn_acceptor(
     listener: TcpListener,
     identity: watch::Receiver<Arc<Identity>>,
@@ -86,7 +69,7 @@ async fn accept(
             Ok(accepted) => accepted,
             Err(error) => {
                 if matches!(accept_fault(&error), AcceptFault::Listener) {
-                    // The error means that tonic is gone already.
+                    // The error means that nobody serves any more.
                     let _ = sender.send(Err(error)).await;
                     return;
                 }
@@ -101,7 +84,7 @@ async fn accept(
         };
         tokio::spawn(async move {
             match handshake(stream, address, config).await {
-                // The error means that tonic is gone already.
+                // The error means that nobody serves any more.
                 Ok(accepted) => drop(sender.send(Ok(accepted)).await),
                 Err(error) => tracing::debug!(%address, %error, "handshake failed"),
             }
@@ -130,44 +113,4 @@ async fn handshake(
         stream,
         peer: PeerInfo { principal, address },
     })
-}
-
-impl AsyncRead for Accepted {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for Accepted {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffers: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, buffers)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
 }

@@ -11,6 +11,8 @@ use std::{
 
 use aws_lc_rs::digest;
 use bytes::Bytes;
+use hyper::{body::Incoming, server::conn::http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rajut_ir::{
     NameTable, Names, ResourceKind, Resources,
     cluster::Cluster,
@@ -31,8 +33,9 @@ use rajut_xds::{
     server::AdsServer,
 };
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
+use tokio::{sync::mpsc, task::JoinSet};
+use tonic::service::Routes;
+use tower_service::Service as _;
 
 use crate::{
     accept::Accepted,
@@ -48,32 +51,73 @@ type Named<T> = PersistentMap<Text, Arc<T>>;
 /// HTTP/2 pings, so that a proxy whose machine is gone is noticed.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
 
+/// What may wait in a stream to be sent. Of what waits each piece has a place that the connection keeps for ever: hyper's own 400 KiB
+/// were thirty pieces of a thousand proxies' first answers.
+const SEND_BUFFER_BYTES: usize = 64 * 1024;
+
 /// Serves discovery, the issuer, the observer and the recorder on the accepted connections until the drain begins.
+///
+/// On hyper's connections: tonic's server, which is the same, can't limit what waits.
 pub async fn serve_grpc(
-    accepted: mpsc::Receiver<io::Result<Accepted>>,
+    mut accepted: mpsc::Receiver<io::Result<Accepted>>,
     discovery: Discovery,
     authority: SharedAuthority,
     (observer, recorder): (Observer, Recorder),
     clock: Clock,
     drain: Drain,
 ) {
-    let serving = tonic::transport::Server::builder()
-        .http2_keepalive_interval(Some(KEEPALIVE.0))
-        .http2_keepalive_timeout(Some(KEEPALIVE.1))
-        .add_service(AdsServer::service(Arc::new(discovery), clock))
+    let services = Routes::new(AdsServer::service(Arc::new(discovery), clock))
         .add_service(CertificateServer::new(CertificateAuthorityService::new(
             authority,
         )))
         .add_service(LoadServer::new(Arc::new(observer)))
         .add_service(RecordServer::new(Arc::new(recorder)))
-        .serve_with_incoming_shutdown(
-            ReceiverStream::new(accepted),
-            async move { drain.started().await },
-        );
-    // Boxed: the whole server is one large future.
-    let served = Box::pin(serving).await;
-    if let Err(error) = served {
-        tracing::error!(%error, "the control plane's port is closed");
+        .prepare();
+    // Ended with this task.
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = accepted.recv() => accepted,
+            () = drain.started() => break,
+        };
+        while connections.try_join_next().is_some() {}
+        match accepted {
+            Some(Ok(accepted)) => {
+                connections.spawn(serve_connection(accepted, services.clone(), drain.clone()));
+            }
+            Some(Err(error)) => {
+                tracing::error!(%error, "the control plane's port is closed");
+                break;
+            }
+            None => break,
+        }
+    }
+    while connections.join_next().await.is_some() {}
+}
+
+/// One proxy's connection, until it ends or the drain does away with it.
+async fn serve_connection(accepted: Accepted, services: Routes, drain: Drain) {
+    let Accepted { stream, peer } = accepted;
+    let service = hyper::service::service_fn(move |mut request: http::Request<Incoming>| {
+        request.extensions_mut().insert(peer.clone());
+        services.clone().call(request)
+    });
+    let connection = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .keep_alive_interval(KEEPALIVE.0)
+        .keep_alive_timeout(KEEPALIVE.1)
+        .max_send_buf_size(SEND_BUFFER_BYTES)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = drain.started() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a proxy's connection ended");
     }
 }
 
