@@ -279,7 +279,11 @@ fn request(object: &Object<'_>) -> TestRequest {
             }
         }
     }
-    let path = named("path");
+    let (mut path, mut host) = (named("path"), named("host"));
+    // RFC 9112 section 3.2.2: the host of a target in absolute form counts, whatever the request's field says.
+    if let Some((target, own)) = path.as_deref().and_then(absolute) {
+        (path, host) = (Some(target), own.or(host));
+    }
     if let Some(text) = &path
         && !text.starts_with('/')
         && let Some(field) = object.get("path")
@@ -294,7 +298,7 @@ fn request(object: &Object<'_>) -> TestRequest {
         tcp,
         method: named("method"),
         path,
-        host: named("host"),
+        host,
         headers: object
             .get("headers")
             .map(|field| headers(&field))
@@ -302,6 +306,17 @@ fn request(object: &Object<'_>) -> TestRequest {
         sni: object.text("sni").unwrap_or_default(),
         token: object.object("jwt").map(|object| token(&object)),
     }
+}
+
+/// The path and the host of a target in absolute form.
+fn absolute(target: &str) -> Option<(Text, Option<Text>)> {
+    let rest = ["http://", "https://"]
+        .iter()
+        .find_map(|scheme| target.strip_prefix(scheme))?;
+    let (host, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    let slash = if path.starts_with('/') { "" } else { "/" };
+    let host = Some(host).filter(|host| !host.is_empty());
+    Some((format!("{slash}{path}").into(), host.map(Text::from)))
 }
 
 fn headers(field: &Field<'_>) -> Vec<(Text, Text)> {

@@ -10,6 +10,7 @@
 //! Bounds: one inbound half is kept for each workload that is asked about. Pure. What it does not do: gateways, rate limits, what a
 //! route does.
 
+pub mod explain;
 pub mod matrix;
 pub mod recorded;
 pub mod row;
@@ -93,7 +94,7 @@ pub enum Token {
 }
 
 /// What becomes of a call.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Verdict {
     /// It reaches the application.
@@ -473,7 +474,10 @@ pub(crate) fn of_rule(view: &WorkloadView, name: &str) -> Option<Because> {
         let rule: usize = name.strip_prefix(&begin)?.strip_suffix(']')?.parse().ok()?;
         let origin = &policy.origin;
         Some(Because::Rule {
-            policy: origin.at(format!("spec.rules[{rule}]"), origin.line),
+            policy: origin.at(
+                format!("spec.rules[{rule}]"),
+                policy.rules.get(rule).map_or(origin.line, |rule| rule.line),
+            ),
             rule,
         })
     })

@@ -4,6 +4,8 @@
 //! Pure: the proxy's resources and the snapshot in, steps and a verdict out. It opens no connection: it says what the
 //! configuration means, not whether an application answers. Where weights draw, it shows the draw of zero and the shares.
 
+mod policies;
+
 use std::{borrow::Cow, collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use rajut_config::{
@@ -20,10 +22,13 @@ use rajut_ir::{
     filter::FilterOverride,
     http::{HttpConnectionManager, RouteSource},
     listener::{ChainAction, FilterChain, Listener, TransportProtocol},
+    path,
     route::{RouteActionKind, RouteConfiguration},
 };
 use rajut_translate::{Capture, DataPlane, Proxy, Role};
 use rajut_types::{Hostname, Origin, Principal, Text};
+
+use crate::judge;
 
 /// What is asked.
 #[derive(Debug, Clone, serde::Deserialize)]
@@ -63,6 +68,8 @@ pub struct Explanation {
     pub cluster: Option<Text>,
     /// Its subset, empty without one.
     pub subset: Option<Text>,
+    /// What the policies of the workload that is called make of it; `None` where it does not get there.
+    pub access: Option<judge::Verdict>,
 }
 
 /// One step.
@@ -183,12 +190,12 @@ pub fn follow(
     resources: &Resources,
     question: &Question,
 ) -> Result<Explanation, Unanswerable> {
-    let request = Call::parse(question)?;
     let mut way = Way {
         snapshot,
         proxy,
         resources,
-        request: &request,
+        request: Call::parse(question)?,
+        sent: None,
         found: Explanation::default(),
     };
     way.walk();
@@ -268,7 +275,9 @@ struct Way<'a> {
     snapshot: &'a Snapshot,
     proxy: &'a Proxy,
     resources: &'a Resources,
-    request: &'a Call,
+    request: Call,
+    /// The request as the route sends it on; `None`: bytes.
+    sent: Option<judge::Request>,
     found: Explanation,
 }
 
@@ -492,8 +501,19 @@ impl Way<'_> {
             return None;
         };
         self.say("routes", routes.name.to_string(), None);
+        match path::normalize(http, self.request.path.as_bytes()) {
+            Ok(None) => {}
+            Ok(Some(normal)) => {
+                self.request.path = String::from_utf8_lossy(&normal).into_owned();
+                self.say("path", format!("becomes {}", self.request.path), None);
+            }
+            Err(path::BadPath) => {
+                self.end(false, "the path holds an escaped NUL: answered 400");
+                return None;
+            }
+        }
         let table = RouteTable::compile(&routes);
-        let (decision, tried) = explain(&table, self.request, 0);
+        let (decision, tried) = explain(&table, &self.request, 0);
         for step in tried {
             self.tried(step);
         }
@@ -515,6 +535,7 @@ impl Way<'_> {
             Decision::Route(chosen) => {
                 self.found.route = Some(chosen.route.name.clone());
                 self.filters_of(&chosen);
+                self.sent = policies::sent(&self.request, &table, &chosen);
                 let cluster = match chosen.cluster {
                     ChosenCluster::Named(name) => Some(name.clone()),
                     ChosenCluster::Weighted(cluster) => Some(cluster.name.clone()),
@@ -675,48 +696,47 @@ impl Way<'_> {
         self.peer(&cluster, first);
     }
 
-    /// TLS on the hop, and what the other side's peer authentication makes of it.
+    /// TLS on the hop, what the other side's peer authentication makes of it, and what its policies do.
     fn peer(&mut self, cluster: &Cluster, endpoint: &Endpoint) {
         let claimed = cluster
             .tls_matches
             .iter()
             .find(|entry| endpoint.tls_labels.matches(&entry.labels));
-        let secured = claimed.map_or(&cluster.tls, |entry| &entry.tls).is_some();
-        let how = if secured { "TLS" } else { "plaintext" };
+        let tls = claimed.map_or(&cluster.tls, |entry| &entry.tls).as_ref();
+        let how = if tls.is_some() { "TLS" } else { "plaintext" };
         self.say("transport", format!("{how} to {}", endpoint.address), None);
-        let Some((mode, origin)) = self.server_mode(endpoint) else {
-            self.end(true, format!("reaches {} over {how}", endpoint.address));
+        let reaches = format!("reaches {} over {how}", endpoint.address);
+        let Some((workload, port)) = self.server(endpoint) else {
+            self.end(true, reaches);
             return;
         };
-        self.say(
-            "peer auth",
-            format!("the server's mode is {mode:?}"),
-            Some(&origin),
-        );
-        match (mode, secured) {
-            (MtlsMode::Strict, false) => {
-                self.end(
-                    false,
-                    format!("{} takes mTLS only and refuses plaintext", endpoint.address),
-                );
-            }
-            _ => self.end(true, format!("reaches {} over {how}", endpoint.address)),
-        }
-    }
-
-    fn server_mode(&self, endpoint: &Endpoint) -> Option<(MtlsMode, Origin)> {
-        let EndpointAddress::Socket(address) = &endpoint.address else {
-            return None;
-        };
-        let (workload, port) = self
-            .snapshot
-            .workloads
-            .values()
-            .find_map(|workload| Some((workload, workload.container_port(*address)?)))?;
         let view = self
             .snapshot
             .workload_view(&workload.namespace, &workload.name, &workload.labels);
-        Some((view.mtls.mode(port), view.mtls.origin(port).clone()))
+        let mode = view.mtls.mode(port);
+        self.say(
+            "peer auth",
+            format!("the server's mode is {mode:?}"),
+            Some(view.mtls.origin(port)),
+        );
+        if mode == MtlsMode::Strict && tls.is_none() {
+            let text = format!("{} takes mTLS only and refuses plaintext", endpoint.address);
+            self.end(false, text);
+            return;
+        }
+        let server_name = tls.map(|tls| tls.sni.clone());
+        self.policies(&workload, port, server_name, &reaches);
+    }
+
+    /// The workload behind an endpoint, and its port.
+    fn server(&self, endpoint: &Endpoint) -> Option<(Arc<Workload>, u16)> {
+        let EndpointAddress::Socket(address) = &endpoint.address else {
+            return None;
+        };
+        self.snapshot
+            .workloads
+            .values()
+            .find_map(|workload| Some((Arc::clone(workload), workload.container_port(*address)?)))
     }
 }
 

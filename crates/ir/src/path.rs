@@ -102,7 +102,10 @@ fn normalized(target: &[u8], dots: bool, slashes: bool) -> Option<Vec<u8>> {
     let parts: Vec<&[u8]> = decoded[1..].split(|byte| *byte == b'/').collect();
     let last = parts.len() - 1;
     for (index, part) in parts.into_iter().enumerate() {
-        match part {
+        // A dot segment is one with its parameters too (RFC 3986 section 3.3): servers that leave parameters out resolve `/..;x/`
+        // (Envoy: CVE-2026-73551).
+        let name = part.split(|byte| *byte == b';').next().unwrap_or_default();
+        match name {
             b"." if dots && index == last => segments.push(b""),
             b"." if dots => {}
             b".." if dots => {
@@ -111,8 +114,8 @@ fn normalized(target: &[u8], dots: bool, slashes: bool) -> Option<Vec<u8>> {
                     segments.push(b"");
                 }
             }
-            b"" if slashes && index != last => {}
-            part => segments.push(part),
+            _ if part.is_empty() && slashes && index != last => {}
+            _ => segments.push(part),
         }
     }
     let mut out = Vec::with_capacity(target.len());
@@ -164,6 +167,10 @@ mod tests {
             ("//a///b/", "/a/b/"),
             ("/a\\..\\b", "/b"),
             ("/.well-known", "/.well-known"),
+            ("/a/..;/b", "/b"),
+            ("/a/b/%2e.;x=1;y", "/a/"),
+            ("/a/.;v/b;c", "/a/b;c"),
+            ("/a/;/...;/b", "/a/;/...;/b"),
             ("/%73ecre%74/%7Eme?a=%73", "/secret/~me?a=%73"),
             ("/a%2Fb%2fc%20%c3%a9%zz%", "/a%2Fb%2fc%20%c3%a9%zz%"),
         ] {

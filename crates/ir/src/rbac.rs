@@ -19,6 +19,7 @@
 //!
 //! Does not: conditions in CEL, metadata but claims; the decoder refuses them by name.
 
+mod explain;
 pub mod reach;
 
 use std::{

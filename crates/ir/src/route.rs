@@ -201,6 +201,42 @@ pub enum PathRewrite {
     },
 }
 
+impl PathRewrite {
+    /// The target (path and query) of a request that a route took by `matched`; `None`: it stays as it is.
+    pub fn apply(&self, target: &[u8], matched: &PathMatch) -> Option<Vec<u8>> {
+        let end = target.iter().position(|byte| *byte == b'?');
+        let (path, query) = target.split_at(end.unwrap_or(target.len()));
+        let mut out = match self {
+            Self::Prefix(replacement) => {
+                let length = match matched {
+                    PathMatch::Prefix(prefix) | PathMatch::SeparatedPrefix(prefix) => prefix.len(),
+                    PathMatch::Exact(_) | PathMatch::Regex(_) | PathMatch::Connect => path.len(),
+                };
+                let rest = path.get(length..)?;
+                let mut out = replacement.as_bytes().to_vec();
+                // Gateway API: `/a` → `/` on `/a/b` gives `/b`, not `//b`.
+                let doubled = matches!(matched, PathMatch::SeparatedPrefix(_))
+                    && out.ends_with(b"/")
+                    && rest.starts_with(b"/");
+                if doubled {
+                    out.pop();
+                }
+                out.extend_from_slice(rest);
+                if out.is_empty() {
+                    out.push(b'/');
+                }
+                out
+            }
+            Self::Regex {
+                pattern,
+                substitution,
+            } => pattern.replace_all(path, substitution),
+        };
+        out.extend_from_slice(query);
+        (out != target).then_some(out)
+    }
+}
+
 /// What the host becomes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HostRewrite {

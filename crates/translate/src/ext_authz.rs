@@ -20,7 +20,7 @@ use crate::names;
 /// Before the counters and notes of the rules that say about which calls is asked. Source: Istio.
 pub const SHADOW_PREFIX: &str = "istio_ext_authz_";
 /// Before the names of those rules. Source: Istio.
-pub(crate) const POLICY_PREFIX: &str = "istio-ext-authz";
+pub const POLICY_PREFIX: &str = "istio-ext-authz";
 /// Where a provider names none. Source: Istio.
 const TIMEOUT: Duration = Duration::from_mins(10);
 /// Before the counters of TCP ports.

@@ -50,7 +50,7 @@ mod translator;
 mod virtual_host;
 
 pub use authorization::{access_controls, rule_name};
-pub use ext_authz::SHADOW_PREFIX as ASKED_PREFIX;
+pub use ext_authz::{POLICY_PREFIX as ASKED_NAME, SHADOW_PREFIX as ASKED_PREFIX};
 pub use outbound::Outbound;
 pub use proxy::{Capture, DataPlane, ExplicitPort, Proxy, Role};
 pub use translator::{Scope, Translator, translate};

@@ -158,6 +158,7 @@ fn read_rule(rule: &Object<'_>, namespace: &Text) -> AuthorizationRule {
             .filter_map(Field::object)
             .filter_map(|condition| read_condition(&condition, namespace))
             .collect(),
+        line: rule.field().origin().line,
     }
 }
 

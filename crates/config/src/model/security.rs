@@ -83,6 +83,8 @@ pub struct AuthorizationRule {
     pub operations: Vec<AuthorizationOperation>,
     /// What else must hold.
     pub conditions: Vec<AuthorizationCondition>,
+    /// In its policy's source.
+    pub line: u32,
 }
 
 /// Values of which one must hold, and values of which none may.

@@ -227,3 +227,168 @@ spec: {{host: far.example, trafficPolicy: {{loadBalancer: {{localityLbSetting: {
         Some("by the caller's place: priority 0: east (1 of 1), priority 1: west/a (1 of 1)")
     );
 }
+
+/// The steps of a kind, with their places.
+fn steps(found: &Explanation, stage: &str) -> Vec<String> {
+    let own = found.steps.iter().filter(|step| step.stage == stage);
+    own.map(|step| format!("{} [{}]", step.text, step.place))
+        .collect()
+}
+
+const POLICIES: &str = "---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: readers, namespace: clinic}
+spec:
+  rules:
+  - from: [{source: {serviceAccounts: [nurse, clerk]}}]
+  - to: [{operation: {methods: [GET], paths: [/visits*]}}]
+    when: [{key: 'request.headers[x-team]', notValues: [day-off]}]
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: not-admin, namespace: clinic}
+spec:
+  action: DENY
+  rules: [{to: [{operation: {paths: [/admin*]}}]}]
+---
+apiVersion: mesh.rajut.dev/v1alpha1
+kind: RateLimitPolicy
+metadata: {name: calm, namespace: clinic}
+spec:
+  limits:
+  - {name: reads, requests: 10, per: 1m, by: [{caller: IDENTITY}], match: {methods: [GET]}}
+  - {name: posts, requests: 1, per: 1m, match: {methods: [POST]}}
+";
+
+#[test]
+fn each_policy_of_the_workload_says_what_it_makes_of_the_request() {
+    let found = ask_under(POLICIES, "http://api:8080/visits/../visits/1", &[]);
+    assert!(found.reached, "{found:#?}");
+    assert!(
+        found.access.as_ref().is_some_and(|access| access.allowed),
+        "{found:#?}"
+    );
+    let told = steps(&found, "authorization");
+    assert_eq!(told.len(), 3, "{told:#?}");
+    assert!(
+        told[0].contains("clinic/not-admin (DENY) rule 0 does not apply: the path is /visits/1, not /admin*"),
+        "{told:#?}"
+    );
+    let unmet = "the caller is spiffe://cluster.local/ns/clinic/sa/api, none of ns/clinic/sa/nurse, ns/clinic/sa/clerk";
+    assert!(told[1].contains(unmet), "{told:#?}");
+    assert!(
+        told[2].contains("clinic/readers (ALLOW) rule 1 applies: let through"),
+        "{told:#?}"
+    );
+    // At the rule's own line.
+    let line = |told: &str| {
+        let line = told
+            .rsplit_once("clinic.yaml:")
+            .and_then(|(_, rest)| rest.split_once(' '));
+        line.and_then(|(line, _)| line.parse::<usize>().ok())
+            .expect("a line")
+    };
+    assert_eq!(line(&told[2]), line(&told[1]) + 1, "{told:#?}");
+    let limits = steps(&found, "rate limit");
+    assert!(
+        limits[0].contains("limit reads counts it: 10 requests in 60s for each caller")
+            && limits[1].contains("limit posts is not about it"),
+        "{limits:#?}"
+    );
+
+    let found = ask_under(POLICIES, "http://api:8080/visits", &[("x-team", "day-off")]);
+    assert!(
+        !found.reached && found.verdict.starts_with("refused (403)"),
+        "{found:#?}"
+    );
+    let told = steps(&found, "authorization");
+    assert!(
+        told[2].contains("the header x-team is day-off, and may not be day-off"),
+        "{told:#?}"
+    );
+    let found = ask_under(POLICIES, "http://api:8080/admin/x", &[]);
+    assert!(
+        found.verdict.contains("clinic/not-admin spec.rules[0]"),
+        "{}",
+        found.verdict
+    );
+    assert_eq!(
+        steps(&found, "authorization").len(),
+        1,
+        "what refuses is the last"
+    );
+}
+
+#[test]
+fn tokens_providers_and_routes_count_in_what_is_judged() {
+    let objects = "---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: istio, namespace: istio-system}
+data:
+  mesh: |
+    extensionProviders:
+    - name: ward-rules
+      envoyExtAuthzHttp: {service: api.clinic.svc.cluster.local, port: 8080, timeout: 500ms}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: ask, namespace: clinic}
+spec: {action: CUSTOM, provider: {name: ward-rules}, rules: [{to: [{operation: {paths: [/asked]}}]}]}
+---
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {name: staff, namespace: clinic}
+spec: {jwtRules: [{issuer: staff.example, jwksUri: 'http://staff.example/keys', fromHeaders: [{name: x-jwt}]}]}
+";
+    let token = |claims: &str| {
+        use base64::Engine;
+        let part = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(claims);
+        format!("e30.{part}.c2ln")
+    };
+    let found = ask_under(objects, "http://api:8080/asked", &[]);
+    assert!(
+        found.reached && found.verdict.contains("`ward-rules` says yes"),
+        "{found:#?}"
+    );
+    let asked = steps(&found, "custom");
+    assert!(
+        asked[0].contains("outbound|8080||api.clinic.svc.cluster.local, which answers within 500ms, or it is refused with 403"),
+        "{asked:#?}"
+    );
+    let found = ask_under(objects, "http://api:8080/", &[]);
+    assert_eq!(steps(&found, "custom"), [""; 0]);
+    assert!(
+        steps(&found, "token")[0].contains("there is no token"),
+        "{found:#?}"
+    );
+    // Nobody has fetched that issuer's keys.
+    let good = token(r#"{"iss":"staff.example","sub":"a"}"#);
+    let found = ask_under(objects, "http://api:8080/", &[("x-jwt", &good)]);
+    assert!(
+        !found.reached && found.verdict.starts_with("refused (401)"),
+        "{found:#?}"
+    );
+    assert!(
+        steps(&found, "token")[0].contains("could never be fetched"),
+        "{found:#?}"
+    );
+    let known = objects.replace(
+        "jwksUri: 'http://staff.example/keys'",
+        r#"jwks: '{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}'"#,
+    );
+    let found = ask_under(&known, "http://api:8080/", &[("x-jwt", &good)]);
+    assert!(
+        found.reached && steps(&found, "token")[0].contains("taken at its word"),
+        "{found:#?}"
+    );
+    let other = token(r#"{"iss":"elsewhere"}"#);
+    for bad in [&*other, "nonsense"] {
+        let found = ask_under(&known, "http://api:8080/", &[("x-jwt", bad)]);
+        assert!(
+            !found.reached && found.verdict.starts_with("refused (401)"),
+            "{found:#?}"
+        );
+    }
+}

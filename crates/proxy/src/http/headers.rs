@@ -351,39 +351,7 @@ fn set_header(
 
 /// The path after a route's rewrite, or `None` where it stays. `matched`: what the route's path condition was.
 pub(crate) fn rewritten(target: &Bytes, rewrite: &PathRewrite, matched: &PathMatch) -> Option<Bytes> {
-    let end = target
-        .iter()
-        .position(|byte| *byte == b'?')
-        .unwrap_or(target.len());
-    let (path, query) = target.split_at(end);
-    let mut out = match rewrite {
-        PathRewrite::Prefix(replacement) => {
-            let length = match matched {
-                PathMatch::Prefix(prefix) | PathMatch::SeparatedPrefix(prefix) => prefix.len(),
-                PathMatch::Exact(_) | PathMatch::Regex(_) | PathMatch::Connect => path.len(),
-            };
-            let rest = path.get(length..)?;
-            let mut out = replacement.as_bytes().to_vec();
-            // Gateway API: `/a` → `/` on `/a/b` gives `/b`, not `//b`.
-            let doubled = matches!(matched, PathMatch::SeparatedPrefix(_))
-                && out.ends_with(b"/")
-                && rest.starts_with(b"/");
-            if doubled {
-                out.pop();
-            }
-            out.extend_from_slice(rest);
-            if out.is_empty() {
-                out.push(b'/');
-            }
-            out
-        }
-        PathRewrite::Regex {
-            pattern,
-            substitution,
-        } => pattern.replace_all(path, substitution),
-    };
-    out.extend_from_slice(query);
-    (out != **target).then(|| out.into())
+    rewrite.apply(target, matched).map(Bytes::from)
 }
 
 /// What every response gets: `server`, `date`, and no hop-by-hop fields.

@@ -78,7 +78,11 @@ fn values_and_their_wildcards_are_read() {
 #[test]
 fn absent_rules_and_an_empty_rule_differ() {
     assert_eq!(policy("  action: ALLOW").rules, []);
-    assert_eq!(policy("  rules: [{}]").rules, [AuthorizationRule::default()]);
+    let empty = AuthorizationRule {
+        line: 5,
+        ..AuthorizationRule::default()
+    };
+    assert_eq!(policy("  rules: [{}]").rules, [empty]);
 }
 
 #[test]

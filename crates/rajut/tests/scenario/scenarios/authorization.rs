@@ -1,5 +1,5 @@
-//! `AuthorizationPolicy`: tables of callers, requests and verdicts, each under policies of its own. Every row is used three times: on
-//! our proxy, on Envoy, and by `rajut policy test`, which has files alone.
+//! `AuthorizationPolicy`: tables of callers, requests and verdicts, each under policies of its own. Every row is used four times: on
+//! our proxy, on Envoy, by `rajut policy test`, which has files alone, and by `rajut why`, which explains the running mesh.
 
 use std::{sync::Arc, time::Duration};
 
@@ -36,7 +36,8 @@ pub const SCENARIOS: &[Scenario] = &[
 ];
 
 /// Makes each of the calls `[method, path, headers]` of `web`, or opens a connection to the TCP service of that name, one after
-/// the other; prints the statuses, or what the connection gave.
+/// the other; prints the statuses (or, where `x-tell: target` asks for it, the target that the application got), or what the
+/// connection gave.
 const CALLS: &str = r#"
 import http.client, json, socket, sys
 out = []
@@ -56,7 +57,9 @@ for call in json.loads(sys.argv[1]):
     c.endheaders()
     answer = c.getresponse()
     body = answer.read().decode()
-    if answer.status == 403 and body != "RBAC: access denied":
+    if answer.status == 200 and call[2].get("x-tell") == "target":
+        out.append(body.split()[1])
+    elif answer.status == 403 and body != "RBAC: access denied":
         out.append(body)
     else:
         out.append(answer.status)
@@ -128,6 +131,7 @@ impl Table {
         if !self.policies.is_empty() {
             mesh.apply(&self.policies)?;
         }
+        self.explain(mesh)?;
         let mut wrong = self.wrong(mesh)?;
         if plane == Plane::Envoy && !wrong.is_empty() {
             let _ = eventually("old connections have ended", Duration::from_secs(20), || {
@@ -150,7 +154,7 @@ impl Table {
     fn judge(&self, mesh: &Mesh) -> Result {
         let row = |(caller, call, wanted): &(&str, Value, Value)| {
             let namespace = if *caller == "visitor" { "ward" } else { "lab" };
-            let allowed = *wanted == json!(200) || *wanted == json!("ping");
+            let allowed = lets_through(wanted);
             let (destination, request) = match call {
                 Value::String(service) => (
                     json!({"workload": service, "port": 7001}),
@@ -190,6 +194,64 @@ impl Table {
         }
     }
 
+    /// What `rajut why` says of the same requests, of the running mesh: the same, and by which rule or which conditions.
+    fn explain(&self, mesh: &Mesh) -> Result {
+        for (caller, call, wanted) in &self.rows {
+            let target = call[1].as_str().unwrap_or_default();
+            // What is no URL can't be asked about.
+            if call.is_string() || !target.starts_with('/') || target.contains('\\') {
+                continue;
+            }
+            let namespace = if *caller == "visitor" { "ward" } else { "lab" };
+            let mut arguments = vec![
+                "why".to_owned(),
+                format!("--from={caller}.{namespace}"),
+                format!("--to=http://web.lab:8080{target}"),
+                format!("--method={}", call[0].as_str().unwrap_or_default()),
+                "-o=json".to_owned(),
+            ];
+            let mut headers = call[2].as_object().cloned().unwrap_or_default();
+            let host = if namespace == "lab" {
+                "web:8080"
+            } else {
+                "web.lab:8080"
+            };
+            headers.entry("host").or_insert(json!(host));
+            for (name, value) in &headers {
+                arguments.push(format!("--header={name}={}", value.as_str().unwrap_or_default()));
+            }
+            let output = mesh.command(&arguments).output()?;
+            let said = String::from_utf8_lossy(&output.stdout);
+            let found: Value = serde_json::from_str(&said).map_err(|error| {
+                format!(
+                    "{arguments:?}: {error}: {said} {}",
+                    String::from_utf8_lossy(&output.stderr)
+                )
+            })?;
+            let differs = || format!("{}: why of {arguments:?}: {found:#}", self.what);
+            if found["access"]["allowed"] != json!(lets_through(wanted))
+                || found["reached"] != found["access"]["allowed"]
+            {
+                return Err(differs().into());
+            }
+            let steps = found["steps"].as_array().cloned().unwrap_or_default();
+            let mut judged = steps.iter().filter(|step| step["stage"] == "authorization");
+            if !self.policies.is_empty()
+                && found["access"]["because"]["kind"] == "rule"
+                && !judged.any(|step| {
+                    let text = step["text"].as_str().unwrap_or_default();
+                    text.contains(" applies: ")
+                        && step["where"]
+                            .as_str()
+                            .is_some_and(|it| it.contains("spec.rules["))
+                })
+            {
+                return Err(differs().into());
+            }
+        }
+        Ok(())
+    }
+
     /// Calls that came to something else.
     fn wrong(&self, mesh: &Mesh) -> Result<Vec<String>> {
         let mut wrong = Vec::new();
@@ -214,6 +276,11 @@ impl Table {
     }
 }
 
+/// Whether a row's outcome is that of a call that reached the application.
+fn lets_through(wanted: &Value) -> bool {
+    *wanted != json!(403) && *wanted != json!("closed")
+}
+
 fn get(path: &str) -> Value {
     json!(["GET", path, {}])
 }
@@ -225,7 +292,66 @@ fn requests(plane: Plane) -> Result<Outcome> {
     }
     let cases = callers().into_iter().chain(targets()).chain(conditions());
     of_cases(cases.collect()).check(&mesh, plane)?;
+    forwarded().check(&mesh, plane)?;
     Ok(Outcome::Passed)
+}
+
+/// The target that is judged is the one that the application gets: a rule for each row names the one form that passes.
+fn forwarded() -> Table {
+    let long = format!("/{}", "a".repeat(6000));
+    let forms = [
+        ("/a/./b", "/a/b"),
+        ("/a/x/../b", "/a/b"),
+        ("/a/%2e%2e/b", "/b"),
+        ("/a/%2E/b", "/a/b"),
+        ("/%61/%7eb", "/a/~b"),
+        ("/a//b", "/a//b"),
+        ("/a//../b", "/a/b"),
+        ("/a%2fb", "/a%2fb"),
+        ("/a%2Fb", "/a%2Fb"),
+        ("/a/..%2fb", "/a/..%2fb"),
+        ("/a;x=1/b", "/a;x=1/b"),
+        ("/a/x/..;/b", "/a/b"),
+        ("/a/x/%2e%2E;v=1/b", "/a/b"),
+        ("/a/.;v=1/b", "/a/b"),
+        ("/a/...;v/b", "/a/...;v/b"),
+        ("/a/", "/a/"),
+        ("/a", "/a"),
+        ("/a\\b", "/a/b"),
+        (&*long, &*long),
+    ];
+    let tell = json!({"x-tell": "target"});
+    let mut paths = Vec::new();
+    let mut rows = Vec::new();
+    for (number, (sent, form)) in forms.into_iter().enumerate() {
+        paths.push(format!("/r{number}{form}"));
+        let call = json!(["GET", format!("/r{number}{sent}?q=/../x"), tell]);
+        rows.push(("nurse", call, json!(format!("/r{number}{form}?q=/../x"))));
+    }
+    // The absolute form of a target (RFC 9112 section 3.2.2).
+    rows.push((
+        "nurse",
+        json!(["GET", "http://web:8080/r0/a/./b", tell]),
+        json!("/r0/a/b"),
+    ));
+    for other in [
+        "/r0/a/b/",
+        "/r0//a/b",
+        "/r0/a%2fb",
+        "/r0/a/b;",
+        "http://web:8080/r0/c",
+    ] {
+        rows.push(("nurse", json!(["GET", other, tell]), json!(403)));
+    }
+    Table {
+        what: "the path that is judged is sent on",
+        policies: policy(
+            "forms",
+            "web",
+            &format!("  rules: [{{to: [{{operation: {{paths: {}}}}}]}}]", json!(paths)),
+        ),
+        rows,
+    }
 }
 
 /// Which policies count, and how they go together.
@@ -440,6 +566,27 @@ fn targets() -> Vec<Case> {
                 (get("/./admin"), 403),
                 (get("/%61dmin"), 403),
                 (get("/x%2fadmin"), 200),
+                (get("/x/%2e%2e/admin"), 403),
+                (get("/admin;x=1"), 403),
+                (get("/admin/"), 403),
+                (get("//admin"), 200),
+                (get("/ADMIN"), 200),
+                (get("http://web:8080/admin"), 403),
+                (get("http://web:8080/free"), 200),
+            ],
+        ),
+        to(
+            "what may not be, alone, and the fields of HTTP/2",
+            "{notMethods: [DELETE], notHosts: ['evil*'], notPorts: ['80'], notPaths: ['*.bak', '/cases/{*}/keys']}",
+            vec![
+                (get("/"), 200),
+                (json!(["DELETE", "/", {}]), 403),
+                (json!(["OPTIONS", "/", {}]), 200),
+                (get("/a.bak"), 403),
+                (get("/cases/7/keys"), 403),
+                (get("/cases/7/keys/"), 200),
+                (get(&format!("/{}", "b".repeat(6000))), 200),
+                (get(&format!("/{}.bak", "b".repeat(6000))), 403),
             ],
         ),
         to(
@@ -502,6 +649,27 @@ fn conditions() -> Vec<Case> {
             "a header that must not be there",
             "{key: 'request.headers[x-team]', notValues: ['*']}",
             vec![("nurse", get("/"), 200), ("nurse", with("x"), 403)],
+        ),
+        when(
+            "letter case of a header's name, and a long value",
+            "{key: 'request.headers[x-TEAM]', values: ['d*'], notValues: ['*x']}",
+            vec![
+                ("nurse", json!(["GET", "/", {"X-TEAM": "day"}]), 200),
+                ("nurse", json!(["GET", "/", {"X-Team": "Day"}]), 403),
+                ("nurse", with(&format!("d{}", "y".repeat(8000))), 200),
+                ("nurse", with(&format!("d{}x", "y".repeat(8000))), 403),
+            ],
+        ),
+        when(
+            "what HTTP/2 has in fields of its own",
+            "{key: 'request.headers[:method]', values: [GET]}, {key: 'request.headers[:path]', values: ['/cases*']}, \
+             {key: 'request.headers[:authority]', notValues: ['evil*']}",
+            vec![
+                ("nurse", get("/cases?x"), 200),
+                ("nurse", get("/x/../cases"), 200),
+                ("nurse", get("/notes"), 403),
+                ("nurse", json!(["POST", "/cases", {"content-length": "0"}]), 403),
+            ],
         ),
         when(
             "the caller's parts",
