@@ -153,9 +153,20 @@ impl Regex {
     }
 
     /// Whether the whole of `text` matches.
+    ///
+    /// A header may hold bytes that are no UTF-8 (RFC 9110 section 5.5, `obs-text`), which no part of an expression matches, not even
+    /// `.`: one such byte would take a value out of a rule that refuses. Such a text is matched once more with a character for each
+    /// byte (Envoy: CVE-2026-73552).
     pub fn is_full_match(&self, text: &[u8]) -> bool {
         self.compiled.is_match(text)
+            || (!text.is_ascii()
+                && std::str::from_utf8(text).is_err()
+                && self.compiled.is_match(character_by_byte(text).as_bytes()))
     }
+}
+
+fn character_by_byte(text: &[u8]) -> String {
+    text.iter().map(|byte| char::from(*byte)).collect()
 }
 
 impl PartialEq for Regex {
@@ -201,4 +212,22 @@ pub struct QueryMatcher {
     pub name: Text,
     /// What is asked of the value.
     pub condition: ValueCondition,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_that_are_no_text_take_nothing_out_of_an_expression() {
+        let matches = |source: &str, text: &[u8]| Regex::new(source).expect("compiles").is_full_match(text);
+        assert!(matches(".*admin.*", b"\xffadmin"));
+        assert!(matches(".*admin.*", b"admin\x80\xfe"));
+        assert!(matches("[^a-z]+", b"\xc3\x28"));
+        assert!(!matches(".*admin.*", b"\xffuser"));
+        assert!(!matches("admin", b"\xffadmin"));
+        // What is text is matched by its characters.
+        assert!(matches("a.c", "aéc".as_bytes()));
+        assert!(!matches("a..c", "aéc".as_bytes()));
+    }
 }
