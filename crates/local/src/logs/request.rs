@@ -115,7 +115,7 @@ impl Line {
         }
     }
 
-    /// Whether the request passed here before it passed `other`, both having begun and lasted the same, in milliseconds.
+    /// Whether the request passed here before it passed `other`, both having begun in the same millisecond.
     fn comes_before(&self, other: &Self) -> bool {
         match (self.end, other.end) {
             // In one sidecar it comes in before it goes on.
@@ -130,17 +130,17 @@ impl Line {
 }
 
 fn in_order(mut lines: Vec<Line>) -> Vec<Line> {
-    let key = |line: &Line| {
+    // What began earlier is further out; of what began in one millisecond, what sent it on; of what has no such relation, what lasted
+    // longer. That alone is no sign: the inner end of a hop may be done with its writing after the outer one.
+    lines.sort_by_key(|line| {
         (
             line.started.is_none(),
             line.started.clone(),
             Reverse(line.duration),
         )
-    };
-    // What began earlier is further out; of what began in one millisecond, what lasted longer.
-    lines.sort_by_key(key);
+    });
     let mut ordered = Vec::with_capacity(lines.len());
-    for alike in lines.chunk_by(|one, other| key(one) == key(other)) {
+    for alike in lines.chunk_by(|one, other| one.started == other.started) {
         let mut left: Vec<&Line> = alike.iter().collect();
         while !left.is_empty() {
             let first = left

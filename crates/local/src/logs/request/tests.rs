@@ -99,6 +99,24 @@ fn hops_within_one_millisecond_are_in_order_by_their_connections() {
 }
 
 #[test]
+fn the_inner_end_of_a_hop_may_be_done_after_the_outer_one() {
+    let folder = folder(
+        "longer",
+        &[
+            (
+                "a.lab.sidecar.log",
+                &[text("56.100", 5, "outbound|80||b", ID, [1001, 80])],
+            ),
+            (
+                "b.lab.sidecar.log",
+                &[text("56.100", 7, "inbound|80||", ID, [1001, 80])],
+            ),
+        ],
+    );
+    assert_eq!(found(folder, ID), ["a.lab out", "b.lab in"]);
+}
+
+#[test]
 fn json_is_read_and_what_has_no_time_stands_at_the_end() {
     let json = |duration: u64, cluster: &str| {
         serde_json::json!({
